@@ -1,0 +1,59 @@
+# GNU make, on Linux and macOS. `make help` lists the targets.
+
+CARGO_DENY_VERSION := 0.20.2
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BINARY     ?= $(TARGET_DIR)/release/onward
+PYTHON     ?= python3
+CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+
+LIBRARY_Darwin := libonnxruntime.dylib
+LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
+
+.DEFAULT_GOAL := help
+.PHONY: help onnxruntime build serve test lint deny bench check-metrics check-containers clean
+
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
+
+onnxruntime: $(LIBRARY) ## fetch the pinned ONNX Runtime library into .onnxruntime/
+
+$(LIBRARY): scripts/fetch_onnxruntime.py
+	$(PYTHON) scripts/fetch_onnxruntime.py
+	@touch $@
+
+build: ## build the release binary
+	cargo build --locked --release
+
+serve: onnxruntime build ## serve ./models on 127.0.0.1:8000; more flags by ARGS='...'
+	$(BINARY) serve $(ARGS)
+
+test: onnxruntime ## run all tests
+	cargo test --locked
+
+lint: ## check format, clippy, documentation and the dependency policy
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	@$(MAKE) --no-print-directory deny
+
+deny: $(CARGO_DENY) ## check licenses, sources and bans of the dependencies
+	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
+
+# Unoptimised, which compiles in a minute; a check takes about a second all the same.
+$(CARGO_DENY):
+	cargo install --locked --debug --root .tools/cargo-deny-$(CARGO_DENY_VERSION) \
+		--version $(CARGO_DENY_VERSION) cargo-deny
+
+bench: onnxruntime ## run the benchmark
+	cargo bench --locked --bench serve
+
+check-metrics: onnxruntime ## lint /metrics of a running server with promtool
+	scripts/check_metrics.sh $(BINARY)
+
+check-containers: ## build and run the container files (Debian, as root; takes minutes)
+	scripts/check_containers.sh
+
+clean: ## remove everything that was built or fetched
+	cargo clean
+	rm -rf .onnxruntime .tools

@@ -1,0 +1,325 @@
+//! A closed-loop HTTP/1.1 load client that costs little next to the server under test.
+//!
+//! The request is built once, connections are kept alive, and an answer's body is counted but not
+//! kept. Requests are never pipelined. An answer must state its `Content-Length`: a chunked one is
+//! an error.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// Requests that each connection makes before the clock starts.
+const WARM_UP_REQUESTS: usize = 16;
+
+/// How long past its end a run waits for the answers that are still due.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The wait after a broken connection, so that a dead server is not met by a busy loop.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Bytes that one read takes at most; the head of an answer must fit.
+const BUFFER: usize = 64 * 1024;
+
+/// Requests of one connection for whose times room is made before the clock starts.
+const EXPECTED_REQUESTS: usize = 64 * 1024;
+
+/// What to send, and where.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// The server.
+    pub(crate) addr: SocketAddr,
+    /// One whole HTTP/1.1 request, head and body.
+    pub(crate) request: Vec<u8>,
+}
+
+/// A `POST` of `body` as `application/json`.
+pub(crate) fn post_json(addr: SocketAddr, path: &str, body: &[u8]) -> Target {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {addr}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    Target {
+        addr,
+        request: [head.as_bytes(), body].concat(),
+    }
+}
+
+/// What a run saw. Its warm-up is not in it.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    /// Requests answered with status 200.
+    pub(crate) requests: u64,
+    /// From the first request sent to the last answer received.
+    pub(crate) elapsed: Duration,
+    /// Requests with another status, an unreadable answer or none.
+    pub(crate) failures: u64,
+    /// How long each of `requests` took, reconnecting included where that was needed.
+    pub(crate) latencies: Latencies,
+}
+
+impl Sample {
+    /// Requests answered with status 200, per second.
+    #[expect(clippy::cast_precision_loss, reason = "no run has 2^52 requests")]
+    pub(crate) fn rate(&self) -> f64 {
+        self.requests as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// Durations, in ascending order.
+#[derive(Debug, Default)]
+pub(crate) struct Latencies {
+    sorted_nanos: Vec<u64>,
+}
+
+impl Latencies {
+    fn new(mut nanos: Vec<u64>) -> Self {
+        nanos.sort_unstable();
+        Self {
+            sorted_nanos: nanos,
+        }
+    }
+
+    /// The shortest duration that is not exceeded by this share of all, from 0 to 1: 0.5 asks for
+    /// the median. Zero when there are none.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a rank lies between 0 and the length, and no run has 2^52 requests"
+    )]
+    pub(crate) fn percentile(&self, share: f64) -> Duration {
+        let rank = (self.sorted_nanos.len() as f64 * share).ceil() as usize;
+        let nanos = self.sorted_nanos.get(rank.saturating_sub(1));
+        Duration::from_nanos(nanos.copied().unwrap_or_default())
+    }
+
+    /// The longest duration. Zero when there are none.
+    pub(crate) fn max(&self) -> Duration {
+        self.percentile(1.0)
+    }
+}
+
+/// Sends `target` over `concurrency` connections for `duration`. Each connection sends its next
+/// request as soon as the answer to the last came, and is opened anew after an error or when the
+/// server announces that it closes it. Requests in flight at the end are waited for and counted.
+/// One that gets no answer within 30 s of the end is a failure.
+pub(crate) async fn run(target: &Target, concurrency: usize, duration: Duration) -> Sample {
+    let target = Arc::new(target.clone());
+    let start = Arc::new(Barrier::new(concurrency));
+    let mut callers: JoinSet<Tally> = (0..concurrency)
+        .map(|_| Caller::new(Arc::clone(&target)).run(Arc::clone(&start), duration))
+        .collect();
+    let mut tallies = Vec::with_capacity(concurrency);
+    while let Some(tally) = callers.join_next().await {
+        tallies.push(tally.expect("callers neither panic nor are cancelled"));
+    }
+    Tally::sum(tallies)
+}
+
+/// What one caller saw.
+#[derive(Debug)]
+struct Tally {
+    started: Instant,
+    ended: Instant,
+    failures: u64,
+    nanos: Vec<u64>,
+}
+
+impl Tally {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            started: now,
+            ended: now,
+            failures: 0,
+            nanos: Vec::with_capacity(EXPECTED_REQUESTS),
+        }
+    }
+
+    fn sum(tallies: Vec<Self>) -> Sample {
+        let started = tallies.iter().map(|tally| tally.started).min();
+        let ended = tallies.iter().map(|tally| tally.ended).max();
+        let elapsed = started.zip(ended).map(|(started, ended)| ended - started);
+        let failures = tallies.iter().map(|tally| tally.failures).sum();
+        let nanos: Vec<u64> = tallies.into_iter().flat_map(|tally| tally.nanos).collect();
+        Sample {
+            requests: nanos.len() as u64,
+            elapsed: elapsed.unwrap_or_default(),
+            failures,
+            latencies: Latencies::new(nanos),
+        }
+    }
+}
+
+/// One closed loop, with at most one connection at a time.
+#[derive(Debug)]
+struct Caller {
+    target: Arc<Target>,
+    idle: Option<Connection>,
+}
+
+impl Caller {
+    fn new(target: Arc<Target>) -> Self {
+        Self { target, idle: None }
+    }
+
+    async fn run(mut self, start: Arc<Barrier>, duration: Duration) -> Tally {
+        drop(timeout(PATIENCE, self.warm_up()).await);
+        start.wait().await;
+        let mut tally = Tally::new();
+        let calls = self.call_until(tally.started + duration, &mut tally);
+        if timeout(duration + PATIENCE, calls).await.is_err() {
+            tally.failures += 1;
+        }
+        tally.ended = Instant::now();
+        tally
+    }
+
+    /// What goes wrong here is left to the measured requests to find.
+    async fn warm_up(&mut self) {
+        for _ in 0..WARM_UP_REQUESTS {
+            if self.call().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn call_until(&mut self, end: Instant, tally: &mut Tally) {
+        loop {
+            let sent = Instant::now();
+            if sent >= end {
+                return;
+            }
+            match self.call().await {
+                Ok(200) => tally.nanos.push(nanos(sent.elapsed())),
+                Ok(_) => tally.failures += 1,
+                Err(_) => {
+                    tally.failures += 1;
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Sends the request and returns the status of its answer.
+    async fn call(&mut self) -> io::Result<u16> {
+        let mut connection = match self.idle.take() {
+            Some(connection) => connection,
+            None => Connection::open(self.target.addr).await?,
+        };
+        let head = connection.exchange(&self.target.request).await?;
+        self.idle = head.keep_alive.then_some(connection);
+        Ok(head.status)
+    }
+}
+
+fn nanos(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    buffer: Box<[u8]>,
+}
+
+impl Connection {
+    async fn open(addr: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        Ok(Self { stream, buffer })
+    }
+
+    /// Sends one request and reads its whole answer. After an error the connection is of no use.
+    async fn exchange(&mut self, request: &[u8]) -> io::Result<Head> {
+        self.stream.write_all(request).await?;
+        let (head, mut received) = self.read_head().await?;
+        while received < head.answer {
+            received += self.read(0).await?;
+        }
+        if received > head.answer {
+            return Err(malformed("more than one answer"));
+        }
+        Ok(head)
+    }
+
+    /// The head, and the bytes received so far, of which some may be the body's.
+    async fn read_head(&mut self) -> io::Result<(Head, usize)> {
+        let mut received = 0;
+        loop {
+            received += self.read(received).await?;
+            if let Some(head) = Head::parse(&self.buffer[..received])? {
+                return Ok((head, received));
+            }
+        }
+    }
+
+    /// One read into the buffer from `at` on.
+    async fn read(&mut self, at: usize) -> io::Result<usize> {
+        match self.stream.read(&mut self.buffer[at..]).await? {
+            0 if at == self.buffer.len() => Err(malformed("a head without end")),
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => Ok(read),
+        }
+    }
+}
+
+/// What matters of an answer's head.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    keep_alive: bool,
+    /// Bytes of the whole answer, head and body.
+    answer: usize,
+}
+
+impl Head {
+    /// `None` when `received` does not hold the whole head yet.
+    fn parse(received: &[u8]) -> io::Result<Option<Self>> {
+        let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+            return Ok(None);
+        };
+        let text = str::from_utf8(&received[..end]).ok();
+        let head = text.and_then(Self::from_text);
+        head.map(Some)
+            .ok_or_else(|| malformed("no status or no length"))
+    }
+
+    /// From the head without the empty line that ends it; `None` without a status or a length.
+    fn from_text(text: &str) -> Option<Self> {
+        let mut lines = text.split("\r\n");
+        let status = status_of(lines.next()?)?;
+        let (mut body, mut keep_alive) = (None, true);
+        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+            if name.eq_ignore_ascii_case("content-length") {
+                body = value.trim().parse::<usize>().ok();
+            } else if name.eq_ignore_ascii_case("connection") {
+                keep_alive = !value.trim().eq_ignore_ascii_case("close");
+            }
+        }
+        let answer = body?.checked_add(text.len() + 4)?;
+        Some(Self {
+            status,
+            keep_alive,
+            answer,
+        })
+    }
+}
+
+/// The status in a line such as `HTTP/1.1 200 OK`.
+fn status_of(line: &str) -> Option<u16> {
+    line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+}
+
+fn malformed(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}

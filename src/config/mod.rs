@@ -1,0 +1,145 @@
+//! Configuration: defaults, then the file, then the environment, then flags.
+//!
+//! A setting has one dotted name everywhere: `server.listen` is a key of the file, the variable
+//! `ONWARD_SERVER_LISTEN` and the flag `--server.listen`. Every mistake is reported at once.
+
+mod layers;
+mod settings;
+mod value;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use layers::{ConfigError, Layers, Mistake};
+pub use settings::{SETTINGS, Setting};
+pub use value::{ByteSize, LogFormat};
+
+use crate::lifecycle::LifecycleConfig;
+use crate::model::ModelName;
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The HTTP server.
+    pub server: ServerConfig,
+    /// The repository and what is loaded from it.
+    pub models: ModelsConfig,
+    /// How models run.
+    pub inference: InferenceConfig,
+    /// ONNX Runtime.
+    pub onnxruntime: OnnxRuntimeConfig,
+    /// The times of the application's life.
+    pub lifecycle: LifecycleConfig,
+    /// Logs.
+    pub telemetry: TelemetryConfig,
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// A file to write the address to that is listened on, for those who start with port 0.
+    pub port_file: Option<PathBuf>,
+    /// Threads that serve connections; one per core where `None`.
+    pub workers: Option<NonZeroUsize>,
+    /// The largest request body.
+    pub max_body_size: ByteSize,
+    /// The deadline of an inference, from the moment its head was read.
+    pub request_timeout: Duration,
+    /// Whether models may be changed by anybody who can reach `listen`, where that is not loopback.
+    pub allow_unauthenticated_management: bool,
+}
+
+/// The repository and what is loaded from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelsConfig {
+    /// The repository's folder.
+    pub repository: PathBuf,
+    /// The models without which the server is not ready.
+    pub required: Vec<ModelName>,
+    /// Loads that run at once.
+    pub load_threads: NonZeroUsize,
+    /// How long an unload or a swap waits for requests before it reports that they still run.
+    pub drain_timeout: Duration,
+}
+
+/// How models run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InferenceConfig {
+    /// Instances per version; one per core where `None`.
+    pub instances: Option<NonZeroUsize>,
+    /// Requests that may wait per version.
+    pub queue_capacity: NonZeroUsize,
+}
+
+/// ONNX Runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnnxRuntimeConfig {
+    /// The library's file; searched for where `None`.
+    pub library: Option<PathBuf>,
+    /// Threads that one run may use.
+    pub intra_op_threads: NonZeroUsize,
+}
+
+/// Logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetryConfig {
+    /// Lines for humans or JSON.
+    pub log_format: LogFormat,
+    /// What is logged, such as `info` or `info,onward::http=debug`.
+    pub log_level: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        let count = |count| NonZeroUsize::new(count).expect("the defaults are not zero");
+        Self {
+            server: ServerConfig {
+                listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+                port_file: None,
+                workers: None,
+                max_body_size: ByteSize::mebibytes(64),
+                request_timeout: seconds(60),
+                allow_unauthenticated_management: false,
+            },
+            models: ModelsConfig {
+                repository: PathBuf::from("models"),
+                required: Vec::new(),
+                load_threads: count(2),
+                drain_timeout: seconds(30),
+            },
+            inference: InferenceConfig { instances: None, queue_capacity: count(512) },
+            onnxruntime: OnnxRuntimeConfig { library: None, intra_op_threads: count(1) },
+            lifecycle: LifecycleConfig {
+                startup_timeout: seconds(600),
+                shutdown_timeout: seconds(30),
+                handler_timeout: seconds(600),
+                pre_stop_delay: seconds(3),
+                health_interval: seconds(5),
+                health_timeout: seconds(2),
+            },
+            telemetry: TelemetryConfig { log_format: LogFormat::Text, log_level: "info".to_owned() },
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong with the settings taken together.
+    fn contradictions(&self) -> Vec<Mistake> {
+        let server = &self.server;
+        if server.listen.ip().is_loopback() || server.allow_unauthenticated_management {
+            return Vec::new();
+        }
+        let problem = format!(
+            "{} can be reached by others, who could load and unload models without credentials; \
+             listen on a loopback address, or set server.allow_unauthenticated_management to true \
+             where the network keeps strangers out",
+            server.listen
+        );
+        vec![Mistake { origin: "server.listen".to_owned(), problem }]
+    }
+}

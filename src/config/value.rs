@@ -1,0 +1,154 @@
+//! How a setting's text becomes its value.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::ModelName;
+
+/// A number of bytes, written `64MiB`, `1GB` or plain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(u64);
+
+impl ByteSize {
+    /// So many times 1,048,576 bytes.
+    pub const fn mebibytes(count: u64) -> Self {
+        Self(count << 20)
+    }
+
+    /// The number of bytes, or the largest that this machine can address.
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What log lines look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For humans.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A type that a setting may have.
+pub(super) trait Value: Sized {
+    /// Reads the text; the error tells what was expected.
+    fn parse(text: &str) -> Result<Self, String>;
+}
+
+impl Value for String {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+}
+
+impl Value for PathBuf {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("expected a path".to_owned()) } else { Ok(Self::from(text)) }
+    }
+}
+
+impl Value for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "expected true or false".to_owned())
+    }
+}
+
+impl Value for SocketAddr {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:8000".to_owned())
+    }
+}
+
+impl Value for NonZeroUsize {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "expected a whole number of 1 or more".to_owned())
+    }
+}
+
+impl Value for Duration {
+    fn parse(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map_err(|_| "expected a duration with its unit, such as 30s or 500ms".to_owned())
+    }
+}
+
+impl Value for ByteSize {
+    fn parse(text: &str) -> Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let factor = match unit.trim() {
+            "" | "B" => Some(1),
+            "kB" | "KB" => Some(1000),
+            "MB" => Some(1000_u64.pow(2)),
+            "GB" => Some(1000_u64.pow(3)),
+            "KiB" => Some(1 << 10),
+            "MiB" => Some(1 << 20),
+            "GiB" => Some(1 << 30),
+            _ => None,
+        };
+        let bytes = factor.and_then(|factor| number.parse::<u64>().ok()?.checked_mul(factor));
+        bytes.map(Self).ok_or_else(|| "expected a size, such as 64MiB".to_owned())
+    }
+}
+
+impl Value for LogFormat {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("expected text or json".to_owned()),
+        }
+    }
+}
+
+impl Value for Vec<ModelName> {
+    /// Names separated by commas; nothing for none.
+    fn parse(text: &str) -> Result<Self, String> {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names.map(|name| ModelName::new(name).map_err(|error| error.to_string())).collect()
+    }
+}
+
+/// `auto` for a choice of the server's own.
+impl<T: Value> Value for Option<T> {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(None);
+        }
+        T::parse(text).map(Some).map_err(|expected| format!("{expected}, or auto"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [("7", 7), ("2kB", 2000), ("64MiB", 64 << 20), ("1 GiB", 1 << 30)] {
+            assert_eq!(ByteSize::parse(text), Ok(ByteSize(bytes)), "{text}");
+        }
+        for text in ["", "MiB", "1.5GB", "-1", "1TiB", "99999999999GiB"] {
+            assert!(ByteSize::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_and_automatic_values() {
+        let names: Vec<ModelName> = Value::parse("a, b,").unwrap();
+        assert_eq!(names.iter().map(ModelName::as_str).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(Option::<NonZeroUsize>::parse("auto"), Ok(None));
+        assert_eq!(Option::<NonZeroUsize>::parse("3"), Ok(NonZeroUsize::new(3)));
+        assert!(Option::<NonZeroUsize>::parse("0").unwrap_err().contains("or auto"));
+    }
+}

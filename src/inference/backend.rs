@@ -1,0 +1,99 @@
+//! The seam between the core and an inference engine.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use super::control::RunControl;
+use super::metadata::Signature;
+use super::request::PreparedRequest;
+use super::tensor::Tensor;
+
+/// The files of one model version, on local disk and complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// The graph's file; files it refers to stand beside it.
+    pub graph: PathBuf,
+}
+
+/// How a model is to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Threads that one run may use inside the engine.
+    pub intra_op_threads: NonZeroUsize,
+}
+
+/// Why an engine could not open a model.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The engine refused the file: corrupt, or uses what the engine does not have.
+    #[error("{0}")]
+    Rejected(String),
+    /// The graph has an input or output that cannot travel over the protocol.
+    #[error("{direction} '{name}' has {what}, which cannot be served")]
+    Unservable {
+        /// `input` or `output`.
+        direction: &'static str,
+        /// Its name.
+        name: String,
+        /// What it is.
+        what: String,
+    },
+}
+
+/// Why one run failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// The run was cancelled before or while it ran.
+    #[error("the run was cancelled")]
+    Cancelled,
+    /// The engine failed on this input.
+    #[error("the engine failed: {0}")]
+    Engine(String),
+    /// The engine, or the code that calls it, panicked. The instance goes on with the next request.
+    #[error("the engine panicked: {0}")]
+    Panicked(String),
+}
+
+/// An inference engine. Calls may block for long and come from threads made for it.
+pub trait Backend: Send + Sync + 'static {
+    /// The protocol's platform name, such as `onnxruntime_onnx`.
+    fn platform(&self) -> &'static str;
+
+    /// Reads a model and its signature.
+    ///
+    /// # Errors
+    /// [`BackendError`], with a text that tells a user what is wrong with the file.
+    fn open(
+        &self,
+        files: &ModelFiles,
+        options: OpenOptions,
+    ) -> Result<Box<dyn OpenedModel>, BackendError>;
+
+    /// Called after a version's instances were dropped: the place to give memory back to the system.
+    fn released(&self) {}
+}
+
+/// A model that was read and can be instantiated.
+pub trait OpenedModel: Send {
+    /// What the model takes and gives.
+    fn signature(&self) -> &Signature;
+
+    /// Makes one more instance that can run beside the others.
+    ///
+    /// # Errors
+    /// [`BackendError`] as for [`Backend::open`].
+    fn instantiate(&mut self) -> Result<Box<dyn Instance>, BackendError>;
+}
+
+/// Something that runs one request at a time. Owned by one thread.
+pub trait Instance: Send {
+    /// Runs the model. The answer has one tensor per entry of `request.outputs()`, in that order.
+    ///
+    /// # Errors
+    /// [`RunError::Cancelled`] after `control` was cancelled, otherwise [`RunError::Engine`].
+    fn run(
+        &mut self,
+        request: &PreparedRequest,
+        control: &RunControl,
+    ) -> Result<Vec<Tensor>, RunError>;
+}

@@ -1,0 +1,121 @@
+//! Cancelling a run that is waiting or under way.
+
+use std::fmt;
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Stops one run that is under way; called at most once.
+pub type Terminator = Box<dyn FnOnce() + Send>;
+
+/// The caller's hold on one run: cancelled when its deadline has passed or its client has gone.
+///
+/// A backend that can interrupt a run gives a [`Terminator`] with [`RunControl::arm`]; it is called
+/// once, whichever of arming and cancelling comes first.
+#[derive(Default)]
+pub struct RunControl {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Idle,
+    Armed(Terminator),
+    Cancelled,
+}
+
+impl RunControl {
+    /// Cancels the run: it is skipped if it has not begun, and interrupted if it can be.
+    pub fn cancel(&self) {
+        let previous = mem::replace(&mut *self.lock(), State::Cancelled);
+        if let State::Armed(terminate) = previous {
+            terminate();
+        }
+    }
+
+    /// Whether [`RunControl::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(*self.lock(), State::Cancelled)
+    }
+
+    /// Lets a cancellation interrupt the run until the returned guard is dropped. If the run is
+    /// cancelled already, `terminate` is called at once.
+    #[must_use = "the run cannot be interrupted after the guard is dropped"]
+    pub fn arm(&self, terminate: Terminator) -> Armed<'_> {
+        let mut state = self.lock();
+        if matches!(*state, State::Cancelled) {
+            drop(state);
+            terminate();
+        } else {
+            *state = State::Armed(terminate);
+        }
+        Armed(self)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for RunControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunControl").field("cancelled", &self.is_cancelled()).finish()
+    }
+}
+
+/// Disarms its [`RunControl`] when dropped.
+#[derive(Debug)]
+pub struct Armed<'a>(&'a RunControl);
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if matches!(*state, State::Armed(_)) {
+            *state = State::Idle;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn counter() -> (Arc<AtomicUsize>, Terminator) {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&calls);
+        (calls, Box::new(move || drop(seen.fetch_add(1, Ordering::SeqCst))))
+    }
+
+    #[test]
+    fn cancelling_terminates_an_armed_run_once() {
+        let control = RunControl::default();
+        let (calls, terminate) = counter();
+        let armed = control.arm(terminate);
+        control.cancel();
+        control.cancel();
+        drop(armed);
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        assert!(control.is_cancelled());
+    }
+
+    #[test]
+    fn arming_a_cancelled_run_terminates_it_at_once() {
+        let control = RunControl::default();
+        control.cancel();
+        let (calls, terminate) = counter();
+        let _armed = control.arm(terminate);
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_finished_run_is_not_terminated() {
+        let control = RunControl::default();
+        let (calls, terminate) = counter();
+        drop(control.arm(terminate));
+        control.cancel();
+        assert_eq!(calls.load(Ordering::SeqCst), 0);
+    }
+}

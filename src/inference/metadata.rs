@@ -1,0 +1,85 @@
+//! What a model takes and gives: read from its graph, never from configuration.
+
+use std::fmt;
+
+use super::tensor::DataType;
+
+/// One dimension of a declared shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    /// Exactly this many.
+    Fixed(usize),
+    /// Any number, zero included; the name the graph gives it may be empty.
+    Dynamic(String),
+}
+
+impl Dim {
+    fn admits(&self, actual: usize) -> bool {
+        match self {
+            Self::Fixed(expected) => *expected == actual,
+            Self::Dynamic(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(size) => write!(f, "{size}"),
+            Self::Dynamic(_) => f.write_str("-1"),
+        }
+    }
+}
+
+/// One declared input or output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Its name in the graph.
+    pub name: String,
+    /// Its datatype.
+    pub datatype: DataType,
+    /// Its dimensions, outermost first; `None` where the graph does not declare a rank.
+    pub shape: Option<Vec<Dim>>,
+    /// Whether a request may leave it out (an input for which the graph carries a default).
+    pub optional: bool,
+}
+
+impl TensorSpec {
+    /// Whether a tensor of shape `actual` fits the declared one.
+    pub fn admits(&self, actual: &[usize]) -> bool {
+        self.shape.as_ref().is_none_or(|dims| {
+            dims.len() == actual.len()
+                && dims.iter().zip(actual).all(|(dim, size)| dim.admits(*size))
+        })
+    }
+
+    /// The declared shape as the protocol writes it: `[-1,64]`, or `any` without a declared rank.
+    pub fn shape_text(&self) -> String {
+        let Some(dims) = &self.shape else {
+            return "any".to_owned();
+        };
+        let dims: Vec<String> = dims.iter().map(ToString::to_string).collect();
+        format!("[{}]", dims.join(","))
+    }
+}
+
+/// The inputs and outputs of a model, in the graph's order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Signature {
+    /// What a request may carry.
+    pub inputs: Vec<TensorSpec>,
+    /// What an answer may carry.
+    pub outputs: Vec<TensorSpec>,
+}
+
+impl Signature {
+    /// The position of the input called `name`.
+    pub fn input(&self, name: &str) -> Option<usize> {
+        self.inputs.iter().position(|spec| spec.name == name)
+    }
+
+    /// The position of the output called `name`.
+    pub fn output(&self, name: &str) -> Option<usize> {
+        self.outputs.iter().position(|spec| spec.name == name)
+    }
+}

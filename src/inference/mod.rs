@@ -1,0 +1,20 @@
+//! The engine-neutral inference core: tensors, signatures, the backend traits and bounded admission.
+//!
+//! Nothing here knows HTTP, a serialisation format or a particular engine. A request enters as an
+//! [`InferenceRequest`], is checked once against the model's [`Signature`], and only a
+//! [`PreparedRequest`] may reach an [`Instance`].
+
+mod backend;
+mod control;
+mod metadata;
+mod pool;
+mod queue;
+mod request;
+mod tensor;
+
+pub use backend::{Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, RunError};
+pub use control::{RunControl, Terminator};
+pub use metadata::{Dim, Signature, TensorSpec};
+pub use pool::{Completion, InferError, InstancePool, PoolOptions, Timings};
+pub use request::{InferenceRequest, InputError, NamedTensor, PreparedRequest};
+pub use tensor::{DataType, Element, Tensor, TensorError};

@@ -1,0 +1,386 @@
+//! Tensors: a datatype, a shape and one shared, aligned buffer.
+
+use std::fmt;
+
+use bytemuck::{CheckedBitPattern, NoUninit};
+use bytes::Bytes;
+use half::{bf16, f16};
+
+/// The datatypes of the Open Inference Protocol, and `BF16`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DataType {
+    /// One byte per element, 0 or 1.
+    Bool,
+    /// Unsigned 8-bit integer.
+    Uint8,
+    /// Unsigned 16-bit integer.
+    Uint16,
+    /// Unsigned 32-bit integer.
+    Uint32,
+    /// Unsigned 64-bit integer.
+    Uint64,
+    /// Signed 8-bit integer.
+    Int8,
+    /// Signed 16-bit integer.
+    Int16,
+    /// Signed 32-bit integer.
+    Int32,
+    /// Signed 64-bit integer.
+    Int64,
+    /// IEEE 754 half precision.
+    Fp16,
+    /// Brain floating point: the upper half of an IEEE 754 single.
+    Bf16,
+    /// IEEE 754 single precision.
+    Fp32,
+    /// IEEE 754 double precision.
+    Fp64,
+    /// A byte string per element, of any length.
+    Bytes,
+}
+
+impl DataType {
+    /// Every datatype, in the protocol's order.
+    pub const ALL: [Self; 14] = [
+        Self::Bool,
+        Self::Uint8,
+        Self::Uint16,
+        Self::Uint32,
+        Self::Uint64,
+        Self::Int8,
+        Self::Int16,
+        Self::Int32,
+        Self::Int64,
+        Self::Fp16,
+        Self::Bf16,
+        Self::Fp32,
+        Self::Fp64,
+        Self::Bytes,
+    ];
+
+    /// The protocol's name, such as `FP32`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bool => "BOOL",
+            Self::Uint8 => "UINT8",
+            Self::Uint16 => "UINT16",
+            Self::Uint32 => "UINT32",
+            Self::Uint64 => "UINT64",
+            Self::Int8 => "INT8",
+            Self::Int16 => "INT16",
+            Self::Int32 => "INT32",
+            Self::Int64 => "INT64",
+            Self::Fp16 => "FP16",
+            Self::Bf16 => "BF16",
+            Self::Fp32 => "FP32",
+            Self::Fp64 => "FP64",
+            Self::Bytes => "BYTES",
+        }
+    }
+
+    /// The datatype of a protocol name; `None` for an unknown one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|datatype| datatype.name() == name)
+    }
+
+    /// Bytes per element; `None` for [`DataType::Bytes`], whose elements vary.
+    pub const fn size(self) -> Option<usize> {
+        match self {
+            Self::Bool | Self::Uint8 | Self::Int8 => Some(1),
+            Self::Uint16 | Self::Int16 | Self::Fp16 | Self::Bf16 => Some(2),
+            Self::Uint32 | Self::Int32 | Self::Fp32 => Some(4),
+            Self::Uint64 | Self::Int64 | Self::Fp64 => Some(8),
+            Self::Bytes => None,
+        }
+    }
+}
+
+impl fmt::Display for DataType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A Rust type that is the in-memory form of one fixed-size datatype.
+pub trait Element: NoUninit + CheckedBitPattern + Send + Sync + 'static {
+    /// The datatype that this type stores.
+    const DATATYPE: DataType;
+}
+
+macro_rules! elements {
+    ($($rust:ty => $datatype:ident),* $(,)?) => {
+        $(impl Element for $rust {
+            const DATATYPE: DataType = DataType::$datatype;
+        })*
+    };
+}
+
+elements! {
+    bool => Bool, u8 => Uint8, u16 => Uint16, u32 => Uint32, u64 => Uint64,
+    i8 => Int8, i16 => Int16, i32 => Int32, i64 => Int64,
+    f16 => Fp16, bf16 => Bf16, f32 => Fp32, f64 => Fp64,
+}
+
+/// Why a tensor could not be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TensorError {
+    /// The product of the dimensions, or its size in bytes, does not fit in memory's address range.
+    #[error("shape {} has too many elements", ShapeText(.shape))]
+    ShapeOverflow {
+        /// The shape as given.
+        shape: Vec<usize>,
+    },
+    /// The data holds another number of elements than the shape says.
+    #[error("shape {} needs {expected} elements, got {actual}", ShapeText(.shape))]
+    ElementCount {
+        /// The shape as given.
+        shape: Vec<usize>,
+        /// The product of its dimensions.
+        expected: usize,
+        /// Elements in the data.
+        actual: usize,
+    },
+    /// The raw buffer holds another number of bytes than the shape and datatype say.
+    #[error("{datatype} of shape {} needs {expected} bytes, got {actual}", ShapeText(.shape))]
+    ByteLength {
+        /// The datatype as given.
+        datatype: DataType,
+        /// The shape as given.
+        shape: Vec<usize>,
+        /// Bytes needed.
+        expected: usize,
+        /// Bytes given.
+        actual: usize,
+    },
+    /// A BOOL byte that is neither 0 nor 1.
+    #[error("a BOOL element must be 0 or 1, got {0}")]
+    BoolValue(u8),
+    /// Raw numeric bytes were given for BYTES, whose elements have no fixed size.
+    #[error("BYTES elements have no fixed size")]
+    NotFixedSize,
+}
+
+/// Prints a shape as the protocol writes it: `[1,3]`.
+struct ShapeText<'a>(&'a [usize]);
+
+impl fmt::Display for ShapeText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (position, dim) in self.0.iter().enumerate() {
+            let separator = if position == 0 { "" } else { "," };
+            write!(f, "{separator}{dim}")?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// An immutable tensor in row-major order. Cloning shares the buffer.
+///
+/// Invariants: the element count equals the product of the shape; a fixed-size buffer is aligned for
+/// its datatype; BOOL bytes are 0 or 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    datatype: DataType,
+    shape: Vec<usize>,
+    data: TensorData,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum TensorData {
+    Fixed(Bytes),
+    Strings(Vec<Bytes>),
+}
+
+impl Tensor {
+    /// Takes `values` as the tensor's buffer, without a copy.
+    ///
+    /// # Errors
+    /// [`TensorError::ShapeOverflow`] and [`TensorError::ElementCount`].
+    pub fn from_vec<T: Element>(shape: Vec<usize>, values: Vec<T>) -> Result<Self, TensorError> {
+        check_count(&shape, values.len())?;
+        let data = TensorData::Fixed(Bytes::from_owner(Owned(values)));
+        Ok(Self { datatype: T::DATATYPE, shape, data })
+    }
+
+    /// Takes raw little-endian elements. The buffer is used in place when it is aligned for
+    /// `datatype`, and copied once otherwise.
+    ///
+    /// # Errors
+    /// Every variant of [`TensorError`] except [`TensorError::ElementCount`].
+    pub fn from_bytes(
+        datatype: DataType,
+        shape: Vec<usize>,
+        raw: Bytes,
+    ) -> Result<Self, TensorError> {
+        let size = datatype.size().ok_or(TensorError::NotFixedSize)?;
+        let expected = element_count(&shape)
+            .and_then(|count| count.checked_mul(size))
+            .ok_or_else(|| TensorError::ShapeOverflow { shape: shape.clone() })?;
+        if raw.len() != expected {
+            let actual = raw.len();
+            return Err(TensorError::ByteLength { datatype, shape, expected, actual });
+        }
+        if datatype == DataType::Bool
+            && let Some(bad) = raw.iter().find(|byte| **byte > 1)
+        {
+            return Err(TensorError::BoolValue(*bad));
+        }
+        Ok(Self { datatype, shape, data: TensorData::Fixed(aligned(raw, size)) })
+    }
+
+    /// A BYTES tensor of the given elements.
+    ///
+    /// # Errors
+    /// [`TensorError::ShapeOverflow`] and [`TensorError::ElementCount`].
+    pub fn from_strings(shape: Vec<usize>, elements: Vec<Bytes>) -> Result<Self, TensorError> {
+        check_count(&shape, elements.len())?;
+        Ok(Self { datatype: DataType::Bytes, shape, data: TensorData::Strings(elements) })
+    }
+
+    /// The smallest valid stand-in: zeros, or empty strings.
+    ///
+    /// # Errors
+    /// [`TensorError::ShapeOverflow`].
+    pub fn zeros(datatype: DataType, shape: Vec<usize>) -> Result<Self, TensorError> {
+        let overflow = || TensorError::ShapeOverflow { shape: shape.clone() };
+        let count = element_count(&shape).ok_or_else(overflow)?;
+        let Some(size) = datatype.size() else {
+            return Self::from_strings(shape, vec![Bytes::new(); count]);
+        };
+        let bytes = count.checked_mul(size).ok_or_else(overflow)?;
+        Self::from_bytes(datatype, shape, zeroed(bytes))
+    }
+
+    /// The datatype of every element.
+    pub fn datatype(&self) -> DataType {
+        self.datatype
+    }
+
+    /// The dimensions; empty for a scalar.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The elements as a typed slice; `None` when `T` is not this tensor's datatype.
+    pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
+        match &self.data {
+            TensorData::Fixed(raw) if T::DATATYPE == self.datatype => {
+                bytemuck::checked::try_cast_slice(raw).ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// The raw little-endian buffer; `None` for BYTES.
+    pub fn as_bytes(&self) -> Option<&Bytes> {
+        match &self.data {
+            TensorData::Fixed(raw) => Some(raw),
+            TensorData::Strings(_) => None,
+        }
+    }
+
+    /// The elements of a BYTES tensor; `None` for every other datatype.
+    pub fn as_strings(&self) -> Option<&[Bytes]> {
+        match &self.data {
+            TensorData::Fixed(_) => None,
+            TensorData::Strings(elements) => Some(elements),
+        }
+    }
+}
+
+/// The product of the dimensions; `None` when it overflows. A zero dimension makes it zero, however
+/// large the others are.
+fn element_count(shape: &[usize]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape.iter().try_fold(1_usize, |product, dim| product.checked_mul(*dim))
+}
+
+fn check_count(shape: &[usize], actual: usize) -> Result<(), TensorError> {
+    let shape = || shape.to_vec();
+    let expected = element_count(&shape())
+        .ok_or_else(|| TensorError::ShapeOverflow { shape: shape() })?;
+    if expected == actual {
+        Ok(())
+    } else {
+        Err(TensorError::ElementCount { shape: shape(), expected, actual })
+    }
+}
+
+/// Lends a vector's memory to [`Bytes`]; keeps the alignment of `T`.
+struct Owned<T>(Vec<T>);
+
+impl<T: Element> AsRef<[u8]> for Owned<T> {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+/// `length` zero bytes, aligned for the widest element.
+fn zeroed(length: usize) -> Bytes {
+    Bytes::from_owner(Owned(vec![0_u64; length.div_ceil(8)])).slice(..length)
+}
+
+fn aligned(raw: Bytes, alignment: usize) -> Bytes {
+    if raw.as_ptr().align_offset(alignment) == 0 {
+        return raw;
+    }
+    let mut words = vec![0_u64; raw.len().div_ceil(8)];
+    bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..raw.len()].copy_from_slice(&raw);
+    Bytes::from_owner(Owned(words)).slice(..raw.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vector_becomes_the_buffer_without_a_copy() {
+        let values = vec![1.5_f32, -2.0, 3.25];
+        let address = values.as_ptr();
+        let tensor = Tensor::from_vec(vec![3], values).unwrap();
+        assert_eq!(tensor.as_slice::<f32>().unwrap().as_ptr(), address);
+        assert_eq!(tensor.as_slice::<i32>(), None);
+    }
+
+    #[test]
+    fn unaligned_bytes_are_copied_to_an_aligned_buffer() {
+        let bytes: Vec<u8> = std::iter::once(0).chain(7.0_f64.to_le_bytes()).collect();
+        for offset in 0..8 {
+            let mut padded = vec![0; offset];
+            padded.extend_from_slice(&bytes[1..]);
+            let raw = Bytes::from(padded).slice(offset..);
+            let tensor = Tensor::from_bytes(DataType::Fp64, vec![1], raw).unwrap();
+            assert_eq!(tensor.as_slice::<f64>(), Some(&[7.0][..]), "offset {offset}");
+        }
+    }
+
+    #[test]
+    fn counts_lengths_and_bools_are_checked() {
+        let count = Tensor::from_vec(vec![2, 2], vec![1_u8; 3]).unwrap_err();
+        assert_eq!(count.to_string(), "shape [2,2] needs 4 elements, got 3");
+        let short = Tensor::from_bytes(DataType::Fp32, vec![2], Bytes::from_static(&[0; 7]));
+        assert_eq!(short.unwrap_err().to_string(), "FP32 of shape [2] needs 8 bytes, got 7");
+        let bad = Tensor::from_bytes(DataType::Bool, vec![2], Bytes::from_static(&[1, 7]));
+        assert_eq!(bad.unwrap_err(), TensorError::BoolValue(7));
+        let huge = Tensor::zeros(DataType::Fp32, vec![usize::MAX, 2]).unwrap_err();
+        assert!(matches!(huge, TensorError::ShapeOverflow { .. }));
+    }
+
+    #[test]
+    fn a_zero_dimension_makes_an_empty_tensor_however_large_the_others() {
+        let tensor = Tensor::from_vec::<f32>(vec![usize::MAX, 0, usize::MAX], vec![]).unwrap();
+        assert_eq!(tensor.as_slice::<f32>(), Some(&[][..]));
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for datatype in DataType::ALL {
+            assert_eq!(DataType::from_name(datatype.name()), Some(datatype));
+            let zeros = Tensor::zeros(datatype, vec![2, 3]).unwrap();
+            assert_eq!((zeros.datatype(), zeros.shape()), (datatype, &[2, 3][..]));
+        }
+        assert_eq!(DataType::from_name("FP8"), None);
+    }
+}

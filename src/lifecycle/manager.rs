@@ -1,0 +1,371 @@
+//! The application's life: its state, its history and the handlers that run on the way.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::deadline::Deadline;
+use super::event::{Event, EventBus};
+use super::handler::{Action, Handler, HandlerFailure, perform};
+use super::state::{AppEvent, AppState, IllegalTransition};
+use crate::causes;
+
+/// How many transitions are kept. A life has at most nine.
+const HISTORY: usize = 32;
+
+/// The times that bound an application's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LifecycleConfig {
+    /// The whole of start-up.
+    pub startup_timeout: Duration,
+    /// The whole of shutdown, after the pre-stop delay.
+    pub shutdown_timeout: Duration,
+    /// One handler, where it does not say otherwise.
+    pub handler_timeout: Duration,
+    /// Between SIGTERM and the moment no new connection is taken.
+    pub pre_stop_delay: Duration,
+    /// Between two runs of a health check.
+    pub health_interval: Duration,
+    /// One run of a health check.
+    pub health_timeout: Duration,
+}
+
+/// One move between states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The state before.
+    pub from: AppState,
+    /// The state after.
+    pub to: AppState,
+    /// When it happened.
+    pub at: SystemTime,
+    /// How long the state before had lasted.
+    pub after: Duration,
+    /// Why it happened.
+    pub reason: String,
+}
+
+/// A transition that the state machine refused.
+pub type TransitionError = IllegalTransition;
+
+/// Why the application could not start. What had started was stopped again, in reverse order.
+#[derive(Debug, thiserror::Error)]
+pub enum StartupError {
+    /// The application is not in the state to start from.
+    #[error("the application cannot start")]
+    State(#[from] IllegalTransition),
+    /// A start-up handler did not complete.
+    #[error("start-up failed")]
+    Handler(#[source] HandlerFailure),
+}
+
+/// What happened at shutdown.
+#[derive(Debug, Default)]
+pub struct ShutdownReport {
+    /// The handlers that did not complete, in the order they were run. Every one was run.
+    pub failures: Vec<HandlerFailure>,
+}
+
+/// Owns the application's state; the only code that assigns it.
+#[derive(Debug)]
+pub struct LifecycleManager {
+    config: LifecycleConfig,
+    events: EventBus,
+    created: Instant,
+    state: watch::Sender<AppState>,
+    life: Mutex<Life>,
+    handlers: Mutex<Handlers>,
+}
+
+#[derive(Debug)]
+struct Life {
+    since: Instant,
+    running_since: Option<Instant>,
+    history: VecDeque<Transition>,
+}
+
+#[derive(Debug, Default)]
+struct Handlers {
+    registered: Vec<Handler>,
+    started: Vec<Started>,
+}
+
+/// A handler whose start-up part is done.
+struct Started {
+    name: String,
+    timeout: Duration,
+    stop: Option<Action>,
+}
+
+impl std::fmt::Debug for Started {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Started").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl LifecycleManager {
+    /// A manager in state UNINITIALIZED.
+    pub fn new(config: LifecycleConfig, events: EventBus) -> Self {
+        let created = Instant::now();
+        let life = Life { since: created, running_since: None, history: VecDeque::new() };
+        Self {
+            config,
+            events,
+            created,
+            state: watch::Sender::new(AppState::Uninitialized),
+            life: Mutex::new(life),
+            handlers: Mutex::default(),
+        }
+    }
+
+    /// The times it was made with.
+    pub fn config(&self) -> LifecycleConfig {
+        self.config
+    }
+
+    /// The state now.
+    pub fn state(&self) -> AppState {
+        *self.state.borrow()
+    }
+
+    /// Follows the state.
+    pub fn subscribe(&self) -> watch::Receiver<AppState> {
+        self.state.subscribe()
+    }
+
+    /// The last transitions, oldest first.
+    pub fn history(&self) -> Vec<Transition> {
+        self.life().history.iter().cloned().collect()
+    }
+
+    /// How long this manager has existed.
+    pub fn process_uptime(&self) -> Duration {
+        self.created.elapsed()
+    }
+
+    /// How long the application has been RUNNING; `None` before and after.
+    pub fn running_uptime(&self) -> Option<Duration> {
+        self.life().running_since.map(|since| since.elapsed())
+    }
+
+    /// Moves to the next state, tells the reason, and publishes the move.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`]; the state is as before.
+    pub fn transition(
+        &self,
+        event: AppEvent,
+        reason: impl Into<String>,
+    ) -> Result<AppState, TransitionError> {
+        let mut life = self.life();
+        let from = self.state();
+        let to = from.next(event)?;
+        let (now, reason) = (Instant::now(), reason.into());
+        if life.history.len() == HISTORY {
+            life.history.pop_front();
+        }
+        let after = now - life.since;
+        life.history.push_back(Transition {
+            from,
+            to,
+            at: SystemTime::now(),
+            after,
+            reason: reason.clone(),
+        });
+        life.since = now;
+        life.running_since = (to == AppState::Running).then_some(now);
+        self.state.send_replace(to);
+        // Published under the lock, so that events come in the order of the transitions.
+        self.events.publish(Event::Application { from, to, reason });
+        Ok(to)
+    }
+
+    /// Adds a handler. Start-up parts run in the order of registration, shutdown parts in reverse.
+    pub fn register(&self, handler: Handler) {
+        self.handlers().registered.push(handler);
+    }
+
+    /// READY -> STARTING -> RUNNING: runs the start-up handlers one after the other.
+    ///
+    /// When one fails, times out or panics, those that had started are stopped in reverse order and
+    /// the state is ERROR. Not cancel safe: a dropped call leaves the state STARTING.
+    ///
+    /// # Errors
+    /// [`StartupError`] with the cause.
+    pub async fn start(&self) -> Result<(), StartupError> {
+        self.transition(AppEvent::Start, "start-up begins")?;
+        let deadline = Deadline::after(self.config.startup_timeout);
+        if let Err(failure) = self.start_handlers(deadline).await {
+            let reason = causes::of_error(&failure);
+            self.stop_handlers(Deadline::after(self.config.shutdown_timeout)).await;
+            self.transition(AppEvent::Fail, reason)?;
+            return Err(StartupError::Handler(failure));
+        }
+        self.transition(AppEvent::Started, "start-up is complete")?;
+        Ok(())
+    }
+
+    /// Runs every shutdown handler in reverse order, whatever the others do, within `deadline`.
+    ///
+    /// The state is the caller's to move: shutdown begins before the handlers run and ends after
+    /// resources were cleaned.
+    pub async fn stop_handlers(&self, deadline: Deadline) -> ShutdownReport {
+        let mut report = ShutdownReport::default();
+        while let Some(started) = self.pop_started() {
+            let Some(stop) = started.stop else { continue };
+            let result = perform(stop, deadline.at_most(started.timeout)).await;
+            if let Err(source) = result {
+                report.failures.push(HandlerFailure { handler: started.name, source });
+            }
+        }
+        report
+    }
+
+    async fn start_handlers(&self, deadline: Deadline) -> Result<(), HandlerFailure> {
+        while let Some(handler) = self.pop_registered() {
+            let timeout = handler.timeout.unwrap_or(self.config.handler_timeout);
+            if let Some(start) = handler.start {
+                let result = perform(start, deadline.at_most(timeout)).await;
+                result.map_err(|source| HandlerFailure { handler: handler.name.clone(), source })?;
+            }
+            let started = Started { name: handler.name, timeout, stop: handler.stop };
+            self.handlers().started.push(started);
+        }
+        Ok(())
+    }
+
+    fn pop_registered(&self) -> Option<Handler> {
+        let mut handlers = self.handlers();
+        (!handlers.registered.is_empty()).then(|| handlers.registered.remove(0))
+    }
+
+    fn pop_started(&self) -> Option<Started> {
+        self.handlers().started.pop()
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handlers(&self) -> MutexGuard<'_, Handlers> {
+        self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::handler::HandlerError;
+    use super::*;
+
+    fn manager() -> LifecycleManager {
+        let second = Duration::from_secs(1);
+        let config = LifecycleConfig {
+            startup_timeout: 60 * second,
+            shutdown_timeout: 30 * second,
+            handler_timeout: 10 * second,
+            pre_stop_delay: Duration::ZERO,
+            health_interval: second,
+            health_timeout: second,
+        };
+        let manager = LifecycleManager::new(config, EventBus::new(64));
+        manager.transition(AppEvent::Initialize, "test").unwrap();
+        manager.transition(AppEvent::Initialized, "test").unwrap();
+        manager
+    }
+
+    type Log = Arc<Mutex<Vec<String>>>;
+
+    fn logging(log: &Log, name: &str) -> Handler {
+        let (started, stopped) = (Arc::clone(log), Arc::clone(log));
+        let (start, stop) = (format!("start {name}"), format!("stop {name}"));
+        Handler::new(name)
+            .on_start(move || async move {
+                started.lock().unwrap().push(start);
+                Ok::<_, std::io::Error>(())
+            })
+            .on_stop(move || async move {
+                stopped.lock().unwrap().push(stop);
+                Ok::<_, std::io::Error>(())
+            })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handlers_start_in_order_and_stop_in_reverse() {
+        let (manager, log) = (manager(), Log::default());
+        manager.register(logging(&log, "a"));
+        manager.register(logging(&log, "b"));
+        manager.start().await.unwrap();
+        assert_eq!(manager.state(), AppState::Running);
+        manager.transition(AppEvent::Stop, "test").unwrap();
+        let report = manager.stop_handlers(Deadline::after(Duration::from_secs(5))).await;
+        assert!(report.failures.is_empty());
+        assert_eq!(*log.lock().unwrap(), ["start a", "start b", "stop b", "stop a"]);
+    }
+
+    #[track_caller]
+    fn check_rolled_back(manager: &LifecycleManager, log: &Log) {
+        assert_eq!(manager.state(), AppState::Error);
+        assert_eq!(*log.lock().unwrap(), ["start a", "start b", "stop b", "stop a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_fails_times_out_or_panics_rolls_back_what_had_started() {
+        let failing = Handler::new("c")
+            .on_start(|| async { Err(std::io::Error::other("no database")) });
+        let hanging = Handler::new("c")
+            .on_start(|| async { std::future::pending::<Result<(), std::io::Error>>().await });
+        let panicking = Handler::new("c")
+            .on_start_blocking(|| -> Result<(), std::io::Error> { panic!("oh") });
+        for (handler, message) in
+            [(failing, "it failed"), (hanging, "within 10s"), (panicking, "it panicked: oh")]
+        {
+            let (manager, log) = (manager(), Log::default());
+            manager.register(logging(&log, "a"));
+            manager.register(logging(&log, "b"));
+            manager.register(handler);
+            manager.register(logging(&log, "never started"));
+            let error = manager.start().await.unwrap_err();
+            let StartupError::Handler(failure) = error else { panic!("{error}") };
+            assert_eq!(failure.handler, "c");
+            assert!(failure.source.to_string().contains(message), "{}", failure.source);
+            check_rolled_back(&manager, &log);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_shutdown_handler_runs_whatever_the_others_do() {
+        let (manager, log) = (manager(), Log::default());
+        manager.register(logging(&log, "a"));
+        manager.register(
+            Handler::new("b").on_stop(|| async { Err(std::io::Error::other("disk full")) }),
+        );
+        manager.register(
+            Handler::new("c").on_stop_blocking(|| -> Result<(), std::io::Error> { panic!("oh") }),
+        );
+        manager.start().await.unwrap();
+        let report = manager.stop_handlers(Deadline::after(Duration::from_secs(5))).await;
+        let failed: Vec<_> = report.failures.iter().map(|failure| failure.handler.as_str()).collect();
+        assert_eq!(failed, ["c", "b"]);
+        assert!(matches!(report.failures[1].source, HandlerError::Failed(_)));
+        assert_eq!(*log.lock().unwrap(), ["start a", "stop a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn history_tells_how_long_each_state_lasted() {
+        let manager = manager();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        manager.transition(AppEvent::Start, "go").unwrap();
+        let history = manager.history();
+        let last = history.last().unwrap();
+        assert_eq!((last.from, last.to), (AppState::Ready, AppState::Starting));
+        assert_eq!((last.after, last.reason.as_str()), (Duration::from_secs(3), "go"));
+        assert!(manager.transition(AppEvent::Initialize, "again").is_err());
+        assert_eq!(manager.state(), AppState::Starting);
+        assert_eq!(manager.running_uptime(), None);
+    }
+}

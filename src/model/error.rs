@@ -1,0 +1,115 @@
+//! Why a lookup, a load or a change was refused.
+
+use super::loader::SourceError;
+use super::names::{ModelName, NameError, Version, VersionId};
+use super::state::StateKind;
+use crate::inference::BackendError;
+
+/// Why no version can take a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    /// The name itself is impossible.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// No such model was ever loaded, nor is one in the repository.
+    #[error("Request for unknown model: '{0}' is not found")]
+    UnknownModel(String),
+    /// The model is there, this version of it is not.
+    #[error("Request for unknown model: '{model}' version {version} is not found")]
+    UnknownVersion {
+        /// The model.
+        model: String,
+        /// The version.
+        version: Version,
+    },
+    /// The model or version is there, but does not serve.
+    #[error("Request for unavailable model: '{model}'{} is {state}{}", of_version(*.version), because(.reason))]
+    NotServing {
+        /// The model.
+        model: String,
+        /// The version asked for, if one was.
+        version: Option<Version>,
+        /// The state it is in; UNLOADED when it was never loaded.
+        state: StateKind,
+        /// Why it failed; empty otherwise.
+        reason: String,
+    },
+}
+
+fn of_version(version: Option<Version>) -> String {
+    version.map(|version| format!(" version {version}")).unwrap_or_default()
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
+}
+
+/// Why a version could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The source could not give its files.
+    #[error("its files could not be fetched")]
+    Source(#[from] SourceError),
+    /// The engine could not read it.
+    #[error("the engine cannot open it")]
+    Backend(#[from] BackendError),
+    /// It did not answer its warm-up.
+    #[error("its warm-up failed: {0}")]
+    WarmUp(String),
+    /// The system gave it no thread.
+    #[error("its threads could not be started")]
+    Threads(#[source] std::io::Error),
+    /// The code that loads it panicked.
+    #[error("loading it panicked: {0}")]
+    Panicked(String),
+    /// The server is shutting down.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+/// Why a change to a model was refused or failed. What served before still serves.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The repository could not answer for the model.
+    #[error("failed to load '{model}'")]
+    Source {
+        /// The model.
+        model: ModelName,
+        /// What the repository said.
+        source: SourceError,
+    },
+    /// The repository could not be read at all.
+    #[error("the repository cannot be read")]
+    Repository(#[source] LoadError),
+    /// The scan for the model could not run.
+    #[error("failed to load '{model}'")]
+    Scan {
+        /// The model.
+        model: ModelName,
+        /// Why.
+        source: LoadError,
+    },
+    /// The repository has the model, but no version that its policy selects.
+    #[error("failed to load '{0}': it has no version to serve")]
+    NoVersions(ModelName),
+    /// A version could not be made ready.
+    #[error("failed to load '{id}'")]
+    Load {
+        /// The version.
+        id: VersionId,
+        /// Why.
+        source: LoadError,
+    },
+    /// The model serves nothing that could be changed.
+    #[error("model '{0}' is not loaded")]
+    NotLoaded(ModelName),
+    /// The version serves already.
+    #[error("model '{model}' is at version {version} already", model = .0.model, version = .0.version)]
+    AlreadyCurrent(VersionId),
+    /// Another change of the same model is under way.
+    #[error("another change of model '{0}' is under way")]
+    Busy(ModelName),
+    /// The server is shutting down.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}

@@ -1,0 +1,157 @@
+//! Where models come from, and what is said about them beside their files.
+
+use std::num::NonZeroUsize;
+
+use super::names::{ModelName, Version, VersionId};
+use crate::inference::ModelFiles;
+
+/// Which of the versions there are should be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionPolicy {
+    /// The so many highest.
+    Latest(NonZeroUsize),
+    /// All of them.
+    All,
+    /// Exactly these; each must be there.
+    Specific(Vec<Version>),
+}
+
+impl Default for VersionPolicy {
+    fn default() -> Self {
+        Self::Latest(NonZeroUsize::MIN)
+    }
+}
+
+impl VersionPolicy {
+    /// The versions to serve, lowest first. `available` is sorted.
+    pub fn select(&self, available: &[Version]) -> Vec<Version> {
+        match self {
+            Self::Latest(count) => {
+                available[available.len().saturating_sub(count.get())..].to_vec()
+            }
+            Self::All => available.to_vec(),
+            Self::Specific(wanted) => {
+                let mut wanted = wanted.clone();
+                wanted.sort_unstable();
+                wanted.dedup();
+                wanted
+            }
+        }
+    }
+}
+
+/// How one model is to be served; the server's defaults hold where it is silent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ModelSettings {
+    /// Which versions to load when none is named.
+    pub version_policy: VersionPolicy,
+    /// Instances per version.
+    pub instances: Option<NonZeroUsize>,
+    /// Requests that may wait per version.
+    pub queue_capacity: Option<NonZeroUsize>,
+    /// What a version must answer before it is ready.
+    pub warm_up: WarmUp,
+}
+
+/// What a version must answer before it is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WarmUp {
+    /// Zeros in a shape made from the signature.
+    #[default]
+    Generated,
+    /// Nothing: for a model that no generated input fits.
+    Off,
+}
+
+/// A model as a source has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AvailableModel {
+    /// Its name.
+    pub name: ModelName,
+    /// Its versions, lowest first.
+    pub versions: Vec<Version>,
+}
+
+/// Why a source could not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The source has no such model.
+    #[error("the repository has no model '{0}'")]
+    UnknownModel(ModelName),
+    /// The source has the model, but not this version of it.
+    #[error("the repository has no version {version} of model '{model}'", version = .0.version, model = .0.model)]
+    UnknownVersion(VersionId),
+    /// What the source has is not usable.
+    #[error("{what}: {problem}")]
+    Invalid {
+        /// The file or folder.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Reading failed.
+    #[error("cannot read {what}")]
+    Io {
+        /// The file or folder.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A repository of models. Calls may block and come from threads made for it.
+pub trait ModelSource: Send + Sync + 'static {
+    /// Every model there is, by name. A model that cannot be read is left out and logged; it is
+    /// reported in full by [`ModelSource::model`].
+    ///
+    /// # Errors
+    /// [`SourceError::Io`] when the repository itself cannot be read.
+    fn list(&self) -> Result<Vec<AvailableModel>, SourceError>;
+
+    /// One model's versions.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    fn model(&self, name: &ModelName) -> Result<AvailableModel, SourceError>;
+
+    /// How one model is to be served.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    fn settings(&self, name: &ModelName) -> Result<ModelSettings, SourceError>;
+
+    /// Brings one version to local disk.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError>;
+
+    /// Reads every file of a fetched version once and gives the SHA-256 over all of them, in
+    /// lower-case hexadecimal.
+    ///
+    /// # Errors
+    /// [`SourceError`], also when the content is not what the source says it is.
+    fn digest(&self, files: &ModelFiles) -> Result<String, SourceError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn versions(numbers: &[u64]) -> Vec<Version> {
+        numbers.iter().map(|number| Version::new(*number).unwrap()).collect()
+    }
+
+    #[test]
+    fn policies_select() {
+        let available = versions(&[1, 2, 10]);
+        let latest = |count| VersionPolicy::Latest(NonZeroUsize::new(count).unwrap());
+        assert_eq!(latest(1).select(&available), versions(&[10]));
+        assert_eq!(latest(2).select(&available), versions(&[2, 10]));
+        assert_eq!(latest(9).select(&available), available);
+        assert_eq!(VersionPolicy::All.select(&available), available);
+        let specific = VersionPolicy::Specific(versions(&[2, 1, 2]));
+        assert_eq!(specific.select(&available), versions(&[1, 2]));
+        assert!(latest(1).select(&[]).is_empty());
+    }
+}

@@ -1,0 +1,302 @@
+//! The model core's front: look a version up, change a model, ask how things are.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::change::Core;
+use super::error::{ChangeError, LookupError};
+use super::handle::VersionHandle;
+use super::loader::ModelSource;
+use super::loading::{LoadThreads, Loader};
+use super::names::{ModelName, Version};
+use super::observer::ModelObserver;
+use super::registry::{ModelEntry, Registry};
+use super::report::{self, IndexEntry, LoadReport, ModelReport, SwapReport, UnloadReport};
+use super::serving_map::ServingMap;
+use super::state::StateKind;
+use super::swap::SwapOptions;
+use crate::inference::Backend;
+use crate::lifecycle::{CheckKind, Deadline, EventBus, HealthRegistry};
+
+/// Threads for scans and unloads, which are short.
+const HOUSEKEEPING_THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
+
+/// What holds for every model that does not say otherwise.
+#[derive(Debug, Clone)]
+pub struct ManagerOptions {
+    /// Loads that run at once.
+    pub load_threads: NonZeroUsize,
+    /// Instances per version.
+    pub instances: NonZeroUsize,
+    /// Requests that may wait per version.
+    pub queue_capacity: NonZeroUsize,
+    /// Threads that one run may use inside the engine.
+    pub intra_op_threads: NonZeroUsize,
+    /// How long an unload or a swap waits for requests before it reports that they still run.
+    pub drain_timeout: Duration,
+    /// The models without which the application is not ready.
+    pub required: Vec<ModelName>,
+}
+
+/// What the manager is made of.
+pub struct ManagerParts {
+    /// Where models come from.
+    pub source: Arc<dyn ModelSource>,
+    /// What runs them.
+    pub backend: Arc<dyn Backend>,
+    /// Who measures them.
+    pub observer: Arc<dyn ModelObserver>,
+    /// Where changes are told.
+    pub events: EventBus,
+    /// Where the readiness check `required_models` is registered.
+    pub health: HealthRegistry,
+}
+
+impl fmt::Debug for ManagerParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManagerParts").finish_non_exhaustive()
+    }
+}
+
+/// Loads, swaps and unloads models, and hands out versions to requests. Clones share everything.
+///
+/// A change runs to its end even if the caller's future is dropped: a client that goes away leaves
+/// no half-done swap behind.
+#[derive(Clone)]
+pub struct ModelLifecycleManager {
+    core: Arc<Core>,
+}
+
+impl ModelLifecycleManager {
+    /// A manager without models.
+    pub fn new(parts: ManagerParts, options: ManagerOptions) -> Self {
+        let loader = Loader {
+            source: parts.source,
+            backend: parts.backend,
+            observer: parts.observer,
+            intra_op_threads: options.intra_op_threads,
+            instances: options.instances,
+            queue_capacity: options.queue_capacity,
+        };
+        let initially = Err("no model was loaded yet".to_owned());
+        let readiness = parts.health.reporter("required_models", CheckKind::Readiness, initially);
+        let core = Core {
+            loader: Arc::new(loader),
+            loads: LoadThreads::new(options.load_threads),
+            housekeeping: LoadThreads::new(HOUSEKEEPING_THREADS),
+            registry: Registry::default(),
+            serving: ServingMap::default(),
+            events: parts.events,
+            readiness,
+            required: options.required,
+            drain_timeout: options.drain_timeout,
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        };
+        core.readiness.report(core.required_are_served());
+        Self { core: Arc::new(core) }
+    }
+
+    /// The version that is to answer a request; the model's current one where none is named.
+    ///
+    /// # Errors
+    /// [`LookupError`], which tells an unknown model from one that does not serve at the moment.
+    pub fn acquire(
+        &self,
+        model: &str,
+        version: Option<Version>,
+    ) -> Result<VersionHandle, LookupError> {
+        let enter = || self.core.serving.enter(model, version);
+        enter().map_or_else(|| self.explain(model, version, enter), Ok)
+    }
+
+    /// Loads what the model's version policy selects. What is loaded and unchanged stays as it is;
+    /// what is not selected is retired. All or nothing: after a failure everything is as before.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn load(&self, name: &ModelName) -> Result<LoadReport, ChangeError> {
+        let (core, name) = (Arc::clone(&self.core), name.clone());
+        self.to_the_end(async move { core.load(&name).await }).await
+    }
+
+    /// Stops routing requests to a model and waits until it is unloaded.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotLoaded`] and [`ChangeError::ShuttingDown`].
+    pub async fn unload(&self, name: &ModelName) -> Result<UnloadReport, ChangeError> {
+        let (core, name) = (Arc::clone(&self.core), name.clone());
+        self.to_the_end(async move { core.unload(&name).await }).await
+    }
+
+    /// Lets another version answer the requests that name none. When this returns, no new request is
+    /// answered by the old one unless it asks for it and it was kept.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; the old version serves as before.
+    pub async fn swap(
+        &self,
+        name: &ModelName,
+        options: SwapOptions,
+    ) -> Result<SwapReport, ChangeError> {
+        let (core, name) = (Arc::clone(&self.core), name.clone());
+        self.to_the_end(async move { core.swap(&name, options).await }).await
+    }
+
+    /// Loads every model in the repository, each on its own: one that fails hurts no other.
+    ///
+    /// # Errors
+    /// [`ChangeError::Repository`] when the repository cannot be read, and the failure of a required
+    /// model; the failures of others are in their reports.
+    pub async fn load_all(&self) -> Result<(), ChangeError> {
+        let mut names: Vec<ModelName> = self.available().await?;
+        let absent = self.core.required.iter().filter(|name| !names.contains(name));
+        let absent: Vec<ModelName> = absent.cloned().collect();
+        names.extend(absent);
+        let loads = names.iter().map(async |name| (name, self.load(name).await));
+        let results = join_all(loads).await;
+        let required = |name: &ModelName| self.core.required.contains(name);
+        let failed = results.into_iter().filter(|(name, _)| required(name));
+        failed.map(|(_, result)| result.map(drop)).collect()
+    }
+
+    /// Every model in the repository or loaded from it, with the state of its versions.
+    ///
+    /// # Errors
+    /// [`ChangeError::Repository`] when the repository cannot be read.
+    pub async fn index(&self) -> Result<Vec<IndexEntry>, ChangeError> {
+        let unloaded = |model: ModelName| {
+            vec![IndexEntry { model, version: None, reason: String::new() }]
+        };
+        let mut index: BTreeMap<ModelName, Vec<IndexEntry>> =
+            self.available().await?.into_iter().map(|name| (name.clone(), unloaded(name))).collect();
+        for entry in self.core.registry.entries() {
+            index.insert(entry.name.clone(), report::index(&entry));
+        }
+        Ok(index.into_values().flatten().collect())
+    }
+
+    /// Every model that was loaded, or failed to be.
+    pub fn reports(&self) -> Vec<ModelReport> {
+        self.core.registry.entries().iter().map(|entry| self.report_of(entry)).collect()
+    }
+
+    /// One of them; `None` for a model that was never loaded.
+    pub fn report(&self, name: &str) -> Option<ModelReport> {
+        self.core.registry.get(name).map(|entry| self.report_of(&entry))
+    }
+
+    /// Refuses further changes, then drains and unloads everything.
+    ///
+    /// Returns the requests that were still inside at the deadline, by version; empty when all is
+    /// unloaded.
+    pub async fn shutdown(&self, deadline: Deadline) -> Vec<(String, u64)> {
+        self.core.closing.cancel();
+        for entry in self.core.registry.entries() {
+            // A change under way either publishes before this permit is had or never.
+            let Some(Ok(_permit)) = deadline.bound(entry.change.acquire()).await else { continue };
+            let retired = self.core.publish(&entry, None, Vec::new());
+            retired.into_iter().for_each(|record| drop(self.core.retire(record)));
+        }
+        self.core.tasks.close();
+        match deadline.bound(self.core.tasks.wait()).await {
+            Some(()) => Vec::new(),
+            None => self.in_flight(),
+        }
+    }
+
+    /// The requests that are inside a version now, by version.
+    pub fn in_flight(&self) -> Vec<(String, u64)> {
+        let of_model = |model: ModelReport| {
+            let name = model.name;
+            let busy = model.versions.into_iter().filter_map(move |version| {
+                let inside = version.serving.filter(|serving| serving.in_flight > 0)?.in_flight;
+                Some((format!("{name}/{}", version.version), inside))
+            });
+            busy.collect::<Vec<_>>()
+        };
+        self.reports().into_iter().flat_map(of_model).collect()
+    }
+
+    async fn available(&self) -> Result<Vec<ModelName>, ChangeError> {
+        let loader = Arc::clone(&self.core.loader);
+        let list = move || loader.source.list();
+        match self.core.housekeeping.run("scan", list).await {
+            Ok(Ok(models)) => Ok(models.into_iter().map(|model| model.name).collect()),
+            Ok(Err(source)) => Err(ChangeError::Repository(source.into())),
+            Err(source) => Err(ChangeError::Repository(source)),
+        }
+    }
+
+    fn report_of(&self, entry: &ModelEntry) -> ModelReport {
+        let routes = self.core.serving.routes(&entry.name);
+        let required = self.core.required.contains(&entry.name);
+        report::model(entry, routes.as_deref(), required)
+    }
+
+    /// Why nothing can be entered; or what can be, if that has changed in the meantime.
+    fn explain(
+        &self,
+        model: &str,
+        version: Option<Version>,
+        enter: impl Fn() -> Option<VersionHandle>,
+    ) -> Result<VersionHandle, LookupError> {
+        ModelName::new(model)?;
+        let unknown = || LookupError::UnknownModel(model.to_owned());
+        let entry = self.core.registry.get(model).ok_or_else(unknown)?;
+        let record = match version {
+            Some(version) => entry.record(version).ok_or_else(|| {
+                LookupError::UnknownVersion { model: model.to_owned(), version }
+            })?,
+            None => match entry.records().last() {
+                Some(record) => Arc::clone(record),
+                None => return Err(never_loaded(&entry)),
+            },
+        };
+        if let Some(handle) = enter() {
+            return Ok(handle);
+        }
+        let report::VersionReport { state, reason, .. } = report::version(&record);
+        Err(LookupError::NotServing { model: model.to_owned(), version, state, reason })
+    }
+
+    /// Runs a change as a task of its own, which goes on if the caller goes away.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
+    ) -> Result<T, ChangeError> {
+        if self.core.closing.is_cancelled() {
+            return Err(ChangeError::ShuttingDown);
+        }
+        match self.core.tasks.spawn(change).await {
+            Ok(result) => result,
+            Err(failure) => match failure.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(_) => Err(ChangeError::ShuttingDown),
+            },
+        }
+    }
+}
+
+fn never_loaded(entry: &ModelEntry) -> LookupError {
+    LookupError::NotServing {
+        model: entry.name.to_string(),
+        version: None,
+        state: StateKind::Unloaded,
+        reason: entry.problem().unwrap_or_default(),
+    }
+}
+
+impl fmt::Debug for ModelLifecycleManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelLifecycleManager").field("serving", &self.core.serving).finish()
+    }
+}

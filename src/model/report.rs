@@ -1,0 +1,181 @@
+//! What the control plane tells of its models.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::handle::Serving;
+use super::names::{ModelName, Version};
+use super::record::VersionRecord;
+use super::registry::ModelEntry;
+use super::serving_map::Routes;
+use super::state::{StateKind, VersionState};
+use super::usage::UsageReport;
+
+/// A model in the repository, or one that was loaded from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The model.
+    pub model: ModelName,
+    /// The version and its state; `None` for a model that was never loaded.
+    pub version: Option<(Version, StateKind)>,
+    /// Why it does not serve; empty where it does, or was not asked to.
+    pub reason: String,
+}
+
+/// What a load has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadReport {
+    /// What answers requests without a version now.
+    pub current: Version,
+    /// The versions that were loaded; the others that are selected served already, unchanged.
+    pub loaded: Vec<Version>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What an unload has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnloadReport {
+    /// The versions that take no request any more.
+    pub versions: Vec<Version>,
+    /// Whether all of them are unloaded; otherwise they are as soon as their last request is done.
+    pub drained: bool,
+}
+
+/// What a swap has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwapReport {
+    /// The version before.
+    pub from: Version,
+    /// The version now.
+    pub to: Version,
+    /// How long loading and warming the new version took.
+    pub load_took: Duration,
+    /// How long the whole swap took, the wait for the old version included.
+    pub took: Duration,
+    /// Whether the old version is unloaded (or was to be kept); otherwise it is as soon as its last
+    /// request is done.
+    pub drained: bool,
+}
+
+/// One model as the control plane sees it.
+#[derive(Debug, Clone)]
+pub struct ModelReport {
+    /// Its name.
+    pub name: ModelName,
+    /// What answers requests without a version.
+    pub current: Option<Version>,
+    /// Whether readiness needs it.
+    pub required: bool,
+    /// Why the last load failed; `None` if it did not.
+    pub problem: Option<String>,
+    /// Its versions, lowest first; a version that is being replaced by a newer load of itself is
+    /// there twice.
+    pub versions: Vec<VersionReport>,
+}
+
+/// One life of a version.
+#[derive(Debug, Clone)]
+pub struct VersionReport {
+    /// The version.
+    pub version: Version,
+    /// Its state.
+    pub state: StateKind,
+    /// Since when.
+    pub since: SystemTime,
+    /// Why it failed; empty otherwise.
+    pub reason: String,
+    /// How long each state that it has left had lasted.
+    pub phases: Vec<(StateKind, Duration)>,
+    /// What there is to tell while it holds memory.
+    pub serving: Option<ServingReport>,
+}
+
+/// A version that is loaded.
+#[derive(Debug, Clone)]
+pub struct ServingReport {
+    /// SHA-256 over its files.
+    pub digest: String,
+    /// Its instances.
+    pub instances: usize,
+    /// Requests inside it.
+    pub in_flight: u64,
+    /// Requests that wait for an instance.
+    pub queue_depth: usize,
+    /// Requests that may wait.
+    pub queue_capacity: usize,
+    /// Its use so far.
+    pub usage: UsageReport,
+}
+
+impl VersionReport {
+    /// The time from the beginning until it was ready; `None` if it never was.
+    pub fn load_duration(&self) -> Option<Duration> {
+        let left_warming = self.phases.iter().position(|(state, _)| *state == StateKind::Warming);
+        let failed = self.state == StateKind::Failed;
+        let last = left_warming.filter(|_| !failed)?;
+        Some(self.phases[..=last].iter().map(|(_, lasted)| *lasted).sum())
+    }
+}
+
+pub(super) fn model(entry: &ModelEntry, routes: Option<&Routes>, required: bool) -> ModelReport {
+    let mut versions: Vec<VersionReport> =
+        entry.records().iter().map(|record| version(record)).collect();
+    versions.sort_by_key(|version| version.version);
+    ModelReport {
+        name: entry.name.clone(),
+        current: routes.map(|routes| routes.current),
+        required,
+        problem: entry.problem(),
+        versions,
+    }
+}
+
+pub(super) fn version(record: &VersionRecord) -> VersionReport {
+    let life = record.snapshot();
+    let (serving, reason) = match &life.state {
+        VersionState::Ready(serving) | VersionState::Draining(serving) => {
+            (Some(loaded(serving)), String::new())
+        }
+        VersionState::Failed(reason) => (None, reason.message.clone()),
+        _ => (None, String::new()),
+    };
+    VersionReport {
+        version: record.id.version,
+        state: life.state.kind(),
+        since: life.since,
+        reason,
+        phases: life.phases,
+        serving,
+    }
+}
+
+fn loaded(serving: &Arc<Serving>) -> ServingReport {
+    ServingReport {
+        digest: serving.digest.clone(),
+        instances: serving.pool.instances(),
+        in_flight: serving.gate.entries(),
+        queue_depth: serving.pool.queue_depth(),
+        queue_capacity: serving.pool.queue_capacity(),
+        usage: serving.usage.report(),
+    }
+}
+
+/// The index of one model.
+pub(super) fn index(entry: &ModelEntry) -> Vec<IndexEntry> {
+    let mut versions: Vec<Version> =
+        entry.records().iter().map(|record| record.id.version).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    if versions.is_empty() {
+        let reason = entry.problem().unwrap_or_default();
+        return vec![IndexEntry { model: entry.name.clone(), version: None, reason }];
+    }
+    let told = versions.iter().filter_map(|version| entry.record(*version));
+    told.map(|record| {
+        let VersionReport { version, state, reason, .. } = version(&record);
+        let reason = if state == StateKind::Unloaded { "unloaded".to_owned() } else { reason };
+        IndexEntry { model: entry.name.clone(), version: Some((version, state)), reason }
+    })
+    .collect()
+}

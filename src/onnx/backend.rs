@@ -1,0 +1,102 @@
+//! Opening models with ONNX Runtime.
+
+use std::path::PathBuf;
+
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
+
+use super::instance::OnnxInstance;
+use super::library::OnnxRuntime;
+use super::signature;
+use crate::inference::{
+    Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, Signature,
+};
+
+/// ONNX Runtime as the core's engine.
+#[derive(Debug, Clone)]
+pub struct OnnxBackend {
+    runtime: OnnxRuntime,
+}
+
+impl OnnxBackend {
+    /// A backend on a runtime that was loaded.
+    pub fn new(runtime: OnnxRuntime) -> Self {
+        Self { runtime }
+    }
+
+    fn session(&self, graph: &PathBuf, options: OpenOptions) -> ort::Result<Session> {
+        Session::builder(&self.runtime.environment)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_intra_threads(options.intra_op_threads.get())?
+            .with_inter_threads(1)?
+            .with_intra_op_spinning(false)?
+            .with_inter_op_spinning(false)?
+            .commit_from_file(graph)
+    }
+}
+
+impl Backend for OnnxBackend {
+    fn platform(&self) -> &'static str {
+        "onnxruntime_onnx"
+    }
+
+    fn open(
+        &self,
+        files: &ModelFiles,
+        options: OpenOptions,
+    ) -> Result<Box<dyn OpenedModel>, BackendError> {
+        let session = self.session(&files.graph, options).map_err(|error| rejected(&error))?;
+        let signature = signature::of(&session)?;
+        let (backend, graph) = (self.clone(), files.graph.clone());
+        let first = Some(session);
+        Ok(Box::new(OnnxModel { backend, graph, options, signature, first }))
+    }
+
+    fn released(&self) {
+        give_memory_back();
+    }
+}
+
+struct OnnxModel {
+    backend: OnnxBackend,
+    graph: PathBuf,
+    options: OpenOptions,
+    signature: Signature,
+    /// The session the signature was read from; the first instance gets it.
+    first: Option<Session>,
+}
+
+impl OpenedModel for OnnxModel {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn instantiate(&mut self) -> Result<Box<dyn Instance>, BackendError> {
+        let session = match self.first.take() {
+            Some(session) => session,
+            None => self
+                .backend
+                .session(&self.graph, self.options)
+                .map_err(|error| rejected(&error))?,
+        };
+        Ok(Box::new(OnnxInstance::new(session, self.signature.clone())))
+    }
+}
+
+fn rejected(error: &ort::Error) -> BackendError {
+    BackendError::Rejected(error.to_string())
+}
+
+/// Returns what glibc's allocator keeps of freed memory to the system. Without it a process that
+/// loads and unloads models keeps several times their size.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "the C library has no safe interface for it")]
+fn give_memory_back() {
+    // SAFETY: malloc_trim may be called at any time from any thread and takes a plain number.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn give_memory_back() {}

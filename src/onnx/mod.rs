@@ -1,0 +1,11 @@
+//! The backend on ONNX Runtime: the only place that names `ort`.
+
+mod backend;
+mod instance;
+mod library;
+mod signature;
+mod strings;
+mod values;
+
+pub use backend::OnnxBackend;
+pub use library::{LibraryError, LibrarySearch, OnnxRuntime};

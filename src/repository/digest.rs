@@ -1,0 +1,90 @@
+//! The identity of a version: a SHA-256 over its files.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// The digest of everything below `folder`, in lower-case hexadecimal.
+///
+/// One file: that file's SHA-256, so that `sha256sum model.onnx` shows the same. Several: the SHA-256
+/// of the lines that `sha256sum` prints for them, sorted by path.
+pub(super) fn of_folder(folder: &Path) -> io::Result<String> {
+    let mut files = Vec::new();
+    collect(folder, &mut files)?;
+    files.sort();
+    if let [file] = files.as_slice() {
+        return of_file(file);
+    }
+    let mut listing = String::new();
+    for file in &files {
+        let name = file.strip_prefix(folder).unwrap_or(file).display();
+        writeln!(listing, "{}  {name}", of_file(file)?).expect("writing to a string cannot fail");
+    }
+    Ok(hex(&Sha256::digest(listing)))
+}
+
+fn of_file(path: &Path) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut HashWriter(&mut hasher))?;
+    Ok(hex(&hasher.finalize()))
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The files below a folder, those with a leading dot left out.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if hidden {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_file_has_its_own_digest_and_several_that_of_their_listing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("model.onnx"), "abc").unwrap();
+        fs::write(path(".hidden"), "x").unwrap();
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(of_folder(folder.path()).unwrap(), abc);
+        fs::create_dir(path("data")).unwrap();
+        fs::write(path("data/weights"), "").unwrap();
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let listing = format!("{empty}  data/weights\n{abc}  model.onnx\n");
+        assert_eq!(of_folder(folder.path()).unwrap(), hex(&Sha256::digest(listing)));
+    }
+}

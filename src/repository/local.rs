@@ -1,0 +1,189 @@
+//! A repository in a local folder: `<model>/<version>/model.onnx`, `<model>/model.yaml`.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tracing::warn;
+
+use super::{digest, model_yaml};
+use crate::inference::ModelFiles;
+use crate::model::{
+    AvailableModel, ModelName, ModelSettings, ModelSource, SourceError, Version, VersionId,
+};
+
+/// A folder of models. Nothing outside it is ever read, also not through a link.
+#[derive(Debug, Clone)]
+pub struct LocalRepository {
+    root: PathBuf,
+}
+
+impl LocalRepository {
+    /// The repository at `root`.
+    ///
+    /// # Errors
+    /// [`SourceError::Io`] when there is no such folder.
+    pub fn open(root: &Path) -> Result<Self, SourceError> {
+        let root = root.canonicalize().map_err(|error| unreadable(root, error))?;
+        fs::read_dir(&root).map_err(|error| unreadable(&root, error))?;
+        Ok(Self { root })
+    }
+
+    fn folder(&self, name: &ModelName) -> Result<PathBuf, SourceError> {
+        let folder = self.root.join(name.as_str());
+        if !folder.is_dir() {
+            return Err(SourceError::UnknownModel(name.clone()));
+        }
+        self.contained(&folder)
+    }
+
+    /// The path without links, if it is inside the repository.
+    fn contained(&self, path: &Path) -> Result<PathBuf, SourceError> {
+        let real = path.canonicalize().map_err(|error| unreadable(path, error))?;
+        if real.starts_with(&self.root) {
+            return Ok(real);
+        }
+        let problem = "it is a link that leads out of the repository".to_owned();
+        Err(SourceError::Invalid { what: path.display().to_string(), problem })
+    }
+}
+
+impl ModelSource for LocalRepository {
+    fn list(&self) -> Result<Vec<AvailableModel>, SourceError> {
+        let names = entries(&self.root)?.into_iter().filter(|path| path.is_dir());
+        let mut models = Vec::new();
+        for path in names {
+            let name = path.file_name().and_then(OsStr::to_str).map(ModelName::new);
+            match name {
+                Some(Ok(name)) => {
+                    let versions = versions(&path).unwrap_or_default();
+                    models.push(AvailableModel { name, versions });
+                }
+                _ if hidden(&path) => {}
+                _ => warn!(folder = %path.display(), "folder is not a model: bad name"),
+            }
+        }
+        models.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(models)
+    }
+
+    fn model(&self, name: &ModelName) -> Result<AvailableModel, SourceError> {
+        let versions = versions(&self.folder(name)?)?;
+        Ok(AvailableModel { name: name.clone(), versions })
+    }
+
+    fn settings(&self, name: &ModelName) -> Result<ModelSettings, SourceError> {
+        let path = self.folder(name)?.join("model.yaml");
+        if !path.exists() {
+            return Ok(ModelSettings::default());
+        }
+        let path = self.contained(&path)?;
+        let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
+        model_yaml::parse(&text).map_err(|problem| {
+            SourceError::Invalid { what: path.display().to_string(), problem }
+        })
+    }
+
+    fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
+        let folder = self.folder(&id.model)?.join(id.version.to_string());
+        if !folder.is_dir() {
+            return Err(SourceError::UnknownVersion(id.clone()));
+        }
+        let graph = folder.join("model.onnx");
+        if !graph.is_file() {
+            let problem = "there is no such file; a version is a folder with a model.onnx";
+            let what = graph.display().to_string();
+            return Err(SourceError::Invalid { what, problem: problem.to_owned() });
+        }
+        Ok(ModelFiles { graph: self.contained(&graph)? })
+    }
+
+    fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
+        let folder = files.graph.parent().unwrap_or(&self.root);
+        digest::of_folder(folder).map_err(|error| unreadable(folder, error))
+    }
+}
+
+/// The versions of a model, lowest first: the folders whose name is a positive integer.
+fn versions(folder: &Path) -> Result<Vec<Version>, SourceError> {
+    let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());
+    let name = |path: PathBuf| path.file_name().and_then(OsStr::to_str).map(str::parse);
+    let mut versions: Vec<Version> = folders.filter_map(name).filter_map(Result::ok).collect();
+    versions.sort_unstable();
+    Ok(versions)
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
+    let read = || fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect();
+    let entries: io::Result<Vec<PathBuf>> = read();
+    entries.map_err(|error| unreadable(folder, error))
+}
+
+fn hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn unreadable(path: &Path, source: io::Error) -> SourceError {
+    SourceError::Io { what: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repository() -> (tempfile::TempDir, LocalRepository) {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["b/10", "b/9", "b/01", "b/notes", "a/1", ".git/1", "empty"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        fs::write(root.path().join("README.md"), "hello").unwrap();
+        fs::write(root.path().join("a/1/model.onnx"), "abc").unwrap();
+        let repository = LocalRepository::open(root.path()).unwrap();
+        (root, repository)
+    }
+
+    fn id(model: &str, version: u64) -> VersionId {
+        let model = ModelName::new(model).unwrap();
+        VersionId { model, version: Version::new(version).unwrap() }
+    }
+
+    #[test]
+    fn models_and_versions_are_listed_in_order() {
+        let (_root, repository) = repository();
+        let listed: Vec<_> = repository.list().unwrap().into_iter().map(|model| {
+            let versions: Vec<u64> = model.versions.iter().map(|v| v.number()).collect();
+            (model.name.to_string(), versions)
+        }).collect();
+        let expected = [("a", vec![1]), ("b", vec![9, 10]), ("empty", vec![])];
+        assert_eq!(listed, expected.map(|(name, versions)| (name.to_owned(), versions)));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let (_root, repository) = repository();
+        let error = |id: &VersionId| repository.fetch(id).unwrap_err().to_string();
+        assert!(error(&id("nope", 1)).contains("no model 'nope'"));
+        assert!(error(&id("a", 2)).contains("no version 2 of model 'a'"));
+        assert!(error(&id("b", 9)).contains("model.onnx"));
+        assert!(LocalRepository::open(Path::new("/nowhere/at/all")).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_out_of_the_repository_is_refused() {
+        let (root, repository) = repository();
+        let outside = tempfile::tempdir().unwrap();
+        fs::create_dir(outside.path().join("1")).unwrap();
+        fs::write(outside.path().join("1/model.onnx"), "secret").unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.path().join("linked")).unwrap();
+        let error = repository.fetch(&id("linked", 1)).unwrap_err().to_string();
+        assert!(error.contains("leads out of the repository"), "{error}");
+        std::os::unix::fs::symlink(
+            outside.path().join("1/model.onnx"),
+            root.path().join("b/9/model.onnx"),
+        )
+        .unwrap();
+        assert!(repository.fetch(&id("b", 9)).is_err());
+    }
+}

@@ -1,0 +1,125 @@
+//! `model.yaml`: what an operator says of a model, beside its versions.
+
+use std::num::NonZeroUsize;
+
+use serde::Deserialize;
+
+use crate::model::{ModelSettings, Version, VersionPolicy, WarmUp};
+
+/// The file's content. Every key is optional; an unknown one is an error.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ModelYaml {
+    version_policy: Option<PolicyYaml>,
+    instances: Option<NonZeroUsize>,
+    queue_capacity: Option<NonZeroUsize>,
+    warm_up: Option<WarmUpYaml>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum PolicyYaml {
+    Latest(NonZeroUsize),
+    Specific(Vec<VersionYaml>),
+    #[serde(untagged)]
+    Named(PolicyName),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PolicyName {
+    All,
+}
+
+/// A version as a number or, as the protocol writes it, as a string.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum VersionYaml {
+    Number(u64),
+    Text(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WarmUpYaml {
+    Generated,
+    Off,
+}
+
+/// Reads the file's text; the error tells the line.
+pub(super) fn parse(text: &str) -> Result<ModelSettings, String> {
+    let empty = text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'));
+    let yaml: ModelYaml = if empty {
+        ModelYaml::default()
+    } else {
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())?
+    };
+    let warm_up = yaml.warm_up.map_or(WarmUp::default(), |warm_up| match warm_up {
+        WarmUpYaml::Generated => WarmUp::Generated,
+        WarmUpYaml::Off => WarmUp::Off,
+    });
+    let version_policy = yaml.version_policy.map(policy).transpose()?.unwrap_or_default();
+    let ModelYaml { instances, queue_capacity, .. } = yaml;
+    Ok(ModelSettings { version_policy, instances, queue_capacity, warm_up })
+}
+
+fn policy(yaml: PolicyYaml) -> Result<VersionPolicy, String> {
+    match yaml {
+        PolicyYaml::Latest(count) => Ok(VersionPolicy::Latest(count)),
+        PolicyYaml::Named(PolicyName::All) => Ok(VersionPolicy::All),
+        PolicyYaml::Specific(versions) if versions.is_empty() => {
+            Err("version_policy.specific names no version".to_owned())
+        }
+        PolicyYaml::Specific(versions) => {
+            versions.into_iter().map(version).collect::<Result<_, _>>().map(VersionPolicy::Specific)
+        }
+    }
+}
+
+fn version(yaml: VersionYaml) -> Result<Version, String> {
+    match yaml {
+        VersionYaml::Number(number) => {
+            Version::new(number).ok_or_else(|| "a version is 1 or more".to_owned())
+        }
+        VersionYaml::Text(text) => text.parse().map_err(|error| format!("{error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_read() {
+        let text = "version_policy:\n  specific: [\"1\", 3]\ninstances: 2\nqueue_capacity: 7\n\
+                    warm_up: off\n";
+        let settings = parse(text).unwrap();
+        let versions = [1, 3].map(|number| Version::new(number).unwrap()).to_vec();
+        assert_eq!(settings.version_policy, VersionPolicy::Specific(versions));
+        assert_eq!(settings.instances, NonZeroUsize::new(2));
+        assert_eq!(settings.queue_capacity, NonZeroUsize::new(7));
+        assert_eq!(settings.warm_up, WarmUp::Off);
+        let policy = |text| parse(text).unwrap().version_policy;
+        assert_eq!(policy("version_policy: all"), VersionPolicy::All);
+        let two = NonZeroUsize::new(2).unwrap();
+        assert_eq!(policy("version_policy: {latest: 2}"), VersionPolicy::Latest(two));
+        assert_eq!(parse("").unwrap(), ModelSettings::default());
+        assert_eq!(parse("# nothing\n").unwrap(), ModelSettings::default());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let mistakes = [
+            ("instanzes: 2", "instanzes"),
+            ("instances: 0", "instances"),
+            ("version_policy: {specific: []}", "names no version"),
+            ("version_policy: {specific: [0]}", "1 or more"),
+            ("version_policy: {specific: [one]}", "one"),
+            ("instances: [", "line 1"),
+        ];
+        for (text, named) in mistakes {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(named), "{text:?} gave: {error}");
+        }
+    }
+}
