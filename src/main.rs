@@ -1,1 +1,119 @@
-fn main() {}
+//! The `onward` program: command line, configuration, engine, server, exit code.
+
+mod cli;
+mod probe;
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::{env, io};
+
+use onward::app::{App, Ending};
+use onward::config::{Config, Layers};
+use onward::lifecycle::{Signal, SignalSource};
+use onward::onnx::{LibrarySearch, OnnxRuntime};
+use onward::telemetry;
+
+use cli::Task;
+
+/// Exit codes; those of 64 and above are of `sysexits.h`, and those above 128 a shell's for a signal.
+mod exit {
+    pub(crate) const FAILED: u8 = 1;
+    pub(crate) const FORCED: u8 = 3;
+    pub(crate) const UNAVAILABLE: u8 = 69;
+    pub(crate) const CONFIG: u8 = 78;
+    pub(crate) const INTERRUPTED: u8 = 130;
+    pub(crate) const TERMINATED: u8 = 143;
+}
+
+/// What to say on standard error, and the exit code that goes with it.
+struct Refusal {
+    code: u8,
+    text: String,
+}
+
+fn main() -> ExitCode {
+    silence_engine_telemetry();
+    let task = match cli::parse(env::args_os(), env::vars_os().collect()) {
+        Ok(task) => task,
+        Err(error) => error.exit(),
+    };
+    let result = match task {
+        Task::Serve(layers) => serve(&layers),
+        Task::Health { layers, probe } => health(&layers, probe),
+    };
+    result.unwrap_or_else(|Refusal { code, text }| {
+        // With standard error closed there is nobody to tell.
+        writeln!(io::stderr(), "onward: {text}").ok();
+        ExitCode::from(code)
+    })
+}
+
+fn serve(layers: &Layers) -> Result<ExitCode, Refusal> {
+    let config = read(layers)?;
+    telemetry::init(&config.telemetry).map_err(|error| refuse(exit::CONFIG, error))?;
+    let search = LibrarySearch {
+        explicit: config.onnxruntime.library.clone(),
+        executable: env::current_exe().ok(),
+        working_directory: env::current_dir().ok(),
+    };
+    let engine = OnnxRuntime::load(&search).map_err(|error| refuse(exit::UNAVAILABLE, error))?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = config.server.workers.map(NonZeroUsize::get) {
+        runtime.worker_threads(workers);
+    }
+    let runtime = runtime.enable_all().build().map_err(|error| refuse(exit::FAILED, error))?;
+    let ending = runtime.block_on(async {
+        // From here on a signal is an event, and no longer the end.
+        let signals = SignalSource::of_process().map_err(|error| refuse(exit::FAILED, error))?;
+        let app = App::assemble(&config, engine).map_err(|error| refuse(exit::FAILED, error))?;
+        Ok(app.run(signals).await)
+    })?;
+    runtime.shutdown_background();
+    Ok(end(ending))
+}
+
+fn health(layers: &Layers, path: &str) -> Result<ExitCode, Refusal> {
+    let config = read(layers)?;
+    let failed = |text| Refusal { code: exit::FAILED, text };
+    probe::ask(config.server.listen, path).map_err(failed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(layers: &Layers) -> Result<Config, Refusal> {
+    Config::read(layers).map_err(|error| refuse(exit::CONFIG, error))
+}
+
+/// The error and everything behind it.
+fn refuse(code: u8, error: impl Into<anyhow::Error>) -> Refusal {
+    Refusal { code, text: format!("{:#}", error.into()) }
+}
+
+fn end(ending: Ending) -> ExitCode {
+    let code = match ending {
+        Ending::Clean => return ExitCode::SUCCESS,
+        Ending::Failed => exit::FAILED,
+        Ending::Forced => exit::FORCED,
+        Ending::Signalled(Signal::Interrupt) => exit::INTERRUPTED,
+        Ending::Signalled(Signal::Terminate) => exit::TERMINATED,
+    };
+    leave(code)
+}
+
+/// Ends the process without running the engine's destructors, which may not run while a thread is
+/// still inside the engine.
+#[expect(unsafe_code, reason = "the standard library's exit runs destructors")]
+fn leave(code: u8) -> ! {
+    // SAFETY: _exit takes a plain number, may be called at any time and does not return.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// ONNX Runtime starts a telemetry thread when it is loaded, unless it is told not to.
+#[expect(
+    unsafe_code,
+    reason = "the engine reads the environment; there is no other way to tell it"
+)]
+fn silence_engine_telemetry() {
+    // SAFETY: this is the first thing that main does, so the process has a single thread.
+    unsafe { env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+}

@@ -115,9 +115,11 @@ fn nearest(wrong: &str, known: impl Iterator<Item = String>) -> Option<String> {
 fn add_file(path: &Path, texts: &mut Texts, mistakes: &mut Vec<Mistake>) {
     let origin = path.display().to_string();
     let read = fs::read_to_string(path).map_err(|error| error.to_string());
-    let parsed = read.and_then(|text| match text.trim().is_empty() {
-        true => Ok(Tree::Null),
-        false => serde_saphyr::from_str::<Tree>(&text).map_err(|error| error.to_string()),
+    let parsed = read.and_then(|text| {
+        if text.trim().is_empty() {
+            return Ok(Tree::Null);
+        }
+        serde_saphyr::from_str::<Tree>(&text).map_err(|error| error.to_string())
     });
     match parsed {
         Ok(tree) => flatten("", &tree, &origin, texts),
@@ -155,7 +157,9 @@ fn environment(
 ) -> Vec<(String, String)> {
     let mut ours = Vec::new();
     for (name, value) in variables {
-        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+            continue;
+        };
         match value.to_str() {
             Some(value) => ours.push((name.to_owned(), value.to_owned())),
             None => mistakes.push(Mistake {
@@ -167,11 +171,7 @@ fn environment(
     ours
 }
 
-fn add_environment(
-    variables: &[(String, String)],
-    texts: &mut Texts,
-    mistakes: &mut Vec<Mistake>,
-) {
+fn add_environment(variables: &[(String, String)], texts: &mut Texts, mistakes: &mut Vec<Mistake>) {
     for (name, value) in variables {
         if let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == *name) {
             texts.insert(setting.key.to_owned(), (value.clone(), name.clone()));
@@ -200,13 +200,20 @@ mod tests {
 
     use super::*;
 
-    fn layers(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    fn layers(
+        file: &str,
+        environment: &[(&str, &str)],
+        flags: &[(&str, &str)],
+    ) -> Result<Config, ConfigError> {
         let mut yaml = tempfile::NamedTempFile::new().unwrap();
         yaml.write_all(file.as_bytes()).unwrap();
         let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         Config::read(&Layers {
             file: Some(yaml.path().to_owned()),
-            environment: environment.iter().map(|(k, v)| (OsString::from(k), OsString::from(v))).collect(),
+            environment: environment
+                .iter()
+                .map(|(k, v)| (OsString::from(k), OsString::from(v)))
+                .collect(),
             flags: flags.iter().map(owned).collect(),
         })
     }
@@ -215,7 +222,8 @@ mod tests {
     fn flags_beat_the_environment_and_the_environment_beats_the_file() {
         let file = "server: {listen: '127.0.0.1:1', workers: 3}\nmodels: {required: [a, b]}\n\
                     inference:\n  queue_capacity: 5\n";
-        let environment = [("ONWARD_SERVER_LISTEN", "127.0.0.1:2"), ("ONWARD_INFERENCE_QUEUE_CAPACITY", "6")];
+        let environment =
+            [("ONWARD_SERVER_LISTEN", "127.0.0.1:2"), ("ONWARD_INFERENCE_QUEUE_CAPACITY", "6")];
         let config = layers(file, &environment, &[("server.listen", "127.0.0.1:3")]).unwrap();
         assert_eq!(config.server.listen.port(), 3);
         assert_eq!(config.server.workers.unwrap().get(), 3);
@@ -226,13 +234,21 @@ mod tests {
     #[test]
     fn every_mistake_is_reported_at_once() {
         let file = "server: {lisen: x}\nlifecycle: {shutdown_timeout: 30}\n";
-        let environment = [("ONWARD_MODELS_REPOSITRY", "x"), ("ONWARD_SERVICE_HOST", "10.0.0.1"), ("ONWARD_PORT_8000_TCP_ADDR", "10.0.0.1"), ("PATH", "x")];
+        let environment = [
+            ("ONWARD_MODELS_REPOSITRY", "x"),
+            ("ONWARD_SERVICE_HOST", "10.0.0.1"),
+            ("ONWARD_PORT_8000_TCP_ADDR", "10.0.0.1"),
+            ("PATH", "x"),
+        ];
         let error = layers(file, &environment, &[("server.max_body_size", "big")]).unwrap_err();
         let text = error.to_string();
         assert_eq!(error.0.len(), 4, "{text}");
         assert!(text.contains("did you mean server.listen?"), "{text}");
         assert!(text.contains("did you mean ONWARD_MODELS_REPOSITORY?"), "{text}");
-        assert!(text.contains("expected a duration with its unit, such as 30s or 500ms, got '30'"), "{text}");
+        assert!(
+            text.contains("expected a duration with its unit, such as 30s or 500ms, got '30'"),
+            "{text}"
+        );
         assert!(text.contains("--server.max_body_size: expected a size"), "{text}");
     }
 

@@ -122,7 +122,10 @@ impl Default for Config {
                 health_interval: seconds(5),
                 health_timeout: seconds(2),
             },
-            telemetry: TelemetryConfig { log_format: LogFormat::Text, log_level: "info".to_owned() },
+            telemetry: TelemetryConfig {
+                log_format: LogFormat::Text,
+                log_level: "info".to_owned(),
+            },
         }
     }
 }

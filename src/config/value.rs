@@ -65,7 +65,8 @@ impl Value for bool {
 
 impl Value for SocketAddr {
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:8000".to_owned())
+        text.parse()
+            .map_err(|_| "expected an address and a port, such as 127.0.0.1:8000".to_owned())
     }
 }
 

@@ -46,7 +46,10 @@ pub enum RunError {
     /// The run was cancelled before or while it ran.
     #[error("the run was cancelled")]
     Cancelled,
-    /// The engine failed on this input.
+    /// The engine refused the input: it fits the signature, but not what the graph does with it.
+    #[error("the model cannot compute this input: {0}")]
+    Rejected(String),
+    /// The engine failed.
     #[error("the engine failed: {0}")]
     Engine(String),
     /// The engine, or the code that calls it, panicked. The instance goes on with the next request.
@@ -90,7 +93,8 @@ pub trait Instance: Send {
     /// Runs the model. The answer has one tensor per entry of `request.outputs()`, in that order.
     ///
     /// # Errors
-    /// [`RunError::Cancelled`] after `control` was cancelled, otherwise [`RunError::Engine`].
+    /// [`RunError::Cancelled`] after `control` was cancelled, otherwise [`RunError::Rejected`] or
+    /// [`RunError::Engine`].
     fn run(
         &mut self,
         request: &PreparedRequest,

@@ -12,7 +12,9 @@ mod queue;
 mod request;
 mod tensor;
 
-pub use backend::{Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, RunError};
+pub use backend::{
+    Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, RunError,
+};
 pub use control::{RunControl, Terminator};
 pub use metadata::{Dim, Signature, TensorSpec};
 pub use pool::{Completion, InferError, InstancePool, PoolOptions, Timings};

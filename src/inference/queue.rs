@@ -48,10 +48,8 @@ impl<T> BoundedQueue<T> {
     /// Waits for an item; `None` once the queue is closed and empty.
     pub(super) fn pop(&self) -> Option<T> {
         let idle = |state: &mut State<T>| state.items.is_empty() && !state.closed;
-        let mut state = self
-            .available
-            .wait_while(self.lock(), idle)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state =
+            self.available.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
         state.items.pop_front()
     }
 

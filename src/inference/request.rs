@@ -129,9 +129,8 @@ fn place_inputs(
             return Err(InputError::DuplicateInput(name));
         }
     }
-    let missing = signature.inputs.iter().zip(&placed).find(|(spec, slot)| {
-        slot.is_none() && !spec.optional
-    });
+    let missing =
+        signature.inputs.iter().zip(&placed).find(|(spec, slot)| slot.is_none() && !spec.optional);
     match missing {
         Some((spec, _)) => Err(InputError::MissingInput {
             name: spec.name.clone(),
@@ -228,8 +227,7 @@ mod tests {
 
     #[test]
     fn an_optional_input_may_be_left_out_and_all_outputs_are_the_default() {
-        let prepared =
-            PreparedRequest::new(&signature(), request(&[("x", &[0, 2])], &[])).unwrap();
+        let prepared = PreparedRequest::new(&signature(), request(&[("x", &[0, 2])], &[])).unwrap();
         assert!(prepared.inputs()[1].is_none());
         assert_eq!(prepared.outputs(), [0, 1]);
     }

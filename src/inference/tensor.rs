@@ -299,8 +299,8 @@ fn element_count(shape: &[usize]) -> Option<usize> {
 
 fn check_count(shape: &[usize], actual: usize) -> Result<(), TensorError> {
     let shape = || shape.to_vec();
-    let expected = element_count(&shape())
-        .ok_or_else(|| TensorError::ShapeOverflow { shape: shape() })?;
+    let expected =
+        element_count(&shape()).ok_or_else(|| TensorError::ShapeOverflow { shape: shape() })?;
     if expected == actual {
         Ok(())
     } else {

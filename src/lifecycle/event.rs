@@ -154,15 +154,15 @@ fn log(event: &Event) {
         Event::Health { check, kind, passing: false, detail } => {
             warn!(check, %kind, detail, "health check fails");
         }
-        Event::Resource { resource, state: state @ ResourceState::Failed, detail } => {
-            warn!(resource, %state, detail, "resource failed");
+        Event::Resource { resource, state: ResourceState::Failed, detail } => {
+            warn!(resource, detail, "resource failed");
         }
         Event::Resource { resource, state, .. } => info!(resource, %state, "resource changed"),
-        Event::ModelVersion { model, version, from, to, detail } if !detail.is_empty() => {
-            warn!(model, version, from, to, detail, "model version failed");
-        }
-        Event::ModelVersion { model, version, from, to, .. } => {
+        Event::ModelVersion { model, version, from, to, detail } if detail.is_empty() => {
             info!(model, version, from, to, "model version changed");
+        }
+        Event::ModelVersion { model, version, from, detail, .. } => {
+            warn!(model, version, from, detail, "model version failed");
         }
         Event::ModelSwapped { model, from, to } => {
             info!(model, from, to, "current version changed");
@@ -186,6 +186,8 @@ mod tests {
         let kept: Vec<u64> = bus.since(0).iter().map(|record| record.sequence).collect();
         assert_eq!(kept, [3, 4, 5]);
         assert_eq!(bus.since(4).len(), 1);
-        assert!(matches!(subscriber.recv().await, Err(broadcast::error::RecvError::Lagged(n)) if n > 0));
+        assert!(
+            matches!(subscriber.recv().await, Err(broadcast::error::RecvError::Lagged(n)) if n > 0)
+        );
     }
 }

@@ -50,6 +50,9 @@ impl fmt::Display for CheckKind {
 /// What one run of a check found: nothing wrong, or what is wrong.
 pub type CheckResult = Result<(), String>;
 
+/// What tells checks apart.
+type Key = (CheckKind, String);
+
 type Probe = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = CheckResult> + Send>> + Send + Sync>;
 
 /// A check that runs on a schedule.
@@ -109,11 +112,18 @@ impl Check {
         self.critical = false;
         self
     }
+
+    fn key(&self) -> Key {
+        (self.kind, self.name.clone())
+    }
 }
 
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Check").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("Check")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,7 +169,7 @@ struct Shared {
     interval: Duration,
     timeout: Duration,
     events: EventBus,
-    checks: Mutex<BTreeMap<(CheckKind, String), CheckReport>>,
+    checks: Mutex<BTreeMap<Key, CheckReport>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -174,7 +184,7 @@ impl HealthRegistry {
     /// Adds a check and runs it from now on, first at once. It fails until it has passed. A check of
     /// the same kind and name is replaced. Must be called inside a tokio runtime.
     pub fn register(&self, check: Check) {
-        self.insert(&check.name, check.kind, check.critical, Err("it has not run yet".to_owned()));
+        self.insert(check.key(), check.critical, Err("it has not run yet".to_owned()));
         let (shared, stop) = (Arc::clone(&self.shared), self.shared.stop.clone());
         let run = async move { shared.run(&check).await };
         self.shared.tasks.spawn(stop.run_until_cancelled_owned(run));
@@ -187,9 +197,9 @@ impl HealthRegistry {
         kind: CheckKind,
         initially: CheckResult,
     ) -> HealthReporter {
-        let name = name.into();
-        self.insert(&name, kind, true, initially);
-        HealthReporter { shared: Arc::clone(&self.shared), key: (kind, name) }
+        let key = (kind, name.into());
+        self.insert(key.clone(), true, initially);
+        HealthReporter { shared: Arc::clone(&self.shared), key }
     }
 
     /// The last results of one kind. Runs nothing and waits for nothing.
@@ -212,10 +222,10 @@ impl HealthRegistry {
         self.shared.tasks.wait().await;
     }
 
-    fn insert(&self, name: &str, kind: CheckKind, critical: bool, initially: CheckResult) {
+    fn insert(&self, key: Key, critical: bool, initially: CheckResult) {
         let report = CheckReport {
-            name: name.to_owned(),
-            kind,
+            name: key.1.clone(),
+            kind: key.0,
             critical,
             passing: initially.is_ok(),
             since: SystemTime::now(),
@@ -224,34 +234,36 @@ impl HealthRegistry {
             consecutive_failures: 0,
             consecutive_successes: 0,
         };
-        self.shared.checks().insert((kind, name.to_owned()), report);
+        self.shared.checks().insert(key, report);
     }
+}
+
+/// One run that has come to its end.
+struct Run {
+    result: CheckResult,
+    duration: Duration,
 }
 
 impl Shared {
     async fn run(&self, check: &Check) {
-        let key = (check.kind, check.name.clone());
+        let key = check.key();
         let mut ticks = interval(check.interval.unwrap_or(self.interval));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let started = Instant::now();
             let result = run_once(&check.probe, check.timeout.unwrap_or(self.timeout)).await;
-            let thresholds = (check.failure_threshold, check.success_threshold);
-            self.record(&key, result, started.elapsed(), thresholds);
+            let run = Run { result, duration: started.elapsed() };
+            self.record(&key, run, (check.failure_threshold, check.success_threshold));
         }
     }
 
     /// Counts a result and, where a threshold is reached, changes the check's state.
-    fn record(
-        &self,
-        key: &(CheckKind, String),
-        result: CheckResult,
-        duration: Duration,
-        (failures, successes): (u32, u32),
-    ) {
+    fn record(&self, key: &Key, Run { result, duration }: Run, (failures, successes): (u32, u32)) {
         let mut checks = self.checks();
-        let Some(report) = checks.get_mut(key) else { return };
+        let Some(report) = checks.get_mut(key) else {
+            return;
+        };
         report.duration = duration;
         let (passing, detail) = report.count(result, failures, successes);
         if passing == report.passing {
@@ -264,7 +276,7 @@ impl Shared {
         self.events.publish(Event::Health { check, kind, passing, detail });
     }
 
-    fn checks(&self) -> MutexGuard<'_, BTreeMap<(CheckKind, String), CheckReport>> {
+    fn checks(&self) -> MutexGuard<'_, BTreeMap<Key, CheckReport>> {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -302,13 +314,13 @@ async fn run_once(probe: &Probe, limit: Duration) -> CheckResult {
 #[derive(Debug)]
 pub struct HealthReporter {
     shared: Arc<Shared>,
-    key: (CheckKind, String),
+    key: Key,
 }
 
 impl HealthReporter {
     /// Reports what is the case now; takes effect for the next probe.
     pub fn report(&self, result: CheckResult) {
-        self.shared.record(&self.key, result, Duration::ZERO, (1, 1));
+        self.shared.record(&self.key, Run { result, duration: Duration::ZERO }, (1, 1));
     }
 }
 
@@ -327,8 +339,7 @@ mod tests {
     #[tokio::test]
     async fn a_reported_change_is_seen_at_once() {
         let registry = registry();
-        let reporter =
-            registry.reporter("state", CheckKind::Readiness, Err("starting".to_owned()));
+        let reporter = registry.reporter("state", CheckKind::Readiness, Err("starting".to_owned()));
         assert!(!registry.verdict(CheckKind::Readiness).passing);
         assert!(registry.verdict(CheckKind::Liveness).passing);
         reporter.report(Ok(()));

@@ -229,7 +229,8 @@ impl LifecycleManager {
             let timeout = handler.timeout.unwrap_or(self.config.handler_timeout);
             if let Some(start) = handler.start {
                 let result = perform(start, deadline.at_most(timeout)).await;
-                result.map_err(|source| HandlerFailure { handler: handler.name.clone(), source })?;
+                result
+                    .map_err(|source| HandlerFailure { handler: handler.name.clone(), source })?;
             }
             let started = Started { name: handler.name, timeout, stop: handler.stop };
             self.handlers().started.push(started);
@@ -315,12 +316,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_handler_that_fails_times_out_or_panics_rolls_back_what_had_started() {
-        let failing = Handler::new("c")
-            .on_start(|| async { Err(std::io::Error::other("no database")) });
+        let failing =
+            Handler::new("c").on_start(|| async { Err(std::io::Error::other("no database")) });
         let hanging = Handler::new("c")
             .on_start(|| async { std::future::pending::<Result<(), std::io::Error>>().await });
-        let panicking = Handler::new("c")
-            .on_start_blocking(|| -> Result<(), std::io::Error> { panic!("oh") });
+        let panicking =
+            Handler::new("c").on_start_blocking(|| -> Result<(), std::io::Error> { panic!("oh") });
         for (handler, message) in
             [(failing, "it failed"), (hanging, "within 10s"), (panicking, "it panicked: oh")]
         {
@@ -349,7 +350,8 @@ mod tests {
         );
         manager.start().await.unwrap();
         let report = manager.stop_handlers(Deadline::after(Duration::from_secs(5))).await;
-        let failed: Vec<_> = report.failures.iter().map(|failure| failure.handler.as_str()).collect();
+        let failed: Vec<_> =
+            report.failures.iter().map(|failure| failure.handler.as_str()).collect();
         assert_eq!(failed, ["c", "b"]);
         assert!(matches!(report.failures[1].source, HandlerError::Failed(_)));
         assert_eq!(*log.lock().unwrap(), ["start a", "stop a"]);

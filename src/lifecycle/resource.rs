@@ -179,28 +179,24 @@ impl ResourceManager {
     async fn init(&self, index: usize, deadline: Deadline) -> Result<(), ResourceError> {
         let work = self.entries()[index].resource.init.take();
         self.enter(index, ResourceState::Initializing, None);
-        self.step(index, work, deadline, ResourceState::Ready).await
+        self.settle(index, work_within(work, deadline).await, ResourceState::Ready)
     }
 
     async fn clean(&self, index: usize, deadline: Deadline) -> Result<(), ResourceError> {
         let work = self.entries()[index].resource.clean.take();
         self.enter(index, ResourceState::Cleaning, None);
-        self.step(index, work, deadline, ResourceState::Cleaned).await
+        self.settle(index, work_within(work, deadline).await, ResourceState::Cleaned)
     }
 
-    async fn step(
+    /// Enters the state that a step's result leads to.
+    fn settle(
         &self,
         index: usize,
-        work: Option<Action>,
-        deadline: Deadline,
-        then: ResourceState,
+        result: Result<(), HandlerError>,
+        done: ResourceState,
     ) -> Result<(), ResourceError> {
-        let result = match work {
-            Some(work) => perform(work, deadline).await,
-            None => Ok(()),
-        };
         let Err(source) = result else {
-            self.enter(index, then, None);
+            self.enter(index, done, None);
             return Ok(());
         };
         self.enter(index, ResourceState::Failed, Some(causes::of_error(&source)));
@@ -223,6 +219,13 @@ impl ResourceManager {
 
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn work_within(work: Option<Action>, deadline: Deadline) -> Result<(), HandlerError> {
+    match work {
+        Some(work) => perform(work, deadline).await,
+        None => Ok(()),
     }
 }
 

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, IntCounterVec, Opts, Registry, TextEncoder};
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::lifecycle::{Event, EventBus, HealthRegistry, LifecycleManager, ResourceManager};
+use crate::lifecycle::{Event, EventRecord, HealthRegistry, LifecycleManager, ResourceManager};
 use crate::model::{ModelLifecycleManager, ModelObserver, VersionId, VersionObserver};
 use versions::VersionMetrics;
 
@@ -48,16 +49,13 @@ impl Metrics {
     pub fn new() -> Self {
         let kept = Registry::new();
         let versions = Arc::new(VersionMetrics::new(&kept));
-        let transitions =
-            counters(&kept, &names::APPLICATION_TRANSITIONS_TOTAL, &["to"]);
+        let transitions = counters(&kept, &names::APPLICATION_TRANSITIONS_TOTAL, &["to"]);
         let swaps = counters(&kept, &names::MODEL_CURRENT_CHANGES_TOTAL, &["model"]);
         Self { kept, versions, transitions, swaps }
     }
 
-    /// Counts events until the bus is gone.
-    pub async fn count_events(&self, events: EventBus) {
-        let mut stream = events.subscribe();
-        drop(events);
+    /// Counts events until the bus is gone. Cancel safe.
+    pub async fn count_events(&self, mut stream: broadcast::Receiver<Arc<EventRecord>>) {
         loop {
             match stream.recv().await {
                 Ok(record) => self.count(&record.event),

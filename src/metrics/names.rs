@@ -26,14 +26,10 @@ pub(super) const HEALTH_CHECK_PASSING: Name =
     name("onward_health_check_passing", "1 while the health check passes, 0 while it fails.");
 pub(super) const RESOURCE_READY: Name =
     name("onward_resource_ready", "1 while the resource is READY, otherwise 0.");
-pub(super) const MODEL_VERSION_STATE: Name = name(
-    "onward_model_version_state",
-    "Always 1; the label tells the state of the model version.",
-);
-pub(super) const MODEL_CURRENT_VERSION: Name = name(
-    "onward_model_current_version",
-    "The version that answers requests which name none.",
-);
+pub(super) const MODEL_VERSION_STATE: Name =
+    name("onward_model_version_state", "Always 1; the label tells the state of the model version.");
+pub(super) const MODEL_CURRENT_VERSION: Name =
+    name("onward_model_current_version", "The version that answers requests which name none.");
 pub(super) const MODEL_CURRENT_CHANGES_TOTAL: Name = name(
     "onward_model_current_changes_total",
     "Changes of the version that answers requests which name none.",

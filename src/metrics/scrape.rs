@@ -29,7 +29,9 @@ fn application(registry: &Registry, observed: &Observed) {
     let uptime = lifecycle.process_uptime().as_secs_f64();
     seconds(registry, &names::PROCESS_UPTIME_SECONDS, &[]).with_label_values(NO_LABELS).set(uptime);
     let running = lifecycle.running_uptime().unwrap_or_default().as_secs_f64();
-    seconds(registry, &names::RUNNING_UPTIME_SECONDS, &[]).with_label_values(NO_LABELS).set(running);
+    seconds(registry, &names::RUNNING_UPTIME_SECONDS, &[])
+        .with_label_values(NO_LABELS)
+        .set(running);
 }
 
 const NO_LABELS: &[&str] = &[];
@@ -84,7 +86,9 @@ impl ModelGauges {
     fn tell(&self, model: &str, report: &VersionReport) {
         let version = report.version.to_string();
         self.state.with_label_values(&[model, &version, report.state.name()]).set(1);
-        let Some(serving) = &report.serving else { return };
+        let Some(serving) = &report.serving else {
+            return;
+        };
         let labels = &[model, version.as_str()];
         if let Some(load) = report.load_duration() {
             self.load.with_label_values(labels).set(load.as_secs_f64());

@@ -138,7 +138,8 @@ mod tests {
         old.request(Outcome::Success, Duration::from_millis(1), Some(Timings::default()));
         let new = OneVersion::begin(&metrics, &id);
         drop(old);
-        let counted = "onward_inference_requests_total{model=\"m\",outcome=\"success\",version=\"1\"} 1";
+        let counted =
+            "onward_inference_requests_total{model=\"m\",outcome=\"success\",version=\"1\"} 1";
         assert!(text().contains(counted), "{}", text());
         drop(new);
         assert!(!text().contains("model=\"m\""), "{}", text());

@@ -55,7 +55,10 @@ struct Plan {
 impl Core {
     /// Loads what the model's version policy selects and retires what it does not. Versions whose
     /// files are unchanged are left as they are. All or nothing.
-    pub(super) async fn load(self: &Arc<Self>, name: &ModelName) -> Result<LoadReport, ChangeError> {
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        name: &ModelName,
+    ) -> Result<LoadReport, ChangeError> {
         let known = self.registry.get(name.as_str());
         let entry = match known {
             Some(entry) => entry,
@@ -73,7 +76,8 @@ impl Core {
         name: &ModelName,
     ) -> Result<UnloadReport, ChangeError> {
         let not_loaded = || ChangeError::NotLoaded(name.clone());
-        let entry = self.registry.get(name.as_str()).ok_or_else(not_loaded)?;
+        let unknown = || ChangeError::UnknownModel(name.clone());
+        let entry = self.registry.get(name.as_str()).ok_or_else(unknown)?;
         let _permit = self.change_permit(&entry).await?;
         let routes = self.serving.routes(name).ok_or_else(not_loaded)?;
         let retired = self.publish(&entry, None, Vec::new());
@@ -174,19 +178,16 @@ impl Core {
     ) -> Result<LoadReport, ChangeError> {
         let started = Instant::now();
         let plan = self.plan(&entry.name).await?;
-        let current = *plan
-            .versions
-            .last()
-            .ok_or_else(|| ChangeError::NoVersions(entry.name.clone()))?;
+        let current =
+            *plan.versions.last().ok_or_else(|| ChangeError::NoVersions(entry.name.clone()))?;
         let kept = self.unchanged(entry, &plan.versions).await;
         let missing = plan.versions.iter().filter(|version| !kept.contains_key(version));
         let loads = missing.map(|version| self.warm(entry, *version, &plan.settings));
         let fresh = all_or_nothing(join_all(loads).await)?;
         let loaded = fresh.iter().map(|warm| warm.record.id.version).collect();
         let mut versions = kept;
-        versions.extend(
-            fresh.iter().map(|warm| (warm.record.id.version, Arc::clone(&warm.serving))),
-        );
+        versions
+            .extend(fresh.iter().map(|warm| (warm.record.id.version, Arc::clone(&warm.serving))));
         let retired = self.publish(entry, Some(Routes { current, versions }), fresh);
         retired.into_iter().for_each(|record| drop(self.retire(record)));
         Ok(LoadReport { current, loaded, took: started.elapsed() })
@@ -256,7 +257,8 @@ fn leaving(entry: &ModelEntry, routes: Option<&Routes>) -> Vec<Arc<VersionRecord
         let routed = routes.and_then(|routes| routes.versions.get(&serving.id.version));
         routed.is_some_and(|routed| Arc::ptr_eq(routed, serving))
     };
-    let leaves = |record: &Arc<VersionRecord>| record.ready().is_some_and(|serving| !stays(&serving));
+    let leaves =
+        |record: &Arc<VersionRecord>| record.ready().is_some_and(|serving| !stays(&serving));
     entry.records().into_iter().filter(leaves).collect()
 }
 

@@ -100,6 +100,9 @@ pub enum ChangeError {
         /// Why.
         source: LoadError,
     },
+    /// The model was never loaded.
+    #[error("Request for unknown model: '{0}' is not found")]
+    UnknownModel(ModelName),
     /// The model serves nothing that could be changed.
     #[error("model '{0}' is not loaded")]
     NotLoaded(ModelName),

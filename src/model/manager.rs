@@ -131,7 +131,7 @@ impl ModelLifecycleManager {
     /// Stops routing requests to a model and waits until it is unloaded.
     ///
     /// # Errors
-    /// [`ChangeError::NotLoaded`] and [`ChangeError::ShuttingDown`].
+    /// [`ChangeError::UnknownModel`], [`ChangeError::NotLoaded`] and [`ChangeError::ShuttingDown`].
     pub async fn unload(&self, name: &ModelName) -> Result<UnloadReport, ChangeError> {
         let (core, name) = (Arc::clone(&self.core), name.clone());
         self.to_the_end(async move { core.unload(&name).await }).await
@@ -173,11 +173,14 @@ impl ModelLifecycleManager {
     /// # Errors
     /// [`ChangeError::Repository`] when the repository cannot be read.
     pub async fn index(&self) -> Result<Vec<IndexEntry>, ChangeError> {
-        let unloaded = |model: ModelName| {
-            vec![IndexEntry { model, version: None, reason: String::new() }]
-        };
-        let mut index: BTreeMap<ModelName, Vec<IndexEntry>> =
-            self.available().await?.into_iter().map(|name| (name.clone(), unloaded(name))).collect();
+        let unloaded =
+            |model: ModelName| vec![IndexEntry { model, version: None, reason: String::new() }];
+        let mut index: BTreeMap<ModelName, Vec<IndexEntry>> = self
+            .available()
+            .await?
+            .into_iter()
+            .map(|name| (name.clone(), unloaded(name)))
+            .collect();
         for entry in self.core.registry.entries() {
             index.insert(entry.name.clone(), report::index(&entry));
         }
@@ -202,7 +205,9 @@ impl ModelLifecycleManager {
         self.core.closing.cancel();
         for entry in self.core.registry.entries() {
             // A change under way either publishes before this permit is had or never.
-            let Some(Ok(_permit)) = deadline.bound(entry.change.acquire()).await else { continue };
+            let Some(Ok(_permit)) = deadline.bound(entry.change.acquire()).await else {
+                continue;
+            };
             let retired = self.core.publish(&entry, None, Vec::new());
             retired.into_iter().for_each(|record| drop(self.core.retire(record)));
         }
@@ -253,9 +258,9 @@ impl ModelLifecycleManager {
         let unknown = || LookupError::UnknownModel(model.to_owned());
         let entry = self.core.registry.get(model).ok_or_else(unknown)?;
         let record = match version {
-            Some(version) => entry.record(version).ok_or_else(|| {
-                LookupError::UnknownVersion { model: model.to_owned(), version }
-            })?,
+            Some(version) => entry
+                .record(version)
+                .ok_or_else(|| LookupError::UnknownVersion { model: model.to_owned(), version })?,
             None => match entry.records().last() {
                 Some(record) => Arc::clone(record),
                 None => return Err(never_loaded(&entry)),

@@ -50,12 +50,13 @@ impl Outcome {
 impl From<&InferError> for Outcome {
     fn from(error: &InferError) -> Self {
         match error {
-            InferError::Input(_) => Self::Invalid,
+            InferError::Input(_) | InferError::Run(RunError::Rejected(_)) => Self::Invalid,
             InferError::Overloaded { .. } => Self::Shed,
             InferError::DeadlineExceeded => Self::DeadlineExceeded,
             InferError::Run(RunError::Cancelled) => Self::Cancelled,
-            InferError::Stopped
-            | InferError::Run(RunError::Engine(_) | RunError::Panicked(_)) => Self::Failed,
+            InferError::Stopped | InferError::Run(RunError::Engine(_) | RunError::Panicked(_)) => {
+                Self::Failed
+            }
         }
     }
 }

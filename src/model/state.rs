@@ -187,9 +187,7 @@ impl<S: Clone> VersionState<S> {
                 Self::Fetching | Self::Verifying | Self::Loading | Self::Warming,
                 E::Fail(message),
             ) => Ok(Self::Failed(FailureReason { phase: self.kind(), message })),
-            (state, event) => {
-                Err(IllegalTransition { state: state.kind(), event: event.name() })
-            }
+            (state, event) => Err(IllegalTransition { state: state.kind(), event: event.name() }),
         }
     }
 }

@@ -32,7 +32,8 @@ impl Core {
         options: SwapOptions,
     ) -> Result<SwapReport, ChangeError> {
         let not_loaded = || ChangeError::NotLoaded(name.clone());
-        let entry = self.registry.get(name.as_str()).ok_or_else(not_loaded)?;
+        let unknown = || ChangeError::UnknownModel(name.clone());
+        let entry = self.registry.get(name.as_str()).ok_or_else(unknown)?;
         let _permit = entry.change.try_acquire().map_err(|_| ChangeError::Busy(name.clone()))?;
         if self.closing.is_cancelled() {
             return Err(ChangeError::ShuttingDown);

@@ -74,10 +74,9 @@ impl OpenedModel for OnnxModel {
     fn instantiate(&mut self) -> Result<Box<dyn Instance>, BackendError> {
         let session = match self.first.take() {
             Some(session) => session,
-            None => self
-                .backend
-                .session(&self.graph, self.options)
-                .map_err(|error| rejected(&error))?,
+            None => {
+                self.backend.session(&self.graph, self.options).map_err(|error| rejected(&error))?
+            }
         };
         Ok(Box::new(OnnxInstance::new(session, self.signature.clone())))
     }

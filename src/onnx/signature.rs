@@ -42,9 +42,8 @@ fn spec(
     dtype: &ValueType,
     ranked: impl FnOnce() -> bool,
 ) -> Result<TensorSpec, BackendError> {
-    let unservable = |what: String| {
-        Err(BackendError::Unservable { direction, name: name.to_owned(), what })
-    };
+    let unservable =
+        |what: String| Err(BackendError::Unservable { direction, name: name.to_owned(), what });
     let ValueType::Tensor { ty, shape, dimension_symbols } = dtype else {
         return unservable(format!("type {dtype}"));
     };

@@ -80,9 +80,8 @@ impl ModelSource for LocalRepository {
         }
         let path = self.contained(&path)?;
         let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
-        model_yaml::parse(&text).map_err(|problem| {
-            SourceError::Invalid { what: path.display().to_string(), problem }
-        })
+        model_yaml::parse(&text)
+            .map_err(|problem| SourceError::Invalid { what: path.display().to_string(), problem })
     }
 
     fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
@@ -151,10 +150,15 @@ mod tests {
     #[test]
     fn models_and_versions_are_listed_in_order() {
         let (_root, repository) = repository();
-        let listed: Vec<_> = repository.list().unwrap().into_iter().map(|model| {
-            let versions: Vec<u64> = model.versions.iter().map(|v| v.number()).collect();
-            (model.name.to_string(), versions)
-        }).collect();
+        let listed: Vec<_> = repository
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|model| {
+                let versions: Vec<u64> = model.versions.iter().map(|v| v.number()).collect();
+                (model.name.to_string(), versions)
+            })
+            .collect();
         let expected = [("a", vec![1]), ("b", vec![9, 10]), ("empty", vec![])];
         assert_eq!(listed, expected.map(|(name, versions)| (name.to_owned(), versions)));
     }

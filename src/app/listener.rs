@@ -1,0 +1,110 @@
+//! The socket that is listened on, as a resource.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::config::ServerConfig;
+use crate::http::{self, InFlight};
+use crate::lifecycle::Deadline;
+
+/// Why the server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}, the setting server.listen")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file that tells the address cannot be written.
+    #[error("cannot write {}, the setting server.port_file", path.display())]
+    PortFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Listens, serves, and lets what it serves finish.
+#[derive(Debug)]
+pub(super) struct Listener {
+    listen: SocketAddr,
+    port_file: Option<PathBuf>,
+    router: Router,
+    in_flight: InFlight,
+    address: OnceLock<SocketAddr>,
+    stop: CancellationToken,
+    serving: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Listener {
+    pub(super) fn new(config: &ServerConfig, router: Router, in_flight: InFlight) -> Self {
+        Self {
+            listen: config.listen,
+            port_file: config.port_file.clone(),
+            router,
+            in_flight,
+            address: OnceLock::new(),
+            stop: CancellationToken::new(),
+            serving: Mutex::default(),
+        }
+    }
+
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.address.get().copied()
+    }
+
+    /// Binds the socket and begins to serve.
+    pub(super) async fn open(&self) -> Result<(), ListenError> {
+        let bound = TcpListener::bind(self.listen).await;
+        let refused = |source| ListenError::Bind { address: self.listen, source };
+        let listener = bound.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        self.address.get_or_init(|| address);
+        let serving = http::serve(listener, self.router.clone(), self.stop.clone());
+        *self.serving.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::spawn(serving));
+        info!(%address, "listening");
+        match &self.port_file {
+            Some(path) => tell(path, address),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes no new connection and waits until every request is answered; whether all were by the
+    /// deadline. A connection without a request does not count.
+    pub(super) async fn drain(&self, deadline: Deadline) -> bool {
+        self.stop.cancel();
+        let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(serving) = serving else {
+            return true;
+        };
+        match deadline.bound(serving).await {
+            Some(Ok(())) => true,
+            Some(Err(panic)) => {
+                error!(%panic, "serving connections ended in a panic");
+                false
+            }
+            None => self.in_flight.count() == 0,
+        }
+    }
+}
+
+/// Writes the address to a file that is there only once it is complete.
+fn tell(path: &Path, address: SocketAddr) -> Result<(), ListenError> {
+    let failed = |source| ListenError::PortFile { path: path.to_owned(), source };
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".tmp");
+    std::fs::write(&draft, format!("{address}\n")).map_err(failed)?;
+    std::fs::rename(&draft, path).map_err(failed)
+}

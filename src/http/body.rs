@@ -1,0 +1,78 @@
+//! Reading a request's body, within its limits.
+
+use axum::body::Bytes;
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
+use serde_json::error::Category;
+use tokio::time::{Instant, timeout_at};
+
+use super::Limits;
+use super::error::ApiError;
+
+/// The whole body.
+///
+/// # Errors
+/// A body that is too large, compressed, broken off, or not there by `deadline`.
+pub(super) async fn read(
+    request: Request,
+    limits: &Limits,
+    deadline: Instant,
+) -> Result<Bytes, ApiError> {
+    let limit = limits.max_body_size;
+    refuse_encoded(request.headers())?;
+    if announced(request.headers()).is_some_and(|length| length > limit) {
+        return Err(ApiError::PayloadTooLarge { limit });
+    }
+    let body = Limited::new(request.into_body(), limit).collect();
+    match timeout_at(deadline, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(ApiError::PayloadTooLarge { limit })
+        }
+        Ok(Err(_)) => Err(ApiError::bad_request("the body broke off before its end")),
+        Err(_) => Err(ApiError::BodyTimeout { limit: limits.request_timeout }),
+    }
+}
+
+/// Reads a JSON body; an empty one is the default.
+pub(super) fn parse_or_default<'a, T: Deserialize<'a> + Default>(
+    body: &'a [u8],
+) -> Result<T, ApiError> {
+    if body.iter().all(u8::is_ascii_whitespace) { Ok(T::default()) } else { parse(body) }
+}
+
+/// Reads a JSON body.
+///
+/// # Errors
+/// What is wrong, and where: the line and column, and the field where the JSON itself is sound.
+pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| explain::<T>(body, &error))
+}
+
+/// Reads again, this time with an eye on where it goes wrong.
+fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], error: &serde_json::Error) -> ApiError {
+    if error.classify() != Category::Data {
+        return ApiError::bad_request(format!("the body is not valid JSON: {error}"));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let tracked = serde_path_to_error::deserialize::<_, T>(&mut reader).err();
+    let path = tracked.map(|error| error.path().to_string()).filter(|path| path != ".");
+    let place = path.map(|path| format!("'{path}': ")).unwrap_or_default();
+    ApiError::bad_request(format!("the body is not what is expected: {place}{error}"))
+}
+
+fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
+    let encodings = headers.get_all(CONTENT_ENCODING).iter();
+    let coded = encodings.map(|value| value.to_str().unwrap_or("unreadable"));
+    match coded.map(str::trim).find(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        Some(coding) => Err(ApiError::UnsupportedEncoding(coding.to_owned())),
+        None => Ok(()),
+    }
+}

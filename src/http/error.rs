@@ -1,0 +1,259 @@
+//! What a client is told when something goes wrong: the one place that chooses statuses and codes.
+
+use std::time::Duration;
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::wire::JSON;
+use crate::causes;
+use crate::inference::{InferError, RunError};
+use crate::model::{
+    ChangeError, LoadError, LookupError, ModelName, NameError, SourceError, StateKind,
+};
+
+/// How long a client should wait before it asks again, in seconds.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// Everything that can go wrong with a request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// The request makes no sense.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The request makes sense, but asks for what this server does not do.
+    #[error("{0}")]
+    Unsupported(String),
+    #[error("Request for unknown model: '{0}' is not found")]
+    NoReport(ModelName),
+    #[error("the body is larger than {limit} bytes, the setting server.max_body_size")]
+    PayloadTooLarge { limit: usize },
+    #[error("the body did not arrive within {}", humantime::format_duration(*limit))]
+    BodyTimeout { limit: Duration },
+    #[error("content encoding '{0}' is not supported, send the body as it is")]
+    UnsupportedEncoding(String),
+    #[error("there is no {0}")]
+    NoSuchPath(String),
+    #[error("{method} is not possible on {path}")]
+    MethodNotAllowed { method: String, path: String },
+    #[error("the request could not be answered because of a bug in the server")]
+    Panicked(String),
+}
+
+/// What programs may rely on: an error's code never changes its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Code {
+    InvalidRequest,
+    InvalidName,
+    LoadFailed,
+    UnknownModel,
+    UnknownVersion,
+    ModelNotLoaded,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    ChangeInProgress,
+    AlreadyCurrent,
+    PayloadTooLarge,
+    UnsupportedEncoding,
+    Overloaded,
+    Internal,
+    Unsupported,
+    ModelUnavailable,
+    RepositoryUnavailable,
+    ShuttingDown,
+    Cancelled,
+    DeadlineExceeded,
+}
+
+impl Code {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidName => "invalid_name",
+            Self::LoadFailed => "load_failed",
+            Self::UnknownModel => "unknown_model",
+            Self::UnknownVersion => "unknown_version",
+            Self::ModelNotLoaded => "model_not_loaded",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::RequestTimeout => "request_timeout",
+            Self::ChangeInProgress => "change_in_progress",
+            Self::AlreadyCurrent => "already_current",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::UnsupportedEncoding => "unsupported_encoding",
+            Self::Overloaded => "overloaded",
+            Self::Internal => "internal",
+            Self::Unsupported => "unsupported",
+            Self::ModelUnavailable => "model_unavailable",
+            Self::RepositoryUnavailable => "repository_unavailable",
+            Self::ShuttingDown => "shutting_down",
+            Self::Cancelled => "cancelled",
+            Self::DeadlineExceeded => "deadline_exceeded",
+        }
+    }
+
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidRequest | Self::InvalidName | Self::LoadFailed => StatusCode::BAD_REQUEST,
+            Self::UnknownModel | Self::UnknownVersion | Self::ModelNotLoaded | Self::NotFound => {
+                StatusCode::NOT_FOUND
+            }
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::ChangeInProgress | Self::AlreadyCurrent => StatusCode::CONFLICT,
+            Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
+            Self::ModelUnavailable
+            | Self::RepositoryUnavailable
+            | Self::ShuttingDown
+            | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+            Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+}
+
+impl ApiError {
+    pub(super) fn bad_request(text: impl Into<String>) -> Self {
+        Self::BadRequest(text.into())
+    }
+
+    pub(super) fn unsupported(text: impl Into<String>) -> Self {
+        Self::Unsupported(text.into())
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Name(_) => Code::InvalidName,
+            Self::Lookup(error) => of_lookup(error),
+            Self::Change(error) => of_change(error),
+            Self::Infer(error) => of_infer(error),
+            Self::BadRequest(_) => Code::InvalidRequest,
+            Self::Unsupported(_) => Code::Unsupported,
+            Self::NoReport(_) => Code::UnknownModel,
+            Self::PayloadTooLarge { .. } => Code::PayloadTooLarge,
+            Self::BodyTimeout { .. } => Code::RequestTimeout,
+            Self::UnsupportedEncoding(_) => Code::UnsupportedEncoding,
+            Self::NoSuchPath(_) => Code::NotFound,
+            Self::MethodNotAllowed { .. } => Code::MethodNotAllowed,
+            Self::Panicked(_) => Code::Internal,
+        }
+    }
+}
+
+fn of_lookup(error: &LookupError) -> Code {
+    match error {
+        LookupError::Name(_) => Code::InvalidName,
+        LookupError::UnknownModel(_) => Code::UnknownModel,
+        LookupError::UnknownVersion { .. } => Code::UnknownVersion,
+        LookupError::NotServing { state: StateKind::Unloaded, .. } => Code::ModelNotLoaded,
+        LookupError::NotServing { .. } => Code::ModelUnavailable,
+    }
+}
+
+fn of_change(error: &ChangeError) -> Code {
+    match error {
+        ChangeError::UnknownModel(_) => Code::UnknownModel,
+        ChangeError::Source { source, .. } => of_source(source),
+        ChangeError::Load { source, .. } | ChangeError::Scan { source, .. } => of_load(source),
+        ChangeError::Repository(_) => Code::RepositoryUnavailable,
+        ChangeError::NoVersions(_) => Code::LoadFailed,
+        ChangeError::NotLoaded(_) => Code::ModelNotLoaded,
+        ChangeError::AlreadyCurrent(_) => Code::AlreadyCurrent,
+        ChangeError::Busy(_) => Code::ChangeInProgress,
+        ChangeError::ShuttingDown => Code::ShuttingDown,
+    }
+}
+
+fn of_load(error: &LoadError) -> Code {
+    match error {
+        LoadError::Source(source) => of_source(source),
+        LoadError::Backend(_) | LoadError::WarmUp(_) | LoadError::Panicked(_) => Code::LoadFailed,
+        LoadError::Threads(_) => Code::Internal,
+        LoadError::ShuttingDown => Code::ShuttingDown,
+    }
+}
+
+fn of_source(error: &SourceError) -> Code {
+    match error {
+        SourceError::UnknownModel(_) => Code::UnknownModel,
+        SourceError::UnknownVersion(_) => Code::UnknownVersion,
+        SourceError::Invalid { .. } | SourceError::Io { .. } => Code::LoadFailed,
+    }
+}
+
+fn of_infer(error: &InferError) -> Code {
+    match error {
+        InferError::Input(_) | InferError::Run(RunError::Rejected(_)) => Code::InvalidRequest,
+        InferError::Overloaded { .. } => Code::Overloaded,
+        InferError::DeadlineExceeded => Code::DeadlineExceeded,
+        InferError::Stopped => Code::ModelUnavailable,
+        InferError::Run(RunError::Cancelled) => Code::Cancelled,
+        InferError::Run(RunError::Engine(_) | RunError::Panicked(_)) => Code::Internal,
+    }
+}
+
+/// The answer to a request that failed, before it is known under which id.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    code: Code,
+    text: String,
+    /// What only the log is told.
+    pub(super) secret: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+    code: &'static str,
+    request_id: &'a str,
+}
+
+impl Failure {
+    /// The body, and the headers that go with it.
+    pub(super) fn write(&self, request_id: &str, headers: &mut HeaderMap) -> Vec<u8> {
+        let body = ErrorBody { error: &self.text, code: self.code.name(), request_id };
+        headers.insert(CONTENT_TYPE, JSON);
+        let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+        if again.contains(&self.code.status()) {
+            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        serde_json::to_vec(&body).expect("three texts can be written")
+    }
+
+    pub(super) fn code(&self) -> &'static str {
+        self.code.name()
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// The status alone; [`super::finish`] adds the body, which tells the request's id.
+    fn into_response(self) -> Response {
+        let code = self.code();
+        let text = causes::of_error(&self);
+        let secret = match self {
+            Self::Panicked(message) => Some(message),
+            _ => None,
+        };
+        let mut response = code.status().into_response();
+        response.extensions_mut().insert(Failure { code, text, secret });
+        response
+    }
+}

@@ -1,0 +1,46 @@
+//! `POST /v2/models/{model}[/versions/{version}]/infer`
+
+mod element;
+mod request;
+mod response;
+mod tensor_data;
+
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use tokio::time::Instant;
+
+use super::error::ApiError;
+use super::target::Target;
+use super::{Shared, body};
+use request::Decoded;
+
+/// The header with which a request announces binary tensors after its JSON.
+const BINARY_HEADER: &str = "inference-header-content-length";
+
+/// Reads the request, lets the model answer it, and writes the answer.
+pub(super) async fn infer(
+    State(services): Shared,
+    target: Target,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let limits = &services.parts.limits;
+    let received = Instant::now();
+    refuse_binary(request.headers())?;
+    let body = body::read(request, limits, received + limits.request_timeout).await?;
+    let size = body.len();
+    let decode = move || Decoded::read(&body);
+    let Decoded { id, request, timeout } = services.heavy.run(size, decode).await?;
+    let allowed = timeout.map_or(limits.request_timeout, |t| t.min(limits.request_timeout));
+    // The version is chosen as late as this, so that a slow upload holds none.
+    let version = services.parts.models.acquire(target.model.as_str(), target.version)?;
+    let answer = version.infer(request, received + allowed).await?;
+    response::write(&services.heavy, id, &version, answer).await
+}
+
+fn refuse_binary(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key(BINARY_HEADER) {
+        return Err(request::binary_is_unsupported());
+    }
+    Ok(())
+}

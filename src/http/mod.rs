@@ -1,0 +1,102 @@
+//! The REST adapter: what of the core is reachable over HTTP, and in which words.
+//!
+//! The wire is the [Open Inference Protocol v2] with Triton's model repository extension, the
+//! probes of Kubernetes and Onward's own `/lifecycle`. `openapi.yaml` describes all of it; a test
+//! compares it with [`routes`].
+//!
+//! [Open Inference Protocol v2]: https://github.com/kserve/open-inference-protocol
+
+mod body;
+mod documents;
+mod error;
+mod finish;
+mod health;
+mod heavy;
+mod in_flight;
+mod infer;
+mod lifecycle;
+mod metadata;
+mod repository;
+mod request_id;
+mod routes;
+mod server;
+mod target;
+mod wire;
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use in_flight::InFlight;
+pub use routes::{router, routes};
+pub use server::serve;
+
+use crate::lifecycle::{HealthRegistry, LifecycleManager, ResourceManager};
+use crate::model::ModelLifecycleManager;
+use heavy::HeavyWork;
+use request_id::RequestIds;
+
+/// Bounds on what one request may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest body, in bytes.
+    pub max_body_size: usize,
+    /// How long a request may take from the moment its head was read.
+    pub request_timeout: Duration,
+    /// Large bodies that are parsed or written at once.
+    pub heavy_work: NonZeroUsize,
+}
+
+/// The text of `/metrics`, made anew for each scrape.
+pub struct MetricsPage {
+    /// Its content type.
+    pub content_type: &'static str,
+    /// Its text.
+    pub render: Box<dyn Fn() -> String + Send + Sync>,
+}
+
+/// What the router is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The application.
+    pub lifecycle: Arc<LifecycleManager>,
+    /// Its health.
+    pub health: HealthRegistry,
+    /// Its resources.
+    pub resources: Arc<ResourceManager>,
+    /// Its models.
+    pub models: ModelLifecycleManager,
+    /// Its metrics.
+    pub metrics: MetricsPage,
+    /// What one request may take.
+    pub limits: Limits,
+    /// Counts the requests that are being answered.
+    pub in_flight: InFlight,
+}
+
+impl fmt::Debug for MetricsPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetricsPage")
+            .field("content_type", &self.content_type)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What every handler can reach.
+#[derive(Debug)]
+struct Services {
+    parts: Parts,
+    heavy: HeavyWork,
+    request_ids: RequestIds,
+}
+
+impl Services {
+    fn new(parts: Parts) -> Self {
+        let heavy = HeavyWork::new(parts.limits.heavy_work);
+        Self { parts, heavy, request_ids: RequestIds::new() }
+    }
+}
+
+/// The state of every handler.
+type Shared = axum::extract::State<Arc<Services>>;

@@ -1,0 +1,66 @@
+//! The id under which a request is found in the logs.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The header that carries the id both ways.
+pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest id that is taken from a caller.
+const LONGEST: usize = 128;
+
+/// Makes ids that no other process makes.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    process: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub(super) fn new() -> Self {
+        // The standard library seeds a hasher's state at random.
+        Self { process: RandomState::new().hash_one(std::process::id()), next: AtomicU64::new(1) }
+    }
+
+    /// The caller's id if it gave one that can be logged and returned, else a new one.
+    pub(super) fn of(&self, headers: &HeaderMap) -> HeaderValue {
+        match headers.get(HEADER).filter(|given| usable(given)) {
+            Some(given) => given.clone(),
+            None => self.make(),
+        }
+    }
+
+    fn make(&self) -> HeaderValue {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:016x}-{number}", self.process);
+        HeaderValue::try_from(id).expect("digits and a dash are a header value")
+    }
+}
+
+fn usable(id: &HeaderValue) -> bool {
+    let bytes = id.as_bytes();
+    (1..=LONGEST).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_usable_id_is_kept_and_any_other_replaced() {
+        let ids = RequestIds::new();
+        let of = |given: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HEADER, HeaderValue::from_bytes(given.as_bytes()).unwrap());
+            ids.of(&headers).to_str().unwrap().to_owned()
+        };
+        assert_eq!(of("abc-1"), "abc-1");
+        assert_eq!(of(&"x".repeat(128)), "x".repeat(128));
+        for bad in ["", "two words", "ümlaut", &"x".repeat(129)] {
+            assert!(of(bad).starts_with(&format!("{:016x}-", ids.process)), "{bad}");
+        }
+        assert_ne!(of(""), of(""));
+    }
+}

@@ -1,0 +1,69 @@
+//! The table of routes, from which the router is built.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::{Parts, Services};
+use super::{documents, finish, health, infer, lifecycle, metadata, repository};
+
+type Handler = MethodRouter<Arc<Services>>;
+
+struct Route {
+    method: Method,
+    path: &'static str,
+    handler: Handler,
+}
+
+/// Every method and path, as `openapi.yaml` has them.
+pub fn routes() -> Vec<(Method, &'static str)> {
+    table().into_iter().map(|route| (route.method, route.path)).collect()
+}
+
+/// The router over what it is given.
+pub fn router(parts: Parts) -> Router {
+    let services = Arc::new(Services::new(parts));
+    // The protocol's root is also asked for with a slash at its end.
+    let router = Router::new().route("/v2/", get(metadata::server));
+    table()
+        .into_iter()
+        .fold(router, |router, route| router.route(route.path, route.handler))
+        .fallback(finish::no_such_path)
+        .method_not_allowed_fallback(finish::method_not_allowed)
+        .layer(CatchPanicLayer::custom(finish::panicked))
+        .layer(from_fn_with_state(Arc::clone(&services), finish::finish))
+        .with_state(services)
+}
+
+fn table() -> Vec<Route> {
+    let read = |path, handler| Route { method: Method::GET, path, handler };
+    let write = |path, handler| Route { method: Method::POST, path, handler };
+    vec![
+        read("/livez", get(health::livez)),
+        read("/readyz", get(health::readyz)),
+        read("/startupz", get(health::startupz)),
+        read("/metrics", get(documents::metrics)),
+        read("/openapi.yaml", get(documents::openapi)),
+        read("/v2", get(metadata::server)),
+        read("/v2/health/live", get(health::live)),
+        read("/v2/health/ready", get(health::ready)),
+        read("/v2/models", get(metadata::models)),
+        read("/v2/models/{model}", get(metadata::model)),
+        read("/v2/models/{model}/versions/{version}", get(metadata::model)),
+        read("/v2/models/{model}/ready", get(metadata::ready)),
+        read("/v2/models/{model}/versions/{version}/ready", get(metadata::ready)),
+        write("/v2/models/{model}/infer", post(infer::infer)),
+        write("/v2/models/{model}/versions/{version}/infer", post(infer::infer)),
+        write("/v2/repository/index", post(repository::index)),
+        write("/v2/repository/models/{model}/load", post(repository::load)),
+        write("/v2/repository/models/{model}/unload", post(repository::unload)),
+        read("/lifecycle", get(lifecycle::application)),
+        read("/lifecycle/models", get(lifecycle::models)),
+        read("/lifecycle/models/{model}", get(lifecycle::model)),
+        write("/lifecycle/models/{model}/swap", post(lifecycle::swap)),
+    ]
+}

@@ -1,0 +1,52 @@
+//! Wire types that several answers share, and how the core's words are written.
+
+use std::time::SystemTime;
+
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::lifecycle::CheckReport;
+
+/// The type of every JSON answer. Clients compare it literally, so it has no charset.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A JSON answer.
+pub(super) fn json(body: &impl Serialize) -> Response {
+    let text = serde_json::to_vec(body).expect("wire types have no maps with keys of other types");
+    ([(CONTENT_TYPE, JSON)], text).into_response()
+}
+
+/// A moment as in RFC 3339, in UTC with milliseconds.
+pub(super) fn time(moment: SystemTime) -> String {
+    humantime::format_rfc3339_millis(moment).to_string()
+}
+
+/// A health check.
+#[derive(Debug, Serialize)]
+pub(super) struct Check {
+    name: String,
+    kind: &'static str,
+    critical: bool,
+    passing: bool,
+    since: String,
+    last_error: Option<String>,
+    consecutive_failures: u32,
+    duration_ms: f64,
+}
+
+impl From<CheckReport> for Check {
+    fn from(report: CheckReport) -> Self {
+        Self {
+            name: report.name,
+            kind: report.kind.name(),
+            critical: report.critical,
+            passing: report.passing,
+            since: time(report.since),
+            last_error: report.last_error,
+            consecutive_failures: report.consecutive_failures,
+            duration_ms: report.duration.as_secs_f64() * 1000.0,
+        }
+    }
+}
