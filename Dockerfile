@@ -26,7 +26,7 @@ ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="onward" \
       org.opencontainers.image.description="An ONNX model server that loads, swaps and retires models without dropping a request" \
-      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.licenses="Apache-2.0 AND MIT" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION"
 COPY LICENSE /usr/share/doc/onward/LICENSE

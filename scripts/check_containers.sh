@@ -236,13 +236,13 @@ infer() {
         --header 'Content-Type: application/json' --data @models/digits/samples/digit-7.json
 }
 
-# The digit with the highest score, and the version that answered.
+# The digit, and the version that has recognised it.
 read_answer() {
     python3 -c '
 import json, sys
 answer = json.load(sys.stdin)
-scores = answer["outputs"][0]["data"]
-print(max(range(10), key=scores.__getitem__), answer["model_version"])'
+label = next(output["data"] for output in answer["outputs"] if output["name"] == "label")
+print(label[0], answer["model_version"])'
 }
 
 check_inference() {

@@ -3,23 +3,38 @@
 //! An ONNX model server that loads, swaps and retires models without dropping a request, and the
 //! lifecycle core it is made of.
 //!
+//! The core runs in any tokio program and knows no HTTP, no engine and no file format:
+//!
 //! | module | what it is |
 //! |---|---|
-//! | [`lifecycle`] | application state, health, resources, events, deadlines |
-//! | [`inference`] | tensors, signatures, the backend traits, bounded admission |
+//! | [`lifecycle`] | application state, handlers, health, resources, events, deadlines |
+//! | [`inference`] | tensors, signatures, the engine's traits, bounded admission |
 //! | [`model`] | versions, loading, swapping, unloading |
 //!
-//! The three above are the core and can be used in any tokio program.
+//! Around it stand the adapters, which do not know each other:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`http`] | the REST interface |
+//! | [`onnx`] | the engine: ONNX Runtime |
+//! | [`repository`] | where models come from: a local folder |
+//! | [`metrics`] | Prometheus |
+//! | [`config`] | settings from file, environment and flags |
+//! | [`telemetry`] | logs |
+//!
+//! [`app`] puts them together and holds the order of start and shutdown.
 
 pub mod inference;
 pub mod lifecycle;
 pub mod model;
 
-pub mod app;
-mod causes;
 pub mod config;
 pub mod http;
 pub mod metrics;
 pub mod onnx;
 pub mod repository;
 pub mod telemetry;
+
+pub mod app;
+
+mod causes;

@@ -6,6 +6,7 @@ use axum::Router;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{Parts, Services};
@@ -27,6 +28,10 @@ pub fn routes() -> Vec<(Method, &'static str)> {
 /// The router over what it is given.
 pub fn router(parts: Parts) -> Router {
     let services = Arc::new(Services::new(parts));
+    // The first is the outermost: also a panic is answered with the request's id.
+    let around = ServiceBuilder::new()
+        .layer(from_fn_with_state(Arc::clone(&services), finish::finish))
+        .layer(CatchPanicLayer::custom(finish::panicked));
     // The protocol's root is also asked for with a slash at its end.
     let router = Router::new().route("/v2/", get(metadata::server));
     table()
@@ -34,8 +39,7 @@ pub fn router(parts: Parts) -> Router {
         .fold(router, |router, route| router.route(route.path, route.handler))
         .fallback(finish::no_such_path)
         .method_not_allowed_fallback(finish::method_not_allowed)
-        .layer(CatchPanicLayer::custom(finish::panicked))
-        .layer(from_fn_with_state(Arc::clone(&services), finish::finish))
+        .layer(around)
         .with_state(services)
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use ort::error::ErrorCode;
 use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue, SessionOutputs};
 
 use super::values;
@@ -38,7 +39,7 @@ impl Instance for OnnxInstance {
         }));
         let outputs = self.session.run_with_options(inputs, options.as_ref());
         let outputs = outputs.map_err(|error| {
-            if control.is_cancelled() { RunError::Cancelled } else { engine(error) }
+            if control.is_cancelled() { RunError::Cancelled } else { failed(&error) }
         })?;
         collect(&self.signature, &outputs, request.outputs())
     }
@@ -73,6 +74,25 @@ fn collect(
             values::from_ort(outputs.get(&spec.name).ok_or_else(absent)?)
         })
         .collect()
+}
+
+/// Tells an operator that cannot compute this input from an engine that has failed.
+///
+/// The model has answered its warm-up, so where an operator fails, it is for what this input has
+/// made of its operands: shapes that do not fit each other, an index out of range. Operators report
+/// that as an invalid argument or as an exception, and have no code of their own for it.
+fn failed(error: &ort::Error) -> RunError {
+    let message = error.message().trim_end().to_owned();
+    let of_operator = matches!(
+        error.code(),
+        ErrorCode::InvalidArgument | ErrorCode::RuntimeException | ErrorCode::GenericFailure
+    );
+    let out_of_memory = ["bad_alloc", "bad allocation", "allocate memory"];
+    if of_operator && !out_of_memory.iter().any(|sign| message.contains(sign)) {
+        RunError::Rejected(message)
+    } else {
+        RunError::Engine(message)
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]

@@ -1,1 +1,14 @@
-fn main() {}
+//! The tests at the boundary: the real binary, a real socket, real models.
+
+mod architecture;
+mod bad_input;
+mod command_line;
+mod documents;
+mod health;
+mod inference;
+mod loading;
+mod readme;
+mod samples;
+mod shutdown;
+mod support;
+mod swapping;

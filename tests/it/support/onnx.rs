@@ -134,9 +134,7 @@ pub(crate) fn slow(iterations: i64) -> Vec<u8> {
 
 /// [`slow`] whose caller says how long: the input `iterations`, INT64 `[1]`, comes after `x`.
 pub(crate) fn slow_by_input() -> Vec<u8> {
-    counting_graph("slow_by_input")
-        .input("iterations", Elem::Int64, &ONE)
-        .into_model()
+    counting_graph("slow_by_input").input("iterations", Elem::Int64, &ONE).into_model()
 }
 
 /// `a` FP32 `[batch, 2]` and `b` INT64 `[batch]` -> `sum` = `a` + `a`, FP32 `[batch, 2]`, and
@@ -243,11 +241,7 @@ impl Node {
     pub(crate) fn new(operator: &str, inputs: &[&str], outputs: &[&str]) -> Self {
         let named = Message::default().text(3, outputs[0]).text(4, operator);
         let fed = inputs.iter().fold(named, |node, input| node.text(1, input));
-        Self(
-            outputs
-                .iter()
-                .fold(fed, |node, output| node.text(2, output)),
-        )
+        Self(outputs.iter().fold(fed, |node, output| node.text(2, output)))
     }
 
     /// Sets an attribute of the operator.
@@ -277,27 +271,17 @@ pub(crate) struct Tensor(Message);
 impl Tensor {
     /// FP32 data in row-major order.
     pub(crate) fn floats(dims: &[usize], values: &[f32]) -> Self {
-        Self::raw(
-            Elem::Float,
-            dims,
-            values.iter().flat_map(|value| value.to_le_bytes()),
-        )
+        Self::raw(Elem::Float, dims, values.iter().flat_map(|value| value.to_le_bytes()))
     }
 
     /// INT64 data in row-major order.
     pub(crate) fn int64s(dims: &[usize], values: &[i64]) -> Self {
-        Self::raw(
-            Elem::Int64,
-            dims,
-            values.iter().flat_map(|value| value.to_le_bytes()),
-        )
+        Self::raw(Elem::Int64, dims, values.iter().flat_map(|value| value.to_le_bytes()))
     }
 
     fn raw(elem: Elem, dims: &[usize], bytes: impl Iterator<Item = u8>) -> Self {
         let typed = Message::default().integer(2, elem as i64);
-        let shaped = dims
-            .iter()
-            .fold(typed, |tensor, &dim| tensor.integer(1, length(dim)));
+        let shaped = dims.iter().fold(typed, |tensor, &dim| tensor.integer(1, length(dim)));
         Self(shaped.bytes(9, &bytes.collect::<Vec<_>>()))
     }
 }
@@ -312,12 +296,8 @@ fn value_info(name: &str, elem: Elem, dims: &[Dim<'_>]) -> Message {
         };
         shape.message(1, &length)
     });
-    let tensor = Message::default()
-        .integer(1, elem as i64)
-        .message(2, &shape);
-    Message::default()
-        .text(1, name)
-        .message(2, &Message::default().message(1, &tensor))
+    let tensor = Message::default().integer(1, elem as i64).message(2, &shape);
+    Message::default().text(1, name).message(2, &Message::default().message(1, &tensor))
 }
 
 fn length(elements: usize) -> i64 {
@@ -370,10 +350,7 @@ impl Noise {
 
     /// From -0.05 up to 0.05, so that sums over wide layers stay small.
     fn weight(&mut self) -> f32 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let [.., low, high] = self.0.to_le_bytes();
         (f32::from(u16::from_le_bytes([low, high])) / 65_536.0 - 0.5) * 0.1
     }

@@ -1,0 +1,225 @@
+//! What clients get wrong, and what they are told.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::onnx::{Dim, Elem, Graph, Node, add_constant, identity};
+use crate::support::{Repository, Server, x};
+
+async fn server() -> Server {
+    Server::start(Repository::of("add", &add_constant(1.0))).await
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_not_found() {
+    let server = server().await;
+    let body = x(&[1, 4], &[0.0; 4]);
+    let unknown = server.infer("nope", &body).await;
+    unknown.refused(404, "unknown_model", &["Request for unknown model", "nope"]);
+    let version = server.post("/v2/models/add/versions/9/infer", &body).await;
+    version.refused(404, "unknown_version", &["version 9"]);
+    for bad in ["0", "01", "-1", "x", "1.0", "99999999999999999999999"] {
+        let answer = server.post(&format!("/v2/models/add/versions/{bad}/infer"), &body).await;
+        answer.refused(400, "invalid_name", &["specified version string", bad]);
+    }
+    server.get("/v2/models/nope").await.refused(404, "unknown_model", &[]);
+    server.get("/v2/models/nope/ready").await.refused(404, "unknown_model", &[]);
+    server.get("/lifecycle/models/nope").await.refused(404, "unknown_model", &[]);
+    server.get("/nowhere").await.refused(404, "not_found", &["/nowhere"]);
+    let wrong = server.send(Method::DELETE, "/v2/models/add", Vec::new()).await;
+    wrong.refused(405, "method_not_allowed", &["DELETE"]);
+    assert_eq!(wrong.header("allow"), "GET,HEAD");
+}
+
+#[tokio::test]
+async fn names_cannot_leave_the_repository() {
+    let server = server().await;
+    for name in ["..%2f..%2fetc", ".hidden", "a%5cb", "a%00b", &"x".repeat(300)] {
+        let answer = server.post(&format!("/v2/repository/models/{name}/load"), &json!({})).await;
+        answer.refused(400, "invalid_name", &[]);
+    }
+    let answer = server.get("/v2/models/%ff").await;
+    answer.refused(400, "invalid_request", &["UTF-8"]);
+}
+
+#[tokio::test]
+async fn broken_bodies_are_told_where_they_break() {
+    let server = server().await;
+    let send = async |text: &str| {
+        server.send(Method::POST, "/v2/models/add/infer", text.as_bytes().to_vec()).await
+    };
+    for (text, told) in [
+        ("", "EOF"),
+        ("{", "line 1"),
+        ("[]", "expected"),
+        ("null", "expected"),
+        ("{\"inputs\": [}", "column 13"),
+        ("{\"inputs\": []} x", "trailing"),
+        ("{}", "inputs"),
+        ("{\"inputs\": 1}", "'inputs'"),
+        ("{\"inputs\": [{\"name\": \"x\"}]}", "'inputs[0]'"),
+        (
+            "{\"inputs\": [{\"name\": \"x\", \"shape\": [-1], \"datatype\": \"FP32\", \"data\": [1]}]}",
+            "'inputs[0].shape[0]'",
+        ),
+        (
+            "{\"inputs\": [{\"name\": \"x\", \"shape\": [1.5], \"datatype\": \"FP32\", \"data\": [1]}]}",
+            "'inputs[0].shape[0]'",
+        ),
+        ("{\"id\": 5, \"inputs\": []}", "'id'"),
+        ("{\"inputs\": [], \"outputs\": [5]}", "'outputs[0]'"),
+    ] {
+        send(text).await.refused(400, "invalid_request", &[told]);
+    }
+    server.send(Method::POST, "/v2/models/add/infer", vec![0xff, 0xfe]).await.refused(
+        400,
+        "invalid_request",
+        &[],
+    );
+    let deep = "[".repeat(200_000);
+    send(&deep).await.refused(400, "invalid_request", &[]);
+    let nested = format!(
+        "{{\"inputs\": [{{\"name\": \"x\", \"shape\": [1], \"datatype\": \"FP32\", \"data\": {}1{}}}]}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    send(&nested).await.refused(400, "invalid_request", &["deeper"]);
+}
+
+/// Each mistake in one input of a request that is sound otherwise.
+#[tokio::test]
+async fn wrong_inputs_are_named() {
+    let server = server().await;
+    let input = |shape: Value, datatype: &str, data: Value| json!({ "name": "x", "shape": shape, "datatype": datatype, "data": data });
+    let four = || json!([1, 2, 3, 4]);
+    for (input, told) in [
+        (input(json!([1, 3]), "FP32", json!([1, 2, 3])), "must have shape [-1,4]"),
+        (input(json!([4]), "FP32", four()), "must have shape [-1,4]"),
+        (input(json!([1, 4]), "FP64", four()), "must be FP32, got FP64"),
+        (input(json!([1, 4]), "FLOAT", four()), "unknown datatype 'FLOAT'"),
+        (input(json!([1, 4]), "fp32", four()), "unknown datatype 'fp32'"),
+        (input(json!([2, 4]), "FP32", four()), "needs 8 elements, got 4"),
+        (input(json!([1, 4]), "FP32", json!([1, 2, 3])), "needs 4 elements, got 3"),
+        (input(json!([1, 4]), "FP32", json!([1, 2, 3, "4"])), "element 3"),
+        (input(json!([1, 4]), "FP32", json!([1, 2, 3, null])), "element 3"),
+        (input(json!([1, 4]), "FP32", json!([1, 2, 3, 1e39])), "element 3"),
+        (input(json!([1, 4]), "INT8", json!([1, 2, 3, 128])), "element 3"),
+        (input(json!([1, 4]), "FP32", json!([[1, 2, 3], [4]])), "ragged"),
+        (input(json!([1, 4]), "FP32", json!("1234")), "must be an array"),
+        (input(json!([1, 4]), "FP32", json!({})), "must be an array"),
+        (input(json!([4_611_686_018_427_387_904_u64, 4]), "FP32", four()), "too many elements"),
+        (json!({ "name": "x", "shape": [1, 4], "datatype": "FP32" }), "no 'data'"),
+    ] {
+        let answer = server.infer("add", &json!({ "inputs": [input] })).await;
+        answer.refused(400, "invalid_request", &["'x'", told]);
+    }
+}
+
+#[tokio::test]
+async fn wrong_names_of_tensors_are_told_the_right_ones() {
+    let server = server().await;
+    let sound = x(&[1, 4], &[0.0; 4]);
+    let mut misnamed = sound.clone();
+    misnamed["inputs"][0]["name"] = json!("image");
+    let answer = server.infer("add", &misnamed).await;
+    answer.refused(400, "invalid_request", &["unexpected input 'image'", "'x'"]);
+    let none = server.infer("add", &json!({ "inputs": [] })).await;
+    none.refused(400, "invalid_request", &["missing input 'x' of datatype FP32 and shape [-1,4]"]);
+    let mut twice = sound.clone();
+    twice["inputs"] = json!([sound["inputs"][0], sound["inputs"][0]]);
+    server.infer("add", &twice).await.refused(400, "invalid_request", &["more than once"]);
+    let mut output = sound.clone();
+    output["outputs"] = json!([{ "name": "z" }]);
+    let answer = server.infer("add", &output).await;
+    answer.refused(400, "invalid_request", &["unexpected output 'z'", "'y'"]);
+}
+
+#[tokio::test]
+async fn what_is_not_done_is_said_to_be_so() {
+    let server = server().await;
+    let with = |key: &str, value: Value| {
+        let mut body = x(&[1, 4], &[0.0; 4]);
+        body[key] = value;
+        body
+    };
+    let parameters = |parameters: Value| with("parameters", parameters);
+    let reserved = server.infer("add", &parameters(json!({ "triton_x": 1 }))).await;
+    reserved.refused(400, "invalid_request", &["triton_x", "reserved"]);
+    let timeout = server.infer("add", &parameters(json!({ "timeout": "soon" }))).await;
+    timeout.refused(400, "invalid_request", &["timeout", "microseconds"]);
+    for body in [
+        parameters(json!({ "sequence_id": 1 })),
+        parameters(json!({ "binary_data_output": true })),
+        with("outputs", json!([{ "name": "y", "parameters": { "binary_data": true } }])),
+        with("outputs", json!([{ "name": "y", "parameters": { "classification": 1 } }])),
+        with(
+            "inputs",
+            json!([{
+                "name": "x", "shape": [1, 4], "datatype": "FP32",
+                "parameters": { "binary_data_size": 16 },
+            }]),
+        ),
+    ] {
+        server.infer("add", &body).await.refused(501, "unsupported", &["not supported"]);
+    }
+    let both = with(
+        "inputs",
+        json!([{
+            "name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4],
+            "parameters": { "binary_data_size": 16 },
+        }]),
+    );
+    server.infer("add", &both).await.refused(400, "invalid_request", &["not both"]);
+    let config = json!({ "parameters": { "config": "{}" } });
+    let load = server.post("/v2/repository/models/add/load", &config).await;
+    load.refused(501, "unsupported", &["config"]);
+}
+
+#[tokio::test]
+async fn bodies_have_a_limit_and_no_encoding() {
+    let repository = Repository::of("add", &add_constant(1.0));
+    let server = Server::start_with(repository, &[("server.max_body_size", "1KiB")]).await;
+    let path = "/v2/models/add/infer";
+    let large = server.send(Method::POST, path, vec![b' '; 2000]).await;
+    large.refused(413, "payload_too_large", &["1024", "server.max_body_size"]);
+    let chunked = reqwest::Body::from(vec![b' '; 2000]);
+    let chunked =
+        server.request(Method::POST, path).header("transfer-encoding", "chunked").body(chunked);
+    assert_eq!(chunked.send().await.unwrap().status(), 413);
+    let coded = server.request(Method::POST, path).header("content-encoding", "gzip").body("x");
+    let answer = coded.send().await.unwrap();
+    assert_eq!(answer.status(), 415);
+    assert!(answer.text().await.unwrap().contains("unsupported_encoding"));
+    assert_eq!(server.infer("add", &x(&[1, 4], &[0.0; 4])).await.status, 200);
+}
+
+/// Shapes that fit the signature, and not what the graph does with them.
+#[tokio::test]
+async fn what_only_the_engine_can_tell_is_the_callers_mistake_too() {
+    let any = [Dim::Symbolic("n")];
+    let other = [Dim::Symbolic("m")];
+    let sum = Graph::new("sum")
+        .input("a", Elem::Float, &any)
+        .input("b", Elem::Float, &other)
+        .output("y", Elem::Float, &any)
+        .node(&Node::new("Add", &["a", "b"], &["y"]))
+        .into_model();
+    let server = Server::start(Repository::of("sum", &sum)).await;
+    let vector = |name: &str, length: usize| json!({ "name": name, "shape": [length], "datatype": "FP32", "data": vec![1; length] });
+    let body = json!({ "inputs": [vector("a", 2), vector("b", 3)] });
+    server.infer("sum", &body).await.refused(400, "invalid_request", &["cannot compute"]);
+    let body = json!({ "inputs": [vector("a", 3), vector("b", 3)] });
+    assert_eq!(server.infer("sum", &body).await.output("y"), json!([2.0, 2.0, 2.0]));
+}
+
+#[tokio::test]
+async fn text_that_is_not_utf_8_is_refused() {
+    let text = identity(Elem::String, &[Dim::Symbolic("n")]);
+    let server = Server::start(Repository::of("text", &text)).await;
+    let mut body =
+        b"{\"inputs\":[{\"name\":\"x\",\"shape\":[1],\"datatype\":\"BYTES\",\"data\":[\"".to_vec();
+    body.push(0xff);
+    body.extend(b"\"]}]}");
+    let answer = server.send(Method::POST, "/v2/models/text/infer", body).await;
+    answer.refused(400, "invalid_request", &[]);
+}

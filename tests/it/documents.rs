@@ -1,0 +1,81 @@
+//! `openapi.yaml`, the metrics and the documentation say what the code does.
+
+use std::collections::BTreeSet;
+
+use onward::config::SETTINGS;
+use reqwest::Method;
+
+use crate::support::onnx::add_constant;
+use crate::support::{Repository, Server, contract, text, x};
+
+#[test]
+fn the_document_has_the_routes_of_the_router() {
+    let names = |routes: Vec<(Method, String)>| -> BTreeSet<String> {
+        routes.into_iter().map(|(method, path)| format!("{method} {path}")).collect()
+    };
+    let routed = onward::http::routes().into_iter();
+    let routed = routed.map(|(method, path)| (method, path.to_owned())).collect();
+    assert_eq!(names(contract::operations()), names(routed));
+}
+
+#[tokio::test]
+async fn the_document_is_served() {
+    let server = Server::start(Repository::empty()).await;
+    let answer = server.get("/openapi.yaml").await;
+    assert_eq!(answer.header("content-type"), "application/yaml");
+    assert_eq!(answer.body, text("openapi.yaml").into_bytes());
+    assert_eq!(contract::DOCUMENT["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test]
+async fn metrics_follow_requests_and_versions() {
+    let repository = Repository::of("add", &add_constant(1.0)).and("add", 2, &add_constant(2.0));
+    let server = Server::start(repository).await;
+    server.infer("add", &x(&[1, 4], &[0.0; 4])).await.ok();
+    server.infer("add", &x(&[1, 3], &[0.0; 3])).await.refused(400, "invalid_request", &[]);
+    let metrics = async || String::from_utf8(server.get("/metrics").await.body).unwrap();
+    let page = metrics().await;
+    for line in [
+        "onward_application_state{state=\"RUNNING\"} 1",
+        "onward_model_current_version{model=\"add\"} 2",
+        "onward_inference_requests_total{model=\"add\",outcome=\"success\",version=\"2\"} 1",
+        "onward_inference_requests_total{model=\"add\",outcome=\"invalid\",version=\"2\"} 1",
+        "onward_model_version_state{model=\"add\",state=\"READY\",version=\"2\"} 1",
+    ] {
+        assert!(page.lines().any(|have| have == line), "no {line} in\n{page}");
+    }
+    let swap = serde_json::json!({ "to": "1" });
+    server.post("/lifecycle/models/add/swap", &swap).await.ok();
+    let page = metrics().await;
+    let gone = "onward_inference_requests_total{model=\"add\",outcome=\"success\",version=\"2\"}";
+    assert!(!page.contains(gone), "the series of an unloaded version stay:\n{page}");
+    assert!(page.contains("onward_model_current_version{model=\"add\"} 1"));
+}
+
+/// The README's table of settings, one row per setting: key, default, meaning.
+#[test]
+fn the_readme_lists_every_setting_with_its_default() {
+    let readme = text("README.md");
+    let listed: BTreeSet<&str> = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .filter(|key| key.contains('.') && !key.contains(['/', ' ']))
+        .collect();
+    for setting in SETTINGS {
+        assert!(listed.contains(setting.key), "README.md does not list {}", setting.key);
+        let default = setting.help.rsplit_once('[').unwrap().1.trim_end_matches(']');
+        let short = default.split(':').next().unwrap();
+        let short =
+            if default.contains("::") || default.starts_with("127") { default } else { short };
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{}`", setting.key)));
+        let row = row.unwrap();
+        assert!(row.contains(short), "README.md: {row} does not tell the default {short}");
+    }
+    let known: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+    let sections = ["server.", "models.", "inference.", "onnxruntime.", "lifecycle.", "telemetry."];
+    let unknown: Vec<_> = listed
+        .difference(&known)
+        .filter(|key| sections.iter().any(|section| key.starts_with(section)))
+        .collect();
+    assert!(unknown.is_empty(), "README.md lists settings that do not exist: {unknown:?}");
+}

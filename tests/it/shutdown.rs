@@ -1,0 +1,96 @@
+//! The end: what is promised, and what it is worth.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::onnx::{add_constant, slow_by_input};
+use crate::support::{Repository, Server, x};
+
+fn slow(iterations: u32) -> Value {
+    json!({ "inputs": [
+        { "name": "x", "shape": [1], "datatype": "FP32", "data": [0] },
+        { "name": "iterations", "shape": [1], "datatype": "INT64", "data": [iterations] },
+    ] })
+}
+
+#[tokio::test]
+async fn sigterm_answers_what_is_in_flight_and_exits_with_0() {
+    let mut server = Server::start(Repository::of("slow", &slow_by_input())).await;
+    let requests: Vec<_> = (0..6)
+        .map(|_| {
+            let request = server.request(Method::POST, "/v2/models/slow/infer");
+            tokio::spawn(request.body(slow(300_000).to_string()).send())
+        })
+        .collect();
+    server.until(("slow", "1"), |report| report["in_flight"] == 6).await;
+    server.process.signal("TERM");
+    for request in requests {
+        let answer = request.await.unwrap().expect("every request is answered");
+        assert_eq!(answer.status(), 200);
+    }
+    assert_eq!(server.process.exit_code().await, 0);
+    assert!(server.process.log().contains("STOPPED"));
+}
+
+#[tokio::test]
+async fn after_sigterm_the_server_is_unready_and_serves_on_for_the_pre_stop_delay() {
+    let repository = Repository::of("add", &add_constant(1.0));
+    let settings = [("lifecycle.pre_stop_delay", "2s")];
+    let mut server = Server::start_with(repository, &settings).await;
+    server.process.signal("TERM");
+    server.process.logged(&["health check fails", "application"]).await;
+    assert_eq!(server.get("/readyz").await.status, 503);
+    assert_eq!(server.get("/livez").await.status, 200);
+    assert_eq!(server.get("/lifecycle").await.ok()["state"], "STOPPING");
+    let answer = server.infer("add", &x(&[1, 4], &[0.0; 4])).await;
+    assert_eq!(answer.output("y")[0], json!(1.0));
+    assert_eq!(server.process.exit_code().await, 0);
+    assert!(server.try_send(Method::GET, "/livez", Vec::new()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_cuts_off_and_exits_with_3() {
+    let settings = [("lifecycle.shutdown_timeout", "200ms")];
+    let mut server = Server::start_with(Repository::of("slow", &slow_by_input()), &settings).await;
+    let request = server.request(Method::POST, "/v2/models/slow/infer");
+    let request = tokio::spawn(request.body(slow(15_000_000).to_string()).send());
+    server.until(("slow", "1"), |report| report["in_flight"] == 1).await;
+    server.process.signal("TERM");
+    assert_eq!(server.process.exit_code().await, 3);
+    assert!(server.process.log().contains("cut off"), "{}", server.process.log());
+    assert!(request.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let settings = [("lifecycle.pre_stop_delay", "10m")];
+        let repository = Repository::of("add", &add_constant(1.0));
+        let mut server = Server::start_with(repository, &settings).await;
+        server.process.signal("TERM");
+        server.process.logged(&["serving on"]).await;
+        server.process.signal(signal);
+        assert_eq!(server.process.exit_code().await, code);
+    }
+}
+
+#[tokio::test]
+async fn sigint_does_not_wait_for_the_pre_stop_delay() {
+    let settings = [("lifecycle.pre_stop_delay", "10m")];
+    let mut server = Server::start_with(Repository::empty(), &settings).await;
+    server.process.signal("INT");
+    assert_eq!(server.process.exit_code().await, 0);
+}
+
+#[tokio::test]
+async fn an_idle_connection_does_not_hold_the_end_up() {
+    let mut server = Server::start(Repository::empty()).await;
+    let idle = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let started = tokio::time::Instant::now();
+    server.process.signal("TERM");
+    assert_eq!(server.process.exit_code().await, 0);
+    assert!(started.elapsed() < Duration::from_secs(20), "it waited for the deadline");
+    drop(idle);
+}

@@ -1,0 +1,186 @@
+//! A running server, and a client that holds every answer against `openapi.yaml`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{interval, timeout};
+
+use super::contract;
+use super::process::{PATIENCE, Process, onward};
+use super::repository::Repository;
+
+/// The real binary on a free port.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
+    pub(crate) repository: Repository,
+    client: reqwest::Client,
+    _home: TempDir,
+}
+
+/// What the server answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Server {
+    /// Starts with the defaults and waits until it is ready.
+    pub(crate) async fn start(repository: Repository) -> Self {
+        Self::start_with(repository, &[]).await
+    }
+
+    /// Starts with these settings and waits until it is ready.
+    pub(crate) async fn start_with(repository: Repository, settings: &[(&str, &str)]) -> Self {
+        let server = Self::launch(repository, settings).await;
+        let ready = ["health check passes", "application", "readiness"];
+        server.process.logged(&ready).await;
+        server
+    }
+
+    /// Starts with these settings and waits only until it listens.
+    pub(crate) async fn launch(repository: Repository, settings: &[(&str, &str)]) -> Self {
+        let home = TempDir::new().expect("the system has a temporary folder");
+        let mut command = onward();
+        command.arg("serve").args(["--server.listen", "127.0.0.1:0"]);
+        command.arg("--models.repository").arg(repository.path());
+        command.args(["--telemetry.log_format", "json"]);
+        if !settings.iter().any(|(key, _)| *key == "lifecycle.pre_stop_delay") {
+            command.args(["--lifecycle.pre_stop_delay", "0s"]);
+        }
+        for (key, value) in settings {
+            command.arg(format!("--{key}")).arg(value);
+        }
+        let process = Process::spawn(&mut command);
+        let line: Value = serde_json::from_str(&process.logged(&["\"listening\""]).await).unwrap();
+        let address = line["address"].as_str().expect("the line tells the address");
+        let address = address.parse().expect("it is a socket's address");
+        let client = reqwest::Client::builder().no_proxy().build().expect("the client is sound");
+        Self { process, address, repository, client, _home: home }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, Vec::new()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, body.to_string().into_bytes()).await
+    }
+
+    /// Infers on the model's current version.
+    pub(crate) async fn infer(&self, model: &str, body: &Value) -> Answer {
+        self.post(&format!("/v2/models/{model}/infer"), body).await
+    }
+
+    /// Sends a request, and checks that the answer is one that `openapi.yaml` describes.
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Answer {
+        let answer = self.try_send(method.clone(), path, body).await.expect("the server answers");
+        contract::check(&method, path, &answer);
+        answer
+    }
+
+    /// Sends a request to a server that may be gone.
+    pub(crate) async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> reqwest::Result<Answer> {
+        let request = self.request(method, path).body(body);
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Answer { status, headers, body: response.bytes().await?.to_vec() })
+    }
+
+    /// A request to be completed by the caller.
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The report on one version of a model.
+    pub(crate) async fn version(&self, model: &str, version: &str) -> Value {
+        let report = self.get(&format!("/lifecycle/models/{model}")).await.ok();
+        let versions = report["versions"].as_array().expect("versions are a list").clone();
+        let found = versions.into_iter().find(|entry| entry["version"] == version);
+        found.unwrap_or_else(|| panic!("no version {version} in {report}"))
+    }
+
+    /// Asks for the report on a version until it is as wanted; that report.
+    pub(crate) async fn until(
+        &self,
+        (model, version): (&str, &str),
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let asking = async {
+            let mut ticks = interval(Duration::from_millis(10));
+            loop {
+                ticks.tick().await;
+                let report = self.version(model, version).await;
+                if wanted(&report) {
+                    return report;
+                }
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("the report comes to be as wanted")
+    }
+
+    /// Asks it to stop and waits; its exit code.
+    pub(crate) async fn stop(mut self) -> i32 {
+        self.process.signal("TERM");
+        self.process.exit_code().await
+    }
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        let text = String::from_utf8_lossy(&self.body);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// The body of a 200.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
+        self.json()
+    }
+
+    /// Checks the status and the code of an error, and that its text has all of these.
+    #[track_caller]
+    pub(crate) fn refused(&self, status: u16, code: &str, texts: &[&str]) {
+        let body = self.json();
+        let told = (self.status, body["code"].as_str().unwrap_or_default());
+        assert_eq!(told, (status, code), "{body}");
+        let text = body["error"].as_str().expect("the error is a text");
+        for expected in texts {
+            assert!(text.contains(expected), "no {expected:?} in {text:?}");
+        }
+        assert_eq!(self.header("content-type"), "application/json");
+        assert_eq!(body["request_id"], self.header("x-request-id"));
+    }
+
+    #[track_caller]
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).unwrap_or_else(|| panic!("there is no header {name}"));
+        value.to_str().expect("it is visible ASCII")
+    }
+
+    /// The data of one output.
+    #[track_caller]
+    pub(crate) fn output(&self, name: &str) -> Value {
+        let body = self.ok();
+        let outputs = body["outputs"].as_array().expect("outputs are a list");
+        let found = outputs.iter().find(|output| output["name"] == name);
+        found.unwrap_or_else(|| panic!("no output {name} in {body}"))["data"].clone()
+    }
+}

@@ -1,0 +1,123 @@
+//! Swapping versions under load.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::support::onnx::{add_constant, slow_by_input};
+use crate::support::{Repository, Server, x};
+
+fn versions() -> Repository {
+    Repository::of("add", &add_constant(1.0))
+        .and("add", 2, &add_constant(2.0))
+        .with_settings("add", "version_policy: { specific: [1] }\n")
+}
+
+async fn swap(server: &Server, model: &str, body: Value) -> crate::support::Answer {
+    server.post(&format!("/lifecycle/models/{model}/swap"), &body).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_and_none_is_answered_by_the_old_version_after_the_swap() {
+    const SWAPS: u64 = 20;
+    let server = Server::start(versions()).await;
+    let (done, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+    // The version of the last swap that has returned; both are 1 before the first.
+    let current = AtomicU64::new(1);
+    let client = async || {
+        while !done.load(Ordering::SeqCst) {
+            let before = current.load(Ordering::SeqCst);
+            let answer = server.infer("add", &x(&[1, 4], &[0.0; 4])).await;
+            let (version, sum) = (answer.header("x-onward-version").to_owned(), answer.output("y"));
+            assert_eq!(sum[0].as_f64().unwrap().to_string(), version, "the answer of one version");
+            // Unless a swap began in the meantime, the answer is of the version it has led to.
+            if current.load(Ordering::SeqCst) == before && before != 0 {
+                assert_eq!(version, before.to_string());
+            }
+            answered.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let swapping = async {
+        for round in 0..SWAPS {
+            let to = 2 - round % 2;
+            let target = answered.load(Ordering::SeqCst) + 20;
+            while answered.load(Ordering::SeqCst) < target {
+                tokio::task::yield_now().await;
+            }
+            current.store(0, Ordering::SeqCst);
+            let report = swap(&server, "add", json!({ "to": to.to_string() })).await.ok();
+            assert_eq!((&report["to"], &report["drained"]), (&json!(to.to_string()), &json!(true)));
+            current.store(to, Ordering::SeqCst);
+        }
+        done.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(client(), client(), client(), client(), swapping);
+    assert!(answered.load(Ordering::SeqCst) >= SWAPS * 20);
+}
+
+#[tokio::test]
+async fn a_request_that_began_on_the_old_version_finishes_on_it() {
+    let graph = slow_by_input();
+    let repository = Repository::of("slow", &graph).and("slow", 2, &graph);
+    let repository = repository.with_settings("slow", "version_policy: { specific: [1] }\n");
+    let server = Server::start(repository).await;
+    let body = |iterations: u32| {
+        json!({ "inputs": [
+            { "name": "x", "shape": [1], "datatype": "FP32", "data": [0] },
+            { "name": "iterations", "shape": [1], "datatype": "INT64", "data": [iterations] },
+        ] })
+    };
+    let (request, quick) = (body(1_500_000), body(1));
+    let long = async { server.infer("slow", &request).await };
+    let swapping = async {
+        server.until(("slow", "1"), |report| report["in_flight"] == 1).await;
+        let hasty = json!({ "to": 2, "drain_timeout": "1ms" });
+        let report = swap(&server, "slow", hasty).await.ok();
+        assert_eq!(report["drained"], false);
+        assert_eq!(server.version("slow", "1").await["state"], "DRAINING");
+        let answer = server.infer("slow", &quick).await;
+        assert_eq!(answer.ok()["model_version"], "2");
+        assert_eq!(
+            server.version("slow", "1").await["state"],
+            "DRAINING",
+            "the old one was waited for"
+        );
+    };
+    let (long, ()) = tokio::join!(long, swapping);
+    assert_eq!(long.ok()["model_version"], "1");
+    assert_eq!(long.output("y"), json!([1_500_000.0]));
+    server.until(("slow", "1"), |report| report["state"] == "UNLOADED").await;
+}
+
+#[tokio::test]
+async fn the_old_version_can_be_kept_and_gone_back_to() {
+    let server = Server::start(versions()).await;
+    let there = swap(&server, "add", json!({ "to": "2", "keep_previous": true })).await.ok();
+    assert_eq!((&there["from"], &there["to"]), (&json!("1"), &json!("2")));
+    let old = server.post("/v2/models/add/versions/1/infer", &x(&[1, 4], &[0.0; 4])).await;
+    assert_eq!(old.output("y")[0], json!(1.0));
+    let back = swap(&server, "add", json!({ "to": "1" })).await.ok();
+    assert!(back["load_seconds"].as_f64().unwrap() < 0.01, "{back}");
+    assert_eq!(server.get("/v2/models/add").await.ok()["versions"], json!(["1"]));
+}
+
+#[tokio::test]
+async fn a_swap_that_cannot_be_done_changes_nothing() {
+    let server = Server::start(versions()).await;
+    server.repository.put("add", 3, b"broken");
+    swap(&server, "add", json!({ "to": "3" })).await.refused(400, "load_failed", &["add/3"]);
+    swap(&server, "add", json!({ "to": "9" })).await.refused(404, "unknown_version", &["9"]);
+    swap(&server, "add", json!({ "to": "1" })).await.refused(409, "already_current", &[]);
+    swap(&server, "nope", json!({ "to": "1" })).await.refused(404, "unknown_model", &[]);
+    for (body, told) in [
+        (json!({}), "to"),
+        (json!({ "to": "x" }), "version"),
+        (json!({ "to": 0 }), "versions begin at 1"),
+        (json!({ "to": "2", "drain_timeout": 5 }), "drain_timeout"),
+        (json!({ "to": "2", "drain_timeout": "soon" }), "30s"),
+        (json!({ "to": "2", "keep": true }), "keep_previous"),
+    ] {
+        swap(&server, "add", body).await.refused(400, "invalid_request", &[told]);
+    }
+    assert_eq!(server.infer("add", &x(&[1, 4], &[0.0; 4])).await.ok()["model_version"], "1");
+}
