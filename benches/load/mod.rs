@@ -46,10 +46,7 @@ pub(crate) fn post_json(addr: SocketAddr, path: &str, body: &[u8]) -> Target {
          content-length: {}\r\n\r\n",
         body.len()
     );
-    Target {
-        addr,
-        request: [head.as_bytes(), body].concat(),
-    }
+    Target { addr, request: [head.as_bytes(), body].concat() }
 }
 
 /// What a run saw. Its warm-up is not in it.
@@ -80,11 +77,9 @@ pub(crate) struct Latencies {
 }
 
 impl Latencies {
-    fn new(mut nanos: Vec<u64>) -> Self {
+    pub(crate) fn new(mut nanos: Vec<u64>) -> Self {
         nanos.sort_unstable();
-        Self {
-            sorted_nanos: nanos,
-        }
+        Self { sorted_nanos: nanos }
     }
 
     /// The shortest duration that is not exceeded by this share of all, from 0 to 1: 0.5 asks for
@@ -99,11 +94,6 @@ impl Latencies {
         let rank = (self.sorted_nanos.len() as f64 * share).ceil() as usize;
         let nanos = self.sorted_nanos.get(rank.saturating_sub(1));
         Duration::from_nanos(nanos.copied().unwrap_or_default())
-    }
-
-    /// The longest duration. Zero when there are none.
-    pub(crate) fn max(&self) -> Duration {
-        self.percentile(1.0)
     }
 }
 
@@ -136,12 +126,7 @@ struct Tally {
 impl Tally {
     fn new() -> Self {
         let now = Instant::now();
-        Self {
-            started: now,
-            ended: now,
-            failures: 0,
-            nanos: Vec::with_capacity(EXPECTED_REQUESTS),
-        }
+        Self { started: now, ended: now, failures: 0, nanos: Vec::with_capacity(EXPECTED_REQUESTS) }
     }
 
     fn sum(tallies: Vec<Self>) -> Sample {
@@ -290,8 +275,7 @@ impl Head {
         };
         let text = str::from_utf8(&received[..end]).ok();
         let head = text.and_then(Self::from_text);
-        head.map(Some)
-            .ok_or_else(|| malformed("no status or no length"))
+        head.map(Some).ok_or_else(|| malformed("no status or no length"))
     }
 
     /// From the head without the empty line that ends it; `None` without a status or a length.
@@ -307,11 +291,7 @@ impl Head {
             }
         }
         let answer = body?.checked_add(text.len() + 4)?;
-        Some(Self {
-            status,
-            keep_alive,
-            answer,
-        })
+        Some(Self { status, keep_alive, answer })
     }
 }
 

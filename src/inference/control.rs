@@ -86,7 +86,10 @@ mod tests {
     fn counter() -> (Arc<AtomicUsize>, Terminator) {
         let calls = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&calls);
-        (calls, Box::new(move || drop(seen.fetch_add(1, Ordering::SeqCst))))
+        let count = move || {
+            seen.fetch_add(1, Ordering::SeqCst);
+        };
+        (calls, Box::new(count))
     }
 
     #[test]

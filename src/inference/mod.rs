@@ -15,7 +15,7 @@ mod tensor;
 pub use backend::{
     Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, RunError,
 };
-pub use control::{RunControl, Terminator};
+pub use control::{Armed, RunControl, Terminator};
 pub use metadata::{Dim, Signature, TensorSpec};
 pub use pool::{Completion, InferError, InstancePool, PoolOptions, Timings};
 pub use request::{InferenceRequest, InputError, NamedTensor, PreparedRequest};

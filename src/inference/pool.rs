@@ -22,7 +22,7 @@ use crate::causes;
 pub struct PoolOptions {
     /// Names the threads: `<name>/<index>`.
     pub name: String,
-    /// Requests that may wait; one more is refused.
+    /// Requests that may wait for a busy instance; one more is refused.
     pub queue_capacity: NonZeroUsize,
 }
 
@@ -96,7 +96,7 @@ impl InstancePool {
         instances: Vec<Box<dyn Instance>>,
     ) -> std::io::Result<Self> {
         let capacity = options.queue_capacity.get();
-        let queue = Arc::new(BoundedQueue::new(capacity));
+        let queue = Arc::new(BoundedQueue::new(capacity, instances.len()));
         let pool = Self { queue, capacity, instances: instances.len(), threads: Mutex::default() };
         for (index, instance) in instances.into_iter().enumerate() {
             let queue = Arc::clone(&pool.queue);
@@ -123,12 +123,12 @@ impl InstancePool {
         let (reply, answer) = oneshot::channel();
         let cancel_on_drop = CancelOnDrop(Arc::clone(&control));
         let admitted = Instant::now();
-        self.queue.push(Job { request, control, deadline, admitted, reply }).map_err(
-            |refused| match refused {
-                Refused::Full => InferError::Overloaded { capacity: self.capacity },
-                Refused::Closed => InferError::Stopped,
-            },
-        )?;
+        let job = Job { request, control, deadline, admitted, reply };
+        let abandoned = |waiting: &Job| waiting.reply.is_closed();
+        self.queue.push(job, abandoned).map_err(|refused| match refused {
+            Refused::Full => InferError::Overloaded { capacity: self.capacity },
+            Refused::Closed => InferError::Stopped,
+        })?;
         let answer = timeout_at(deadline, answer).await;
         drop(cancel_on_drop);
         answer.map_err(|_| InferError::DeadlineExceeded)?.unwrap_or(Err(InferError::Stopped))
@@ -180,6 +180,7 @@ impl Drop for CancelOnDrop {
 fn serve(mut instance: Box<dyn Instance>, queue: &BoundedQueue<Job>) {
     while let Some(job) = queue.pop() {
         let answer = answer(instance.as_mut(), &job);
+        queue.done();
         // The caller may have gone; then nobody wants the answer.
         drop(job.reply.send(answer));
     }
@@ -196,6 +197,11 @@ fn answer(instance: &mut dyn Instance, job: &Job) -> Result<Completion, InferErr
     let run = AssertUnwindSafe(|| instance.run(&job.request, &job.control));
     let outputs = catch_unwind(run)
         .unwrap_or_else(|panic| Err(RunError::Panicked(causes::of_panic(panic.as_ref()))))?;
+    let (given, wanted) = (outputs.len(), job.request.outputs().len());
+    if given != wanted {
+        let fault = format!("it gave {given} outputs, {wanted} were asked for");
+        return Err(RunError::Engine(fault).into());
+    }
     let timings = Timings { queue: started - job.admitted, compute: started.elapsed() };
     Ok(Completion { outputs, timings })
 }

@@ -1,7 +1,7 @@
 //! Loading and unloading: one change of a model at a time, published in one step.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -28,12 +28,16 @@ pub(super) struct Core {
     pub(super) loader: Arc<Loader>,
     /// Runs loads.
     pub(super) loads: LoadThreads,
-    /// Runs scans and unloads, so that they never wait for a slow load.
-    pub(super) housekeeping: LoadThreads,
+    /// Runs scans, so that they never wait for a slow load.
+    pub(super) scans: LoadThreads,
+    /// Runs unloads. Each may have to wait for a run that its engine cannot interrupt, so none waits
+    /// for another's thread.
+    pub(super) unloads: LoadThreads,
     pub(super) registry: Registry,
     pub(super) serving: ServingMap,
     pub(super) events: EventBus,
-    pub(super) readiness: HealthReporter,
+    /// Locked from finding out what is the case until it is told, so that nothing stale is.
+    pub(super) readiness: Mutex<HealthReporter>,
     pub(super) required: Vec<ModelName>,
     pub(super) drain_timeout: Duration,
     pub(super) tasks: TaskTracker,
@@ -54,7 +58,7 @@ struct Plan {
 
 impl Core {
     /// Loads what the model's version policy selects and retires what it does not. Versions whose
-    /// files are unchanged are left as they are. All or nothing.
+    /// files, instances and queue are unchanged are left as they are. All or nothing.
     pub(super) async fn load(
         self: &Arc<Self>,
         name: &ModelName,
@@ -70,7 +74,7 @@ impl Core {
         result
     }
 
-    /// Drains and unloads every version of a model.
+    /// Drains and unloads every version of a model, and forgets what failed before.
     pub(super) async fn unload(
         self: &Arc<Self>,
         name: &ModelName,
@@ -78,11 +82,15 @@ impl Core {
         let not_loaded = || ChangeError::NotLoaded(name.clone());
         let unknown = || ChangeError::UnknownModel(name.clone());
         let entry = self.registry.get(name.as_str()).ok_or_else(unknown)?;
-        let _permit = self.change_permit(&entry).await?;
+        let permit = self.change_permit(&entry).await?;
         let routes = self.serving.routes(name).ok_or_else(not_loaded)?;
+        let versions = routes.versions.keys().copied().collect();
         let retired = self.publish(&entry, None, Vec::new());
+        entry.forget_failures();
+        // The model may change again while its requests are waited for.
+        drop((permit, routes));
         let drained = self.retire_within(retired, self.drain_timeout).await;
-        Ok(UnloadReport { versions: routes.versions.keys().copied().collect(), drained })
+        Ok(UnloadReport { versions, drained })
     }
 
     /// Makes one version warm, in a new record.
@@ -119,7 +127,9 @@ impl Core {
         let from = self.serving.routes(&entry.name).map(|routes| routes.current.number());
         let to = routes.as_ref().map(|routes| routes.current.number());
         let retired = leaving(entry, routes.as_ref());
-        retired.iter().for_each(|record| record.advance(VersionEvent::Retire));
+        for record in &retired {
+            record.advance(VersionEvent::Retire);
+        }
         self.serving.replace(&entry.name, routes);
         for warm in fresh {
             warm.record.advance(VersionEvent::Warmed(warm.serving));
@@ -127,8 +137,14 @@ impl Core {
         if from != to {
             self.events.publish(Event::ModelSwapped { model: entry.name.to_string(), from, to });
         }
-        self.readiness.report(self.required_are_served());
+        self.report_readiness();
         retired
+    }
+
+    /// Tells the readiness check whether every required model has a version that serves.
+    pub(super) fn report_readiness(&self) {
+        let readiness = self.readiness.lock().unwrap_or_else(PoisonError::into_inner);
+        readiness.report(self.required_are_served());
     }
 
     /// The permit to change a model, once earlier changes are done.
@@ -140,16 +156,22 @@ impl Core {
         if self.closing.is_cancelled() { Err(ChangeError::ShuttingDown) } else { Ok(permit) }
     }
 
-    /// The settings of a model as they are in the repository now.
-    pub(super) async fn settings(
+    /// The settings of a model that has the version, as they are in the repository now.
+    pub(super) async fn settings_for(
         self: &Arc<Self>,
-        name: &ModelName,
+        id: VersionId,
     ) -> Result<ModelSettings, ChangeError> {
-        self.ask(name, |loader, name| loader.source.settings(name)).await
+        let model = id.model.clone();
+        self.ask(&model, move |loader, name| {
+            if loader.source.model(name)?.versions.contains(&id.version) {
+                return loader.source.settings(name);
+            }
+            Err(SourceError::UnknownVersion(id))
+        })
+        .await
     }
 
-    /// Whether every required model has a version that serves.
-    pub(super) fn required_are_served(&self) -> CheckResult {
+    fn required_are_served(&self) -> CheckResult {
         let missing: Vec<&str> = self
             .required
             .iter()
@@ -180,17 +202,41 @@ impl Core {
         let plan = self.plan(&entry.name).await?;
         let current =
             *plan.versions.last().ok_or_else(|| ChangeError::NoVersions(entry.name.clone()))?;
-        let kept = self.unchanged(entry, &plan.versions).await;
+        let kept = self.unchanged(entry, &plan).await;
         let missing = plan.versions.iter().filter(|version| !kept.contains_key(version));
         let loads = missing.map(|version| self.warm(entry, *version, &plan.settings));
-        let fresh = all_or_nothing(join_all(loads).await)?;
+        let fresh = self.all_or_nothing(join_all(loads).await).await?;
         let loaded = fresh.iter().map(|warm| warm.record.id.version).collect();
         let mut versions = kept;
         versions
             .extend(fresh.iter().map(|warm| (warm.record.id.version, Arc::clone(&warm.serving))));
         let retired = self.publish(entry, Some(Routes { current, versions }), fresh);
-        retired.into_iter().for_each(|record| drop(self.retire(record)));
+        self.retire_all(retired);
         Ok(LoadReport { current, loaded, took: started.elapsed() })
+    }
+
+    /// All the results; or the first failure, or that the server is shutting down. Then what had
+    /// been warmed is given up.
+    pub(super) async fn all_or_nothing(
+        &self,
+        results: Vec<Result<Warm, ChangeError>>,
+    ) -> Result<Vec<Warm>, ChangeError> {
+        let (mut warm, mut failures) = (Vec::new(), Vec::new());
+        for result in results {
+            match result {
+                Ok(ready) => warm.push(ready),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        let (reason, refusal) = match failures.into_iter().next() {
+            Some(failure) => ("another version of the same load failed", failure),
+            None if self.closing.is_cancelled() => {
+                ("the server is shutting down", ChangeError::ShuttingDown)
+            }
+            None => return Ok(warm),
+        };
+        self.abandon(warm, reason).await;
+        Err(refusal)
     }
 
     async fn plan(self: &Arc<Self>, name: &ModelName) -> Result<Plan, ChangeError> {
@@ -202,27 +248,27 @@ impl Core {
         .await
     }
 
-    /// Those of `versions` that serve and whose files are what was loaded.
-    async fn unchanged(
-        self: &Arc<Self>,
-        entry: &ModelEntry,
-        versions: &[Version],
-    ) -> BTreeMap<Version, Arc<Serving>> {
+    /// Those of the plan's versions that serve as its settings say, from files that are what was
+    /// loaded.
+    async fn unchanged(&self, entry: &ModelEntry, plan: &Plan) -> BTreeMap<Version, Arc<Serving>> {
         let Some(routes) = self.serving.routes(&entry.name) else {
             return BTreeMap::new();
         };
         let mut unchanged = BTreeMap::new();
-        for serving in versions.iter().filter_map(|version| routes.versions.get(version)) {
-            let id = serving.id.clone();
-            let digest = self.ask(&entry.name, move |loader, _| digest(loader, &id)).await;
-            if digest.is_ok_and(|digest| digest == serving.digest) {
+        let serving = plan.versions.iter().filter_map(|version| routes.versions.get(version));
+        for serving in serving.filter(|serving| self.loader.is_set_up(serving, &plan.settings)) {
+            let (loader, id) = (Arc::clone(&self.loader), serving.id.clone());
+            // Reading all its files takes about as long as loading it, so it takes a place there.
+            let digest =
+                self.loads.run(&format!("digest {id}"), move || digest(&loader, &id)).await;
+            if matches!(digest, Ok(Ok(digest)) if digest == serving.digest) {
                 unchanged.insert(serving.id.version, Arc::clone(serving));
             }
         }
         unchanged
     }
 
-    /// Asks the source on a housekeeping thread.
+    /// Asks the source, on a thread for scans.
     async fn ask<T: Send + 'static>(
         self: &Arc<Self>,
         name: &ModelName,
@@ -230,7 +276,7 @@ impl Core {
     ) -> Result<T, ChangeError> {
         let (loader, asked) = (Arc::clone(&self.loader), name.clone());
         let work = move || question(&loader, &asked);
-        let answer = self.housekeeping.run(&format!("scan {name}"), work).await;
+        let answer = self.scans.run(&format!("scan {name}"), work).await;
         match answer {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(source)) => Err(ChangeError::Source { model: name.clone(), source }),
@@ -254,29 +300,10 @@ fn fail(record: &VersionRecord, error: &LoadError) {
 /// The ready records whose versions `routes` no longer has.
 fn leaving(entry: &ModelEntry, routes: Option<&Routes>) -> Vec<Arc<VersionRecord>> {
     let stays = |serving: &Arc<Serving>| {
-        let routed = routes.and_then(|routes| routes.versions.get(&serving.id.version));
-        routed.is_some_and(|routed| Arc::ptr_eq(routed, serving))
+        let successor = routes.and_then(|routes| routes.versions.get(&serving.id.version));
+        successor.is_some_and(|successor| Arc::ptr_eq(successor, serving))
     };
     let leaves =
         |record: &Arc<VersionRecord>| record.ready().is_some_and(|serving| !stays(&serving));
     entry.records().into_iter().filter(leaves).collect()
-}
-
-/// All the results, or the first failure; then what had been warmed is given up.
-fn all_or_nothing(results: Vec<Result<Warm, ChangeError>>) -> Result<Vec<Warm>, ChangeError> {
-    let (mut warm, mut failures) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Ok(ready) => warm.push(ready),
-            Err(failure) => failures.push(failure),
-        }
-    }
-    let Some(failure) = failures.into_iter().next() else {
-        return Ok(warm);
-    };
-    for abandoned in warm {
-        let reason = "another version of the same load failed";
-        abandoned.record.advance(VersionEvent::Fail(reason.to_owned()));
-    }
-    Err(failure)
 }

@@ -15,22 +15,30 @@ use super::observer::ModelObserver;
 use super::record::VersionRecord;
 use super::state::VersionEvent;
 use super::usage::Usage;
+use super::warm_up::warm_up;
 use crate::causes;
-use crate::inference::{
-    Backend, Dim, InferenceRequest, Instance, InstancePool, NamedTensor, OpenOptions, PoolOptions,
-    PreparedRequest, RunControl, Signature, Tensor, TensorSpec,
-};
+use crate::inference::{Backend, InstancePool, OpenOptions, PoolOptions};
 
 /// Runs blocking work of the control plane, so that no load shares a thread with a request.
 #[derive(Debug)]
 pub(super) struct LoadThreads {
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl LoadThreads {
     /// At most `count` pieces of work run at once.
     pub(super) fn new(count: NonZeroUsize) -> Self {
-        Self { permits: Semaphore::new(count.get()) }
+        Self { permits: Arc::new(Semaphore::new(count.get())) }
+    }
+
+    /// As much work as there is runs at once.
+    pub(super) fn unbounded() -> Self {
+        Self { permits: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)) }
+    }
+
+    /// Refuses what has not begun yet, and everything from now on.
+    pub(super) fn close(&self) {
+        self.permits.close();
     }
 
     /// Runs `work` on a new thread called `name`. Dropping the future does not stop the work.
@@ -39,12 +47,15 @@ impl LoadThreads {
         name: &str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, LoadError> {
-        let _permit = self.permits.acquire().await.map_err(|_| LoadError::ShuttingDown)?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| LoadError::ShuttingDown)?;
         let (reply, result) = oneshot::channel();
         let guarded = move || {
             let outcome = catch_unwind(AssertUnwindSafe(work))
                 .map_err(|panic| LoadError::Panicked(causes::of_panic(panic.as_ref())));
-            // Nobody waits any more when the future was dropped.
+            // The work holds the permit, for it goes on when the future was dropped.
+            drop(permit);
+            // Then nobody waits any more.
             drop(reply.send(outcome));
         };
         thread::Builder::new().name(name.to_owned()).spawn(guarded).map_err(LoadError::Threads)?;
@@ -66,8 +77,30 @@ impl Loader {
     /// Takes `record` from NEW to WARMING, with its warm-up answered. Blocks.
     ///
     /// # Errors
-    /// [`LoadError`]; the record is left where it failed.
+    /// [`LoadError`]; the record is left where it failed, and what was made until then is released.
     pub(super) fn load(
+        &self,
+        record: &VersionRecord,
+        settings: &ModelSettings,
+    ) -> Result<Arc<Serving>, LoadError> {
+        self.make(record, settings).inspect_err(|_| self.backend.released())
+    }
+
+    /// Whether a version that serves has the instances and the queue that `settings` ask for.
+    pub(super) fn is_set_up(&self, serving: &Serving, settings: &ModelSettings) -> bool {
+        serving.pool.instances() == self.instances(settings).get()
+            && serving.pool.queue_capacity() == self.queue_capacity(settings).get()
+    }
+
+    fn instances(&self, settings: &ModelSettings) -> NonZeroUsize {
+        settings.instances.unwrap_or(self.instances)
+    }
+
+    fn queue_capacity(&self, settings: &ModelSettings) -> NonZeroUsize {
+        settings.queue_capacity.unwrap_or(self.queue_capacity)
+    }
+
+    fn make(
         &self,
         record: &VersionRecord,
         settings: &ModelSettings,
@@ -80,17 +113,15 @@ impl Loader {
         let options = OpenOptions { intra_op_threads: self.intra_op_threads };
         let mut model = self.backend.open(&files, options)?;
         let signature = model.signature().clone();
-        let count = settings.instances.unwrap_or(self.instances).get();
+        let count = self.instances(settings).get();
         let mut instances =
             (0..count).map(|_| model.instantiate()).collect::<Result<Vec<_>, _>>()?;
         record.advance(VersionEvent::Loaded);
         if settings.warm_up == WarmUp::Generated {
             warm_up(&signature, &mut instances)?;
         }
-        let pool = PoolOptions {
-            name: record.id.to_string(),
-            queue_capacity: settings.queue_capacity.unwrap_or(self.queue_capacity),
-        };
+        let queue_capacity = self.queue_capacity(settings);
+        let pool = PoolOptions { name: record.id.to_string(), queue_capacity };
         let pool = InstancePool::start(&pool, instances).map_err(LoadError::Threads)?;
         Ok(Arc::new(Serving {
             id: record.id.clone(),
@@ -103,56 +134,4 @@ impl Loader {
             observer: self.observer.version(&record.id),
         }))
     }
-}
-
-/// Sizes tried for dynamic dimensions: a graph may need more than one of something, such as a
-/// convolution wider than its input.
-const WARM_UP_SIZES: [usize; 5] = [1, 2, 8, 64, 224];
-
-/// Lets every instance answer one generated request, of the smallest size that the model answers.
-fn warm_up(signature: &Signature, instances: &mut [Box<dyn Instance>]) -> Result<(), LoadError> {
-    let mut first_failure = None;
-    for size in WARM_UP_SIZES {
-        let request = generated(signature, size)?;
-        match instances.iter_mut().try_for_each(|instance| answer(instance.as_mut(), &request)) {
-            Ok(()) => return Ok(()),
-            Err(failure) => first_failure.get_or_insert(failure),
-        };
-        if !signature.inputs.iter().any(is_dynamic) {
-            break;
-        }
-    }
-    first_failure.map_or(Ok(()), |failure| {
-        let advice = "set 'warm_up: off' in model.yaml if no generated input fits the model";
-        Err(LoadError::WarmUp(format!("{failure}; {advice}")))
-    })
-}
-
-fn answer(instance: &mut dyn Instance, request: &PreparedRequest) -> Result<(), String> {
-    instance
-        .run(request, &RunControl::default())
-        .map(drop)
-        .map_err(|error| causes::of_error(&error))
-}
-
-fn is_dynamic(spec: &TensorSpec) -> bool {
-    let dynamic = |dim: &Dim| matches!(dim, Dim::Dynamic(_));
-    spec.shape.as_ref().is_none_or(|dims| dims.iter().any(dynamic))
-}
-
-fn generated(signature: &Signature, size: usize) -> Result<PreparedRequest, LoadError> {
-    let required = signature.inputs.iter().filter(|spec| !spec.optional);
-    let inputs = required
-        .map(|spec| {
-            let shape = spec.shape.as_deref().unwrap_or_default().iter().map(|dim| match dim {
-                Dim::Fixed(fixed) => *fixed,
-                Dim::Dynamic(_) => size,
-            });
-            let tensor = Tensor::zeros(spec.datatype, shape.collect())
-                .map_err(|error| LoadError::WarmUp(error.to_string()))?;
-            Ok(NamedTensor { name: spec.name.clone(), tensor })
-        })
-        .collect::<Result<Vec<_>, LoadError>>()?;
-    let request = InferenceRequest { inputs, outputs: Vec::new() };
-    PreparedRequest::new(signature, request).map_err(|error| LoadError::WarmUp(error.to_string()))
 }

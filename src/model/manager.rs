@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -26,8 +26,8 @@ use super::swap::SwapOptions;
 use crate::inference::Backend;
 use crate::lifecycle::{CheckKind, Deadline, EventBus, HealthRegistry};
 
-/// Threads for scans and unloads, which are short.
-const HOUSEKEEPING_THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
+/// Threads for scans, which are short.
+const SCAN_THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
 
 /// What holds for every model that does not say otherwise.
 #[derive(Debug, Clone)]
@@ -91,17 +91,18 @@ impl ModelLifecycleManager {
         let core = Core {
             loader: Arc::new(loader),
             loads: LoadThreads::new(options.load_threads),
-            housekeeping: LoadThreads::new(HOUSEKEEPING_THREADS),
+            scans: LoadThreads::new(SCAN_THREADS),
+            unloads: LoadThreads::unbounded(),
             registry: Registry::default(),
             serving: ServingMap::default(),
             events: parts.events,
-            readiness,
+            readiness: Mutex::new(readiness),
             required: options.required,
             drain_timeout: options.drain_timeout,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         };
-        core.readiness.report(core.required_are_served());
+        core.report_readiness();
         Self { core: Arc::new(core) }
     }
 
@@ -118,8 +119,9 @@ impl ModelLifecycleManager {
         enter().map_or_else(|| self.explain(model, version, enter), Ok)
     }
 
-    /// Loads what the model's version policy selects. What is loaded and unchanged stays as it is;
-    /// what is not selected is retired. All or nothing: after a failure everything is as before.
+    /// Loads what the model's version policy selects. What is loaded stays as it is where its files,
+    /// instances and queue are unchanged; what is not selected is retired. All or nothing: after a
+    /// failure everything is as before. Waits for an earlier change of the same model.
     ///
     /// # Errors
     /// [`ChangeError`].
@@ -164,8 +166,8 @@ impl ModelLifecycleManager {
         let loads = names.iter().map(async |name| (name, self.load(name).await));
         let results = join_all(loads).await;
         let required = |name: &ModelName| self.core.required.contains(name);
-        let failed = results.into_iter().filter(|(name, _)| required(name));
-        failed.map(|(_, result)| result.map(drop)).collect()
+        let mut needed = results.into_iter().filter(|(name, _)| required(name));
+        needed.try_for_each(|(_, result)| result.map(drop))
     }
 
     /// Every model in the repository or loaded from it, with the state of its versions.
@@ -197,20 +199,16 @@ impl ModelLifecycleManager {
         self.core.registry.get(name).map(|entry| self.report_of(&entry))
     }
 
-    /// Refuses further changes, then drains and unloads everything.
+    /// Refuses further changes, then drains and unloads everything, every model on its own.
     ///
-    /// Returns the requests that were still inside at the deadline, by version; empty when all is
-    /// unloaded.
+    /// Returns the requests that were still inside at the deadline, by version; empty when every
+    /// request was answered.
     pub async fn shutdown(&self, deadline: Deadline) -> Vec<(String, u64)> {
         self.core.closing.cancel();
-        for entry in self.core.registry.entries() {
-            // A change under way either publishes before this permit is had or never.
-            let Some(Ok(_permit)) = deadline.bound(entry.change.acquire()).await else {
-                continue;
-            };
-            let retired = self.core.publish(&entry, None, Vec::new());
-            retired.into_iter().for_each(|record| drop(self.core.retire(record)));
-        }
+        self.core.loads.close();
+        let entries = self.core.registry.entries();
+        let closing = entries.iter().map(|entry| deadline.bound(self.core.close(entry)));
+        join_all(closing).await;
         self.core.tasks.close();
         match deadline.bound(self.core.tasks.wait()).await {
             Some(()) => Vec::new(),
@@ -234,7 +232,7 @@ impl ModelLifecycleManager {
     async fn available(&self) -> Result<Vec<ModelName>, ChangeError> {
         let loader = Arc::clone(&self.core.loader);
         let list = move || loader.source.list();
-        match self.core.housekeeping.run("scan", list).await {
+        match self.core.scans.run("scan", list).await {
             Ok(Ok(models)) => Ok(models.into_iter().map(|model| model.name).collect()),
             Ok(Err(source)) => Err(ChangeError::Repository(source.into())),
             Err(source) => Err(ChangeError::Repository(source)),
@@ -266,11 +264,17 @@ impl ModelLifecycleManager {
                 None => return Err(never_loaded(&entry)),
             },
         };
-        if let Some(handle) = enter() {
-            return Ok(handle);
+        loop {
+            // Read first: who is READY by now can be entered, unless it was retired since.
+            let report::VersionReport { state, reason, .. } = report::version(&record);
+            if let Some(handle) = enter() {
+                return Ok(handle);
+            }
+            if state != StateKind::Ready {
+                let model = model.to_owned();
+                return Err(LookupError::NotServing { model, version, state, reason });
+            }
         }
-        let report::VersionReport { state, reason, .. } = report::version(&record);
-        Err(LookupError::NotServing { model: model.to_owned(), version, state, reason })
     }
 
     /// Runs a change as a task of its own, which goes on if the caller goes away.

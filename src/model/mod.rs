@@ -21,6 +21,10 @@ mod serving_map;
 mod state;
 mod swap;
 mod usage;
+mod warm_up;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::{ChangeError, LoadError, LookupError};
 pub use handle::{Answer, VersionHandle};

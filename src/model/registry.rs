@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::names::{ModelName, Version, VersionId};
 use super::record::VersionRecord;
+use super::state::StateKind;
 use crate::lifecycle::EventBus;
 
 /// The models by name. Its locks are held for moments only, never across a load or a drain.
@@ -63,6 +64,23 @@ impl ModelEntry {
         known.records.retain(|old| old.id.version != version || !old.snapshot().over());
         known.records.push(Arc::clone(&record));
         record
+    }
+
+    /// Forgets a life that is about to end, if its version has a newer one.
+    pub(super) fn forget_superseded(&self, ending: &Arc<VersionRecord>) {
+        let mut known = self.known();
+        let same = |record: &Arc<VersionRecord>| Arc::ptr_eq(record, ending);
+        let mut newer = known.records.iter().rev().take_while(|record| !same(record));
+        if newer.any(|record| record.id == ending.id) {
+            known.records.retain(|record| !same(record));
+        }
+    }
+
+    /// Forgets the lives that failed and the model's problem.
+    pub(super) fn forget_failures(&self) {
+        let mut known = self.known();
+        known.records.retain(|record| record.kind() != StateKind::Failed);
+        known.problem = None;
     }
 
     /// The records, oldest first.

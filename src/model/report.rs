@@ -69,8 +69,8 @@ pub struct ModelReport {
     pub required: bool,
     /// Why the last load failed; `None` if it did not.
     pub problem: Option<String>,
-    /// Its versions, lowest first; a version that is being replaced by a newer load of itself is
-    /// there twice.
+    /// Its versions, lowest first; a version is there twice while a newer load of itself replaces it,
+    /// and after one failed to.
     pub versions: Vec<VersionReport>,
 }
 

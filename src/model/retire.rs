@@ -8,15 +8,24 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::error;
 
-use super::change::Core;
+use super::change::{Core, Warm};
 use super::handle::Serving;
+use super::names::VersionId;
 use super::record::VersionRecord;
+use super::registry::ModelEntry;
 use super::state::{VersionEvent, VersionState};
 use crate::causes;
 
 impl Core {
+    /// Retires the records without waiting for them.
+    pub(super) fn retire_all(self: &Arc<Self>, records: Vec<Arc<VersionRecord>>) {
+        for record in records {
+            drop(self.retire(record));
+        }
+    }
+
     /// Takes a record from DRAINING to UNLOADED in the background, however long its requests take.
-    pub(super) fn retire(self: &Arc<Self>, record: Arc<VersionRecord>) -> JoinHandle<()> {
+    fn retire(self: &Arc<Self>, record: Arc<VersionRecord>) -> JoinHandle<()> {
         let core = Arc::clone(self);
         self.tasks.spawn(async move { core.drain_and_unload(&record).await })
     }
@@ -31,29 +40,47 @@ impl Core {
         timeout(limit, join_all(retiring)).await.is_ok()
     }
 
-    async fn drain_and_unload(&self, record: &VersionRecord) {
+    /// Retires whatever the model serves, once a change that is under way is done.
+    pub(super) async fn close(self: &Arc<Self>, entry: &ModelEntry) {
+        // The semaphore is never closed; a change that gets its permit later is refused.
+        let _permit = entry.change.acquire().await;
+        self.retire_all(self.publish(entry, None, Vec::new()));
+    }
+
+    async fn drain_and_unload(&self, record: &Arc<VersionRecord>) {
         let VersionState::Draining(serving) = record.snapshot().state else {
             return;
         };
         serving.gate.close();
         serving.gate.drained().await;
         record.advance(VersionEvent::Drained);
-        let backend = Arc::clone(&self.loader.backend);
-        let release = move || {
-            release(serving);
-            backend.released();
-        };
-        let released = self.housekeeping.run(&format!("unload {}", record.id), release).await;
-        if let Err(failure) = released {
-            let cause = causes::of_error(&failure);
-            error!(version = %record.id, cause, "unloading failed, its memory may stay in use");
+        self.release(&record.id, serving).await;
+        if let Some(entry) = self.registry.get(record.id.model.as_str()) {
+            entry.forget_superseded(record);
         }
         record.advance(VersionEvent::Released);
     }
-}
 
-/// Stops the instances, which drops them on their own threads.
-fn release(serving: Arc<Serving>) {
-    serving.pool.shutdown();
-    drop(serving);
+    /// Gives up versions that are warm but were never routed.
+    pub(super) async fn abandon(&self, versions: Vec<Warm>, reason: &str) {
+        let abandoned = versions.into_iter().map(async |Warm { record, serving }| {
+            record.advance(VersionEvent::Fail(reason.to_owned()));
+            self.release(&record.id, serving).await;
+        });
+        join_all(abandoned).await;
+    }
+
+    /// Stops the instances, which drops them on their own threads, and gives the memory back.
+    async fn release(&self, id: &VersionId, serving: Arc<Serving>) {
+        let backend = Arc::clone(&self.loader.backend);
+        let release = move || {
+            serving.pool.shutdown();
+            drop(serving);
+            backend.released();
+        };
+        if let Err(failure) = self.unloads.run(&format!("unload {id}"), release).await {
+            let cause = causes::of_error(&failure);
+            error!(version = %id, cause, "unloading failed, its memory may stay in use");
+        }
+    }
 }

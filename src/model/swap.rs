@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::change::{Core, Warm};
 use super::error::ChangeError;
-use super::handle::Serving;
 use super::names::{ModelName, Version, VersionId};
 use super::registry::ModelEntry;
 use super::report::SwapReport;
@@ -34,42 +33,49 @@ impl Core {
         let not_loaded = || ChangeError::NotLoaded(name.clone());
         let unknown = || ChangeError::UnknownModel(name.clone());
         let entry = self.registry.get(name.as_str()).ok_or_else(unknown)?;
-        let _permit = entry.change.try_acquire().map_err(|_| ChangeError::Busy(name.clone()))?;
+        let permit = entry.change.try_acquire().map_err(|_| ChangeError::Busy(name.clone()))?;
         if self.closing.is_cancelled() {
             return Err(ChangeError::ShuttingDown);
         }
         let old = self.serving.routes(name).ok_or_else(not_loaded)?;
+        let id = VersionId { model: name.clone(), version: options.to };
         if old.current == options.to {
-            let id = VersionId { model: name.clone(), version: options.to };
             return Err(ChangeError::AlreadyCurrent(id));
         }
         let started = Instant::now();
         let fresh = match old.versions.get(&options.to) {
-            Some(_) => None,
-            None => Some(self.warm(&entry, options.to, &self.settings(name).await?).await?),
+            Some(_) => Vec::new(),
+            None => self.fresh(&entry, id).await?,
         };
         let load_took = started.elapsed();
-        let drained = self.flip(&entry, &old, fresh, options).await;
+        let retired = self.publish(&entry, Some(flipped(&old, &fresh, options)), fresh);
         let (from, to) = (old.current, options.to);
+        // The model may change again while the old version's requests are waited for.
+        drop((permit, old));
+        let limit = options.drain_timeout.unwrap_or(self.drain_timeout);
+        let drained = self.retire_within(retired, limit).await;
         Ok(SwapReport { from, to, load_took, took: started.elapsed(), drained })
     }
 
-    /// Routes the new version in place of the old, and waits for the old to be unloaded.
-    async fn flip(
+    /// Makes a version of the repository warm.
+    async fn fresh(
         self: &Arc<Self>,
         entry: &ModelEntry,
-        old: &Routes,
-        fresh: Option<Warm>,
-        options: SwapOptions,
-    ) -> bool {
-        let mut versions = old.versions.clone();
-        if !options.keep_previous {
-            versions.remove(&old.current);
-        }
-        let loaded = fresh.as_ref().map(|warm| Arc::clone(&warm.serving));
-        versions.extend(loaded.map(|serving: Arc<Serving>| (options.to, serving)));
-        let routes = Routes { current: options.to, versions };
-        let retired = self.publish(entry, Some(routes), fresh.into_iter().collect());
-        self.retire_within(retired, options.drain_timeout.unwrap_or(self.drain_timeout)).await
+        id: VersionId,
+    ) -> Result<Vec<Warm>, ChangeError> {
+        let version = id.version;
+        let settings = self.settings_for(id).await?;
+        let warm = self.warm(entry, version, &settings).await;
+        self.all_or_nothing(vec![warm]).await
     }
+}
+
+/// The routes with the new version in place of the old.
+fn flipped(old: &Routes, fresh: &[Warm], options: SwapOptions) -> Routes {
+    let mut versions = old.versions.clone();
+    if !options.keep_previous {
+        versions.remove(&old.current);
+    }
+    versions.extend(fresh.iter().map(|warm| (options.to, Arc::clone(&warm.serving))));
+    Routes { current: options.to, versions }
 }

@@ -22,7 +22,7 @@ fn round_trips() -> Vec<(Elem, &'static str, Value)> {
         (Elem::Int64, "INT64", json!([i64::MIN, i64::MAX])),
         (Elem::Float16, "FP16", json!([0.5, -65504.0, "NaN", "-Infinity"])),
         (Elem::BFloat16, "BF16", json!([0.5, -1.5, "Infinity"])),
-        (Elem::Float, "FP32", json!([0.1, -3.4028235e38, "NaN", "Infinity", "-Infinity"])),
+        (Elem::Float, "FP32", json!([0.1, -3.402_823_5e38, "NaN", "Infinity", "-Infinity"])),
         (Elem::Double, "FP64", json!([0.1, 5e-324, "NaN", "Infinity", "-Infinity"])),
         (Elem::String, "BYTES", json!(["", "plain", "quote \" and \\ and ]", "ü😀\n"])),
     ]

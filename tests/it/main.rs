@@ -1,5 +1,7 @@
 //! The tests at the boundary: the real binary, a real socket, real models.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod architecture;
 mod bad_input;
 mod command_line;

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::project;
 
 /// Long enough for anything that happens at all, on a machine that is busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The binary with nothing of this process's environment that it reads. It finds the library that
 /// `make onnxruntime` fetches by its working directory.

@@ -1,0 +1,62 @@
+//! The floor: an HTTP handler that takes the same request and computes nothing.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::post;
+
+/// As long as the server's answer is.
+const ANSWER: &str = concat!(
+    r#"{"model_name":"mlp","model_version":"1","outputs":[{"name":"y","datatype":"FP32","#,
+    r#""shape":[1,10],"data":[0.1234567,0.1234567,0.1234567,0.1234567,0.1234567,0.1234567,"#,
+    r#"0.1234567,0.1234567,0.1234567,0.1234567]}]}"#
+);
+
+/// The handler in a process of its own, as the server is.
+pub(crate) struct Floor {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Floor {
+    pub(crate) fn start() -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("--floor")
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("this program can be started again")?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut line)?;
+        Ok(Self { child, address: line.trim().parse()? })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Serves, and prints the address.
+pub(crate) fn serve() -> Result<()> {
+    let answer = |_body: Bytes| async { ([(CONTENT_TYPE, "application/json")], ANSWER) };
+    let router = Router::new().route("/", post(answer));
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
+        // The very loop that the server has, so that only what is inside it differs.
+        onward::http::serve(listener, router, tokio_util::sync::CancellationToken::new()).await;
+        Ok(())
+    })
+}

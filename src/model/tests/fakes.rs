@@ -1,0 +1,368 @@
+//! A source, a backend and an observer that do what a test tells them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::Location;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{name, version};
+use crate::inference::{
+    Backend, BackendError, DataType, Dim, Instance, ModelFiles, OpenOptions, OpenedModel,
+    PreparedRequest, RunControl, RunError, Signature, Tensor, TensorSpec, Timings,
+};
+use crate::model::{
+    AvailableModel, ModelName, ModelObserver, ModelSettings, ModelSource, Outcome, SourceError,
+    VersionId, VersionObserver,
+};
+
+/// What must happen soon happens long before.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for what must happen; a test that would hang fails instead.
+#[track_caller]
+pub(super) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let at = Location::caller();
+    async move {
+        let result = timeout(PATIENCE, future).await;
+        result.unwrap_or_else(|_| panic!("what {at} waits for does not happen"))
+    }
+}
+
+/// Where the fakes ask the test what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Step {
+    List,
+    Settings,
+    Fetch,
+    Digest,
+    Open,
+    Instantiate,
+    Run,
+}
+
+/// What goes wrong at a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Fail,
+    Panic,
+    /// Only of [`Step::Run`]: it gives no outputs.
+    Mute,
+}
+
+/// Holds everybody who comes to it until the test opens it.
+#[derive(Default)]
+pub(super) struct Door {
+    open: Mutex<bool>,
+    opened: Condvar,
+    waiting: watch::Sender<usize>,
+}
+
+impl Door {
+    pub(super) fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    /// Waits until exactly `count` stand before the door.
+    pub(super) async fn has_waiting(&self, count: usize) {
+        let mut waiting = self.waiting.subscribe();
+        soon(waiting.wait_for(|now| *now == count)).await.unwrap();
+    }
+
+    fn pass(&self) {
+        self.waiting.send_modify(|count| *count += 1);
+        drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
+        self.waiting.send_modify(|count| *count -= 1);
+    }
+}
+
+/// A model in the fake repository.
+pub(super) struct FakeModel {
+    /// Each version with its digest.
+    pub(super) versions: BTreeMap<u64, String>,
+    pub(super) settings: ModelSettings,
+    pub(super) signature: Signature,
+}
+
+/// What the source and the backend have in common, and what they have done so far.
+///
+/// A place is named like the thing it belongs to: `a/1` for a version, `a` for a model, nothing for
+/// the repository.
+#[derive(Default)]
+pub(super) struct World {
+    models: Mutex<BTreeMap<String, FakeModel>>,
+    faults: Mutex<HashMap<(Step, String), Fault>>,
+    doors: Mutex<HashMap<(Step, String), Arc<Door>>>,
+    taken: Mutex<Vec<(Step, String)>>,
+    runs: Mutex<Vec<(String, u64)>>,
+    instances: watch::Sender<usize>,
+    terminated: watch::Sender<usize>,
+    released: AtomicUsize,
+}
+
+impl World {
+    /// Puts a version into the repository, in place of what was there.
+    pub(super) fn put(&self, model: &str, version: u64, digest: &str) {
+        self.edit(model, |model| {
+            model.versions.insert(version, digest.to_owned());
+        });
+    }
+
+    /// Puts version 1 of each model there.
+    pub(super) fn put_each(&self, models: &[&str]) {
+        for model in models {
+            self.put(model, 1, "one");
+        }
+    }
+
+    pub(super) fn edit(&self, model: &str, change: impl FnOnce(&mut FakeModel)) {
+        let mut models = self.models.lock().unwrap();
+        change(models.entry(model.to_owned()).or_insert_with(|| FakeModel {
+            versions: BTreeMap::new(),
+            settings: ModelSettings::default(),
+            signature: one_number(),
+        }));
+    }
+
+    pub(super) fn remove(&self, model: &str) {
+        self.models.lock().unwrap().remove(model);
+    }
+
+    /// From now on, `step` goes wrong at `place`.
+    pub(super) fn break_at(&self, step: Step, place: &str, fault: Fault) {
+        self.faults.lock().unwrap().insert((step, place.to_owned()), fault);
+    }
+
+    pub(super) fn heal(&self) {
+        self.faults.lock().unwrap().clear();
+    }
+
+    /// A closed door before `step` at `place`.
+    pub(super) fn door(&self, step: Step, place: &str) -> Arc<Door> {
+        let door = Arc::new(Door::default());
+        self.doors.lock().unwrap().insert((step, place.to_owned()), Arc::clone(&door));
+        door
+    }
+
+    /// How often `step` was taken at `place`, failures included.
+    pub(super) fn times(&self, step: Step, place: &str) -> usize {
+        let taken = self.taken.lock().unwrap();
+        taken.iter().filter(|(done, at)| *done == step && at == place).count()
+    }
+
+    /// The numbers that instances of a version were asked with, warm-ups (0) left out.
+    pub(super) fn asked(&self, place: &str) -> Vec<u64> {
+        let runs = self.runs.lock().unwrap();
+        runs.iter().filter(|(at, number)| at == place && *number != 0).map(|run| run.1).collect()
+    }
+
+    /// Instances that exist.
+    pub(super) fn instances(&self) -> usize {
+        *self.instances.borrow()
+    }
+
+    /// How often memory was given back to the system.
+    pub(super) fn released(&self) -> usize {
+        self.released.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many runs were interrupted.
+    pub(super) async fn has_terminated(&self, count: usize) {
+        soon(self.terminated.subscribe().wait_for(|now| *now >= count)).await.unwrap();
+    }
+
+    fn take(&self, step: Step, place: &str) -> Result<(), String> {
+        let key = (step, place.to_owned());
+        self.taken.lock().unwrap().push(key.clone());
+        let door = self.doors.lock().unwrap().get(&key).cloned();
+        door.inspect(|door| door.pass());
+        let fault = self.faults.lock().unwrap().get(&key).copied();
+        match fault {
+            Some(Fault::Fail) => Err(format!("{step:?} of {place} fails")),
+            Some(Fault::Panic) => panic!("{step:?} of {place} panics"),
+            Some(Fault::Mute) | None => Ok(()),
+        }
+    }
+
+    fn is_mute(&self, place: &str) -> bool {
+        let key = (Step::Run, place.to_owned());
+        self.faults.lock().unwrap().get(&key) == Some(&Fault::Mute)
+    }
+}
+
+/// One number in, the version's number out.
+fn one_number() -> Signature {
+    let spec = |name: &str| TensorSpec {
+        name: name.to_owned(),
+        datatype: DataType::Uint64,
+        shape: Some(vec![Dim::Dynamic(String::new())]),
+        optional: false,
+    };
+    Signature { inputs: vec![spec("x")], outputs: vec![spec("y")] }
+}
+
+fn place_of(files: &ModelFiles) -> String {
+    files.graph.display().to_string()
+}
+
+fn broken(problem: String) -> SourceError {
+    SourceError::Invalid { what: "fake".to_owned(), problem }
+}
+
+impl ModelSource for World {
+    fn list(&self) -> Result<Vec<AvailableModel>, SourceError> {
+        self.take(Step::List, "").map_err(broken)?;
+        let names: Vec<String> = self.models.lock().unwrap().keys().cloned().collect();
+        names.iter().map(|model| self.model(&name(model))).collect()
+    }
+
+    fn model(&self, name: &ModelName) -> Result<AvailableModel, SourceError> {
+        let models = self.models.lock().unwrap();
+        let unknown = || SourceError::UnknownModel(name.clone());
+        let model = models.get(name.as_str()).ok_or_else(unknown)?;
+        let versions = model.versions.keys().map(|number| version(*number)).collect();
+        Ok(AvailableModel { name: name.clone(), versions })
+    }
+
+    fn settings(&self, name: &ModelName) -> Result<ModelSettings, SourceError> {
+        self.take(Step::Settings, name.as_str()).map_err(broken)?;
+        let models = self.models.lock().unwrap();
+        let unknown = || SourceError::UnknownModel(name.clone());
+        models.get(name.as_str()).map(|model| model.settings.clone()).ok_or_else(unknown)
+    }
+
+    fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
+        self.take(Step::Fetch, &id.to_string()).map_err(broken)?;
+        if self.model(&id.model)?.versions.contains(&id.version) {
+            return Ok(ModelFiles { graph: PathBuf::from(id.to_string()) });
+        }
+        Err(SourceError::UnknownVersion(id.clone()))
+    }
+
+    fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
+        let place = place_of(files);
+        self.take(Step::Digest, &place).map_err(broken)?;
+        let (model, number) = place.split_once('/').unwrap();
+        let models = self.models.lock().unwrap();
+        let digest =
+            models.get(model).and_then(|model| model.versions.get(&number.parse().unwrap()));
+        digest.cloned().ok_or_else(|| broken("it was taken away".to_owned()))
+    }
+}
+
+/// Runs what the world has.
+pub(super) struct FakeBackend(pub(super) Arc<World>);
+
+struct FakeOpened {
+    world: Arc<World>,
+    place: String,
+    signature: Signature,
+}
+
+struct FakeInstance {
+    world: Arc<World>,
+    place: String,
+}
+
+impl Backend for FakeBackend {
+    fn platform(&self) -> &'static str {
+        "fake"
+    }
+
+    fn open(
+        &self,
+        files: &ModelFiles,
+        _: OpenOptions,
+    ) -> Result<Box<dyn OpenedModel>, BackendError> {
+        let (world, place) = (Arc::clone(&self.0), place_of(files));
+        world.take(Step::Open, &place).map_err(BackendError::Rejected)?;
+        let (model, _) = place.split_once('/').unwrap();
+        let signature = world.models.lock().unwrap()[model].signature.clone();
+        Ok(Box::new(FakeOpened { world, place, signature }))
+    }
+
+    fn released(&self) {
+        self.0.released.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl OpenedModel for FakeOpened {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn instantiate(&mut self) -> Result<Box<dyn Instance>, BackendError> {
+        self.world.take(Step::Instantiate, &self.place).map_err(BackendError::Rejected)?;
+        self.world.instances.send_modify(|count| *count += 1);
+        Ok(Box::new(FakeInstance { world: Arc::clone(&self.world), place: self.place.clone() }))
+    }
+}
+
+impl Instance for FakeInstance {
+    fn run(
+        &mut self,
+        request: &PreparedRequest,
+        control: &RunControl,
+    ) -> Result<Vec<Tensor>, RunError> {
+        let input = request.inputs().first().and_then(Option::as_ref);
+        let number = input.and_then(|tensor| tensor.as_slice::<u64>()?.first().copied());
+        self.world.runs.lock().unwrap().push((self.place.clone(), number.unwrap_or(0)));
+        let world = Arc::clone(&self.world);
+        let armed = control.arm(Box::new(move || {
+            world.terminated.send_modify(|count| *count += 1);
+        }));
+        self.world.take(Step::Run, &self.place).map_err(RunError::Engine)?;
+        drop(armed);
+        if control.is_cancelled() {
+            return Err(RunError::Cancelled);
+        }
+        if self.world.is_mute(&self.place) {
+            return Ok(Vec::new());
+        }
+        let (_, version) = self.place.split_once('/').unwrap();
+        let answer = Tensor::from_vec(vec![1], vec![version.parse::<u64>().unwrap()]).unwrap();
+        Ok(vec![answer; request.outputs().len()])
+    }
+}
+
+impl Drop for FakeInstance {
+    fn drop(&mut self) {
+        self.world.instances.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Remembers how requests ended, and which versions are observed.
+pub(super) struct FakeObserver(pub(super) Arc<Observed>);
+
+#[derive(Default)]
+pub(super) struct Observed {
+    pub(super) outcomes: Mutex<Vec<Outcome>>,
+    pub(super) versions: AtomicUsize,
+}
+
+struct OfVersion(Arc<Observed>);
+
+impl ModelObserver for FakeObserver {
+    fn version(&self, _: &VersionId) -> Box<dyn VersionObserver> {
+        self.0.versions.fetch_add(1, Ordering::SeqCst);
+        Box::new(OfVersion(Arc::clone(&self.0)))
+    }
+}
+
+impl VersionObserver for OfVersion {
+    fn request(&self, outcome: Outcome, _: Duration, timings: Option<Timings>) {
+        assert_eq!(timings.is_some(), outcome == Outcome::Success, "{outcome:?}");
+        self.0.outcomes.lock().unwrap().push(outcome);
+    }
+}
+
+impl Drop for OfVersion {
+    fn drop(&mut self) {
+        self.0.versions.fetch_sub(1, Ordering::SeqCst);
+    }
+}
