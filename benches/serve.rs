@@ -53,14 +53,14 @@ async fn compare(options: &Options) -> Result<ExitCode> {
     let body = body.to_string();
     let cores = std::thread::available_parallelism()?.get();
     let mut direct = direct::Direct::open(&graph, &input, cores)?;
-    let served = served::Served::start(repository.path())?;
+    let onward = served::Served::start(repository.path())?;
     let floor = floor::Floor::start()?;
-    check(&served, &body, &direct.answer()?).await?;
+    check(&onward, &body, &direct.answer()?).await?;
     println!("{cores} cores, mlp{MODEL:?}, {} bytes of JSON a request", body.len());
     println!("{} rounds of {:?} each, in turns", options.rounds, options.duration);
 
     let mut table = Table::default();
-    let server = load::post_json(served.address(), "/v2/models/mlp/infer", body.as_bytes());
+    let infer = load::post_json(onward.address(), "/v2/models/mlp/infer", body.as_bytes());
     let handler = load::post_json(floor.address(), "/", body.as_bytes());
     for _ in 0..options.rounds {
         for threads in if cores == 1 { vec![1] } else { vec![1, cores] } {
@@ -70,7 +70,7 @@ async fn compare(options: &Options) -> Result<ExitCode> {
         for connections in CONCURRENCY {
             let sample = load::run(&handler, connections, options.duration).await;
             table.add(Row::Handler { connections }, &sample);
-            let sample = load::run(&server, connections, options.duration).await;
+            let sample = load::run(&infer, connections, options.duration).await;
             table.add(Row::Server { connections }, &sample);
         }
     }
@@ -79,8 +79,8 @@ async fn compare(options: &Options) -> Result<ExitCode> {
 }
 
 /// The server must compute what the loop computes, or there is nothing to compare.
-async fn check(served: &served::Served, body: &str, expected: &[f32]) -> Result<()> {
-    let url = format!("http://{}/v2/models/mlp/infer", served.address());
+async fn check(onward: &served::Served, body: &str, expected: &[f32]) -> Result<()> {
+    let url = format!("http://{}/v2/models/mlp/infer", onward.address());
     let client = reqwest::Client::builder().no_proxy().build()?;
     let answer = client.post(url).body(body.to_owned()).send().await?.error_for_status()?;
     let answer: Value = answer.json().await?;

@@ -105,6 +105,7 @@ impl App {
         let serving = self.lifecycle.state() == AppState::Running;
         // From here on the readiness probe fails, and requests are still served.
         self.transition(AppEvent::Stop, &reason(&why));
+        self.models.refuse_changes();
         if serving && matches!(why, Ok(Signal::Terminate)) {
             info!(delay = ?config.pre_stop_delay, "serving on until traffic has gone elsewhere");
             sleep(config.pre_stop_delay).await;

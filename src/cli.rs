@@ -30,13 +30,11 @@ pub(crate) fn parse(
     let matches = command().try_get_matches_from(arguments)?;
     let (name, matches) = matches.subcommand().expect("a subcommand is required");
     let layers = layers(matches, environment);
-    match name {
-        "serve" => Ok(Task::Serve(layers)),
-        _ => {
-            let probe = if matches.get_flag("live") { "/livez" } else { "/readyz" };
-            Ok(Task::Health { layers, probe })
-        }
+    if name == "serve" {
+        return Ok(Task::Serve(layers));
     }
+    let probe = if matches.get_flag("live") { "/livez" } else { "/readyz" };
+    Ok(Task::Health { layers, probe })
 }
 
 fn command() -> Command {

@@ -3,6 +3,7 @@
 mod cli;
 mod probe;
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use cli::Task;
 
 /// Exit codes; those of 64 and above are of `sysexits.h`, and those above 128 a shell's for a signal.
 mod exit {
+    pub(crate) const CLEAN: u8 = 0;
     pub(crate) const FAILED: u8 = 1;
     pub(crate) const FORCED: u8 = 3;
     pub(crate) const UNAVAILABLE: u8 = 69;
@@ -39,7 +41,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let result = match task {
-        Task::Serve(layers) => serve(&layers),
+        Task::Serve(layers) => serve(&layers).map(|never| match never {}),
         Task::Health { layers, probe } => health(&layers, probe),
     };
     result.unwrap_or_else(|Refusal { code, text }| {
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn serve(layers: &Layers) -> Result<ExitCode, Refusal> {
+fn serve(layers: &Layers) -> Result<Infallible, Refusal> {
     let config = read(layers)?;
     telemetry::init(&config.telemetry).map_err(|error| refuse(exit::CONFIG, error))?;
     let search = LibrarySearch {
@@ -69,8 +71,7 @@ fn serve(layers: &Layers) -> Result<ExitCode, Refusal> {
         let app = App::assemble(&config, engine).map_err(|error| refuse(exit::FAILED, error))?;
         Ok(app.run(signals).await)
     })?;
-    runtime.shutdown_background();
-    Ok(end(ending))
+    leave(code(ending))
 }
 
 fn health(layers: &Layers, path: &str) -> Result<ExitCode, Refusal> {
@@ -89,19 +90,18 @@ fn refuse(code: u8, error: impl Into<anyhow::Error>) -> Refusal {
     Refusal { code, text: format!("{:#}", error.into()) }
 }
 
-fn end(ending: Ending) -> ExitCode {
-    let code = match ending {
-        Ending::Clean => return ExitCode::SUCCESS,
+const fn code(ending: Ending) -> u8 {
+    match ending {
+        Ending::Clean => exit::CLEAN,
         Ending::Failed => exit::FAILED,
         Ending::Forced => exit::FORCED,
         Ending::Signalled(Signal::Interrupt) => exit::INTERRUPTED,
         Ending::Signalled(Signal::Terminate) => exit::TERMINATED,
-    };
-    leave(code)
+    }
 }
 
-/// Ends the process without running the engine's destructors, which may not run while a thread is
-/// still inside the engine.
+/// Ends the process without running the engine's destructors: they may not run while a thread is
+/// inside the engine, and a load that was given up may still be.
 #[expect(unsafe_code, reason = "the standard library's exit runs destructors")]
 fn leave(code: u8) -> ! {
     // SAFETY: _exit takes a plain number, may be called at any time and does not return.

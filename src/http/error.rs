@@ -169,12 +169,14 @@ fn of_change(error: &ChangeError) -> Code {
         ChangeError::UnknownModel(_) => Code::UnknownModel,
         ChangeError::Source { source, .. } => of_source(source),
         ChangeError::Load { source, .. } | ChangeError::Scan { source, .. } => of_load(source),
+        ChangeError::Repository(LoadError::ShuttingDown) | ChangeError::ShuttingDown => {
+            Code::ShuttingDown
+        }
         ChangeError::Repository(_) => Code::RepositoryUnavailable,
         ChangeError::NoVersions(_) => Code::LoadFailed,
         ChangeError::NotLoaded(_) => Code::ModelNotLoaded,
         ChangeError::AlreadyCurrent(_) => Code::AlreadyCurrent,
         ChangeError::Busy(_) => Code::ChangeInProgress,
-        ChangeError::ShuttingDown => Code::ShuttingDown,
     }
 }
 

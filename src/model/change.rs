@@ -13,13 +13,13 @@ use tokio_util::task::TaskTracker;
 use super::error::{ChangeError, LoadError};
 use super::handle::Serving;
 use super::loader::{ModelSettings, SourceError};
-use super::loading::{LoadThreads, Loader};
+use super::loading::{Loader, WorkThreads};
 use super::names::{ModelName, Version, VersionId};
 use super::record::VersionRecord;
 use super::registry::{ModelEntry, Registry};
 use super::report::{LoadReport, UnloadReport};
 use super::serving_map::{Routes, ServingMap};
-use super::state::{StateKind, VersionEvent};
+use super::state::VersionEvent;
 use crate::causes;
 use crate::lifecycle::{CheckResult, Event, EventBus, HealthReporter};
 
@@ -27,12 +27,12 @@ use crate::lifecycle::{CheckResult, Event, EventBus, HealthReporter};
 pub(super) struct Core {
     pub(super) loader: Arc<Loader>,
     /// Runs loads.
-    pub(super) loads: LoadThreads,
+    pub(super) loads: WorkThreads,
     /// Runs scans, so that they never wait for a slow load.
-    pub(super) scans: LoadThreads,
+    pub(super) scans: WorkThreads,
     /// Runs unloads. Each may have to wait for a run that its engine cannot interrupt, so none waits
     /// for another's thread.
-    pub(super) unloads: LoadThreads,
+    pub(super) unloads: WorkThreads,
     pub(super) registry: Registry,
     pub(super) serving: ServingMap,
     pub(super) events: EventBus,
@@ -108,8 +108,11 @@ impl Core {
         match result.and_then(|loaded| loaded) {
             Ok(serving) => Ok(Warm { record, serving }),
             Err(source) => {
-                fail(&record, &source);
-                Err(ChangeError::Load { id: record.id.clone(), source })
+                record.fail(causes::of_error(&source));
+                Err(match source {
+                    LoadError::ShuttingDown => ChangeError::ShuttingDown,
+                    source => ChangeError::Load { id: record.id.clone(), source },
+                })
             }
         }
     }
@@ -288,13 +291,6 @@ impl Core {
 
 fn digest(loader: &Loader, id: &VersionId) -> Result<String, SourceError> {
     loader.source.digest(&loader.source.fetch(id)?)
-}
-
-fn fail(record: &VersionRecord, error: &LoadError) {
-    if record.kind() == StateKind::New {
-        record.advance(VersionEvent::Fetch);
-    }
-    record.advance(VersionEvent::Fail(causes::of_error(error)));
 }
 
 /// The ready records whose versions `routes` no longer has.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::error::LoadError;
 use super::gate::Gate;
@@ -21,34 +22,45 @@ use crate::inference::{Backend, InstancePool, OpenOptions, PoolOptions};
 
 /// Runs blocking work of the control plane, so that no load shares a thread with a request.
 #[derive(Debug)]
-pub(super) struct LoadThreads {
+pub(super) struct WorkThreads {
     permits: Arc<Semaphore>,
+    stop: CancellationToken,
 }
 
-impl LoadThreads {
-    /// At most `count` pieces of work run at once.
-    pub(super) fn new(count: NonZeroUsize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(count.get())) }
+impl WorkThreads {
+    /// At most `count` pieces of work run at once. From the moment `stop` is cancelled nobody waits
+    /// for any of them.
+    pub(super) fn new(count: NonZeroUsize, stop: CancellationToken) -> Self {
+        Self { permits: Arc::new(Semaphore::new(count.get())), stop }
     }
 
-    /// As much work as there is runs at once.
+    /// As much work as there is runs at once, and is always waited for.
     pub(super) fn unbounded() -> Self {
-        Self { permits: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)) }
+        let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Self { permits, stop: CancellationToken::new() }
     }
 
-    /// Refuses what has not begun yet, and everything from now on.
-    pub(super) fn close(&self) {
-        self.permits.close();
-    }
-
-    /// Runs `work` on a new thread called `name`. Dropping the future does not stop the work.
+    /// Runs `work` on a new thread called `name`. Neither dropping the future nor stopping ends the
+    /// work; its result is dropped then.
+    ///
+    /// # Errors
+    /// [`LoadError::ShuttingDown`], [`LoadError::Panicked`] and [`LoadError::Threads`].
     pub(super) async fn run<T: Send + 'static>(
         &self,
         name: &str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, LoadError> {
+        let result = self.stop.run_until_cancelled(self.start(name, work)).await;
+        result.unwrap_or(Err(LoadError::ShuttingDown))
+    }
+
+    async fn start<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, LoadError> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.map_err(|_| LoadError::ShuttingDown)?;
+        let permit = permit.expect("the semaphore is never closed");
         let (reply, result) = oneshot::channel();
         let guarded = move || {
             let outcome = catch_unwind(AssertUnwindSafe(work))
@@ -74,7 +86,8 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    /// Takes `record` from NEW to WARMING, with its warm-up answered. Blocks.
+    /// Takes `record` from NEW to WARMING, with its warm-up answered. Blocks. Stops at the next step
+    /// when the record was given up in the meantime.
     ///
     /// # Errors
     /// [`LoadError`]; the record is left where it failed, and what was made until then is released.
@@ -105,20 +118,20 @@ impl Loader {
         record: &VersionRecord,
         settings: &ModelSettings,
     ) -> Result<Arc<Serving>, LoadError> {
-        record.advance(VersionEvent::Fetch);
+        record.proceed(VersionEvent::Fetch)?;
         let files = self.source.fetch(&record.id)?;
-        record.advance(VersionEvent::Fetched);
+        record.proceed(VersionEvent::Fetched)?;
         let digest = self.source.digest(&files)?;
-        record.advance(VersionEvent::Verified);
+        record.proceed(VersionEvent::Verified)?;
         let options = OpenOptions { intra_op_threads: self.intra_op_threads };
         let mut model = self.backend.open(&files, options)?;
         let signature = model.signature().clone();
         let count = self.instances(settings).get();
         let mut instances =
             (0..count).map(|_| model.instantiate()).collect::<Result<Vec<_>, _>>()?;
-        record.advance(VersionEvent::Loaded);
+        record.proceed(VersionEvent::Loaded)?;
         if settings.warm_up == WarmUp::Generated {
-            warm_up(&signature, &mut instances)?;
+            warm_up(&signature, &mut instances, record.warm_up_control())?;
         }
         let queue_capacity = self.queue_capacity(settings);
         let pool = PoolOptions { name: record.id.to_string(), queue_capacity };

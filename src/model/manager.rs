@@ -15,7 +15,7 @@ use super::change::Core;
 use super::error::{ChangeError, LookupError};
 use super::handle::VersionHandle;
 use super::loader::ModelSource;
-use super::loading::{LoadThreads, Loader};
+use super::loading::{Loader, WorkThreads};
 use super::names::{ModelName, Version};
 use super::observer::ModelObserver;
 use super::registry::{ModelEntry, Registry};
@@ -88,11 +88,12 @@ impl ModelLifecycleManager {
         };
         let initially = Err("no model was loaded yet".to_owned());
         let readiness = parts.health.reporter("required_models", CheckKind::Readiness, initially);
+        let closing = CancellationToken::new();
         let core = Core {
             loader: Arc::new(loader),
-            loads: LoadThreads::new(options.load_threads),
-            scans: LoadThreads::new(SCAN_THREADS),
-            unloads: LoadThreads::unbounded(),
+            loads: WorkThreads::new(options.load_threads, closing.clone()),
+            scans: WorkThreads::new(SCAN_THREADS, closing.clone()),
+            unloads: WorkThreads::unbounded(),
             registry: Registry::default(),
             serving: ServingMap::default(),
             events: parts.events,
@@ -100,7 +101,7 @@ impl ModelLifecycleManager {
             required: options.required,
             drain_timeout: options.drain_timeout,
             tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
+            closing,
         };
         core.report_readiness();
         Self { core: Arc::new(core) }
@@ -199,13 +200,18 @@ impl ModelLifecycleManager {
         self.core.registry.get(name).map(|entry| self.report_of(&entry))
     }
 
-    /// Refuses further changes, then drains and unloads everything, every model on its own.
+    /// Refuses further changes from now on and gives up those under way. What serves serves on.
+    pub fn refuse_changes(&self) {
+        self.core.closing.cancel();
+    }
+
+    /// Refuses further changes, then drains and unloads everything, every model on its own. A load
+    /// that is under way is not waited for; what it makes is dropped.
     ///
     /// Returns the requests that were still inside at the deadline, by version; empty when every
     /// request was answered.
     pub async fn shutdown(&self, deadline: Deadline) -> Vec<(String, u64)> {
-        self.core.closing.cancel();
-        self.core.loads.close();
+        self.refuse_changes();
         let entries = self.core.registry.entries();
         let closing = entries.iter().map(|entry| deadline.bound(self.core.close(entry)));
         join_all(closing).await;

@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::error::LoadError;
 use super::handle::Serving;
 use super::names::VersionId;
 use super::state::{StateKind, VersionEvent, VersionState};
+use crate::inference::RunControl;
 use crate::lifecycle::{Event, EventBus};
 
 /// One life of a version, from NEW to UNLOADED or FAILED. Loading a version again begins another.
@@ -15,6 +17,7 @@ use crate::lifecycle::{Event, EventBus};
 pub(super) struct VersionRecord {
     pub(super) id: VersionId,
     events: EventBus,
+    warm_up: RunControl,
     life: Mutex<Life>,
 }
 
@@ -36,7 +39,7 @@ impl VersionRecord {
             phases: Vec::new(),
             entered: Instant::now(),
         };
-        Arc::new(Self { id, events, life: Mutex::new(life) })
+        Arc::new(Self { id, events, warm_up: RunControl::default(), life: Mutex::new(life) })
     }
 
     /// Moves to the next state and publishes the move.
@@ -46,7 +49,40 @@ impl VersionRecord {
     /// drawing on [`VersionState`], so this would be a bug here.
     #[track_caller]
     pub(super) fn advance(&self, event: VersionEvent<Arc<Serving>>) {
+        self.step(&mut self.life(), event);
+    }
+
+    /// [`VersionRecord::advance`] for the thread that loads the version.
+    ///
+    /// # Errors
+    /// [`LoadError::ShuttingDown`] when the version was given up.
+    pub(super) fn proceed(&self, event: VersionEvent<Arc<Serving>>) -> Result<(), LoadError> {
         let mut life = self.life();
+        if life.over() {
+            return Err(LoadError::ShuttingDown);
+        }
+        self.step(&mut life, event);
+        Ok(())
+    }
+
+    /// Ends the life on its way to READY, also while a thread still works at it.
+    pub(super) fn fail(&self, reason: String) {
+        let mut life = self.life();
+        if life.state.kind() == StateKind::New {
+            self.step(&mut life, VersionEvent::Fetch);
+        }
+        self.step(&mut life, VersionEvent::Fail(reason));
+        drop(life);
+        self.warm_up.cancel();
+    }
+
+    /// Ends the warm-up when the version has failed.
+    pub(super) fn warm_up_control(&self) -> &RunControl {
+        &self.warm_up
+    }
+
+    #[track_caller]
+    fn step(&self, life: &mut Life, event: VersionEvent<Arc<Serving>>) {
         let next = life.state.next(event).expect("changes follow the version's state machine");
         let (from, now) = (life.state.kind(), Instant::now());
         let lasted = now - life.entered;

@@ -64,7 +64,7 @@ impl Core {
     /// Gives up versions that are warm but were never routed.
     pub(super) async fn abandon(&self, versions: Vec<Warm>, reason: &str) {
         let abandoned = versions.into_iter().map(async |Warm { record, serving }| {
-            record.advance(VersionEvent::Fail(reason.to_owned()));
+            record.fail(reason.to_owned());
             self.release(&record.id, serving).await;
         });
         join_all(abandoned).await;

@@ -18,18 +18,21 @@ const LARGEST: usize = 256 << 20;
 const ADVICE: &str = "set 'warm_up: off' in model.yaml if no generated input fits the model";
 
 /// Lets every instance answer one request of zeros, of the smallest size that the model answers.
-/// Sizes whose request would take more than [`LARGEST`] are not tried.
+/// Sizes whose request would take more than [`LARGEST`] are not tried. Cancelling `control` ends the
+/// request that is under way.
 ///
 /// # Errors
 /// [`LoadError::WarmUp`] with the failure of the smallest size.
 pub(super) fn warm_up(
     signature: &Signature,
     instances: &mut [Box<dyn Instance>],
+    control: &RunControl,
 ) -> Result<(), LoadError> {
     let mut first_failure = None;
     for size in sizes(signature) {
         let request = generated(signature, *size)?;
-        match instances.iter_mut().try_for_each(|instance| answer(instance.as_mut(), &request)) {
+        let mut instances = instances.iter_mut().map(Box::as_mut);
+        match instances.try_for_each(|instance| answer(instance, &request, control)) {
             Ok(()) => return Ok(()),
             Err(failure) => first_failure.get_or_insert(failure),
         };
@@ -48,11 +51,12 @@ fn sizes(signature: &Signature) -> &'static [usize] {
     &candidates[..fitting]
 }
 
-fn answer(instance: &mut dyn Instance, request: &PreparedRequest) -> Result<(), String> {
-    instance
-        .run(request, &RunControl::default())
-        .map(drop)
-        .map_err(|error| causes::of_error(&error))
+fn answer(
+    instance: &mut dyn Instance,
+    request: &PreparedRequest,
+    control: &RunControl,
+) -> Result<(), String> {
+    instance.run(request, control).map(drop).map_err(|error| causes::of_error(&error))
 }
 
 fn is_dynamic(spec: &TensorSpec) -> bool {

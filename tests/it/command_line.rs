@@ -1,12 +1,13 @@
 //! How the program starts, and how it refuses to.
 
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::onnx::add_constant;
+use crate::support::onnx::{add_constant, slow};
 use crate::support::process::{Process, blocking, onward, run};
-use crate::support::{Repository, Server, project};
+use crate::support::{Repository, Server, project, x};
 
 #[test]
 fn help_and_version_are_printed() {
@@ -141,23 +142,25 @@ async fn health_asks_the_server_of_the_same_configuration() {
     assert_eq!(ask(&["--live"]).await.0, 1);
 }
 
+/// Half a minute of warm-up: far longer than this test may take.
 #[tokio::test]
 async fn probes_answer_while_models_load_and_a_signal_is_heard() {
-    // A pipe in place of a graph: reading it takes until somebody writes, which nobody does.
-    let repository = Repository::of("good", &add_constant(1.0));
-    std::fs::create_dir_all(repository.path().join("stuck/1")).unwrap();
-    let pipe = repository.path().join("stuck/1/model.onnx");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let settings = [("lifecycle.shutdown_timeout", "500ms")];
-    let mut server = Server::launch(repository, &settings).await;
-    server.process.logged(&["\"good\"", "READY"]).await;
+    let repository = Repository::of("good", &add_constant(1.0)).and("slow", 1, &slow(36_000_000));
+    let mut server = Server::launch(repository, &[]).await;
+    server.process.logged(&["\"slow\"", "\"WARMING\""]).await;
+    server.process.logged(&["\"good\"", "\"READY\""]).await;
     assert_eq!(server.get("/livez").await.status, 200);
     assert_eq!(server.get("/readyz").await.status, 503);
     assert_eq!(server.get("/startupz").await.status, 503);
+    assert_eq!(server.get("/metrics").await.status, 200);
     assert_eq!(server.get("/lifecycle").await.ok()["state"], "STARTING");
+    let answer = server.infer("good", &x(&[1, 4], &[0.0; 4])).await;
+    assert_eq!(answer.output("y")[0], 1.0);
+    server.infer("slow", &x(&[1], &[0.0])).await.refused(503, "model_unavailable", &["WARMING"]);
+    let asked = Instant::now();
     server.process.signal("TERM");
-    let code = server.process.exit_code().await;
-    assert_ne!(code, -1, "{}", server.process.log());
+    assert_eq!(server.process.exit_code().await, 0, "{}", server.process.log());
+    assert!(asked.elapsed() < Duration::from_secs(15), "the load was waited for");
 }
 
 #[tokio::test]

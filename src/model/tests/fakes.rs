@@ -102,7 +102,7 @@ pub(super) struct World {
     runs: Mutex<Vec<(String, u64)>>,
     instances: watch::Sender<usize>,
     terminated: watch::Sender<usize>,
-    released: AtomicUsize,
+    released: watch::Sender<usize>,
 }
 
 impl World {
@@ -168,7 +168,12 @@ impl World {
 
     /// How often memory was given back to the system.
     pub(super) fn released(&self) -> usize {
-        self.released.load(Ordering::SeqCst)
+        *self.released.borrow()
+    }
+
+    /// Waits until memory was given back so often.
+    pub(super) async fn has_released(&self, count: usize) {
+        soon(self.released.subscribe().wait_for(|now| *now >= count)).await.unwrap();
     }
 
     /// Waits until so many runs were interrupted.
@@ -287,7 +292,7 @@ impl Backend for FakeBackend {
     }
 
     fn released(&self) {
-        self.0.released.fetch_add(1, Ordering::SeqCst);
+        self.0.released.send_modify(|count| *count += 1);
     }
 }
 

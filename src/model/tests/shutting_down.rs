@@ -3,7 +3,7 @@
 use super::fakes::Step;
 use super::*;
 use crate::lifecycle::Deadline;
-use StateKind::{Draining, Failed, Ready, Unloaded};
+use StateKind::{Draining, Failed, Unloaded};
 
 async fn serving(models: &[&str]) -> Fixture {
     let fixture = Fixture::new();
@@ -74,38 +74,39 @@ async fn at_the_deadline_it_names_who_is_still_inside() {
 }
 
 #[tokio::test]
-async fn a_load_that_blocks_holds_up_no_other_models_drain() {
+async fn a_load_under_way_is_given_up_and_not_waited_for() {
     let fixture = serving(&["a", "b"]).await;
     fixture.world.put("a", 2, "two");
     let door = fixture.world.door(Step::Open, "a/2");
     let load = fixture.begin_load("a");
     door.has_waiting(1).await;
-    let shutdown = begin_shutdown(&fixture, long());
-    fixture.reaches("b", &[(1, Unloaded)]).await;
-    assert_eq!(fixture.states("a"), [(1, Ready), (2, StateKind::Loading)]);
-    door.open();
+    assert_eq!(soon(fixture.manager.shutdown(long())).await, []);
     let refused = soon(load).await.unwrap();
     assert!(matches!(refused, Err(ChangeError::ShuttingDown)), "{refused:?}");
-    assert_eq!(soon(shutdown).await.unwrap(), []);
     assert_eq!(fixture.states("a"), [(1, Unloaded), (2, Failed)]);
+    assert_eq!(fixture.version("a", 2).reason, "the server is shutting down");
+    assert_eq!(fixture.states("b"), [(1, Unloaded)]);
+    // What the load goes on to make is dropped.
+    let released = fixture.world.released();
+    door.open();
+    fixture.world.has_released(released + 1).await;
     assert_eq!((fixture.world.instances(), fixture.observed_versions()), (0, 0));
+    assert_eq!(fixture.states("a"), [(1, Unloaded), (2, Failed)]);
 }
 
 #[tokio::test]
-async fn a_swap_under_way_is_given_up() {
+async fn a_swap_under_way_is_given_up_and_its_warm_up_ended() {
     let fixture = serving(&["a"]).await;
     fixture.world.put("a", 2, "two");
     let door = fixture.world.door(Step::Run, "a/2");
     let swap = fixture.begin_swap("a", swap_to(2));
     door.has_waiting(1).await;
-    let shutdown = begin_shutdown(&fixture, long());
-    tokio::task::yield_now().await;
-    door.open();
+    assert_eq!(soon(fixture.manager.shutdown(long())).await, []);
     let refused = soon(swap).await.unwrap();
     assert!(matches!(refused, Err(ChangeError::ShuttingDown)), "{refused:?}");
-    assert_eq!(soon(shutdown).await.unwrap(), []);
-    assert_eq!(fixture.version("a", 2).reason, "the server is shutting down");
-    assert_eq!(fixture.world.instances(), 0);
+    assert_eq!(fixture.states("a"), [(1, Unloaded), (2, Failed)]);
+    fixture.world.has_terminated(1).await;
+    door.open();
 }
 
 #[tokio::test]
@@ -128,15 +129,10 @@ async fn loads_that_wait_for_a_thread_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_load_that_outlasts_the_deadline_changes_nothing_afterwards() {
+async fn what_serves_serves_on_while_changes_are_refused() {
     let fixture = serving(&["a"]).await;
-    fixture.world.put("a", 2, "two");
-    let door = fixture.world.door(Step::Open, "a/2");
-    let load = fixture.begin_load("a");
-    door.has_waiting(1).await;
-    assert_eq!(soon(fixture.manager.shutdown(Deadline::after(BRIEF))).await, []);
-    door.open();
-    let refused = soon(load).await.unwrap();
-    assert!(matches!(refused, Err(ChangeError::ShuttingDown)), "{refused:?}");
-    assert_eq!(fixture.states("a"), [(1, Ready), (2, Failed)]);
+    fixture.manager.refuse_changes();
+    assert!(matches!(fixture.load("a").await, Err(ChangeError::ShuttingDown)));
+    assert_eq!(fixture.answers("a").await, 1);
+    assert_eq!(soon(fixture.manager.shutdown(long())).await, []);
 }
