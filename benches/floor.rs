@@ -25,14 +25,18 @@ pub(crate) struct Floor {
 
 impl Floor {
     pub(crate) fn start() -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
+        let child = Command::new(std::env::current_exe()?)
             .arg("--floor")
             .stdout(Stdio::piped())
             .spawn()
             .context("this program can be started again")?;
+        // From here on it is killed whatever fails.
+        let address = SocketAddr::from(([0; 4], 0));
+        let mut floor = Self { child, address };
         let mut line = String::new();
-        BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut line)?;
-        Ok(Self { child, address: line.trim().parse()? })
+        BufReader::new(floor.child.stdout.take().context("a pipe")?).read_line(&mut line)?;
+        floor.address = line.trim().parse()?;
+        Ok(floor)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 pub(crate) struct Options {
     /// How often each measurement is taken.
@@ -28,6 +28,9 @@ impl Options {
                 _ => bail!("unknown argument {argument}; there are --rounds and --seconds"),
             }
         }
+        // Without these there would be no request, and none that failed.
+        ensure!(options.rounds > 0, "--rounds must be at least 1");
+        ensure!(!options.duration.is_zero(), "--seconds must be more than 0");
         Ok(options)
     }
 }

@@ -16,6 +16,7 @@ mod options;
 mod served;
 mod table;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -57,25 +58,35 @@ async fn compare(options: &Options) -> Result<ExitCode> {
     let floor = floor::Floor::start()?;
     check(&onward, &body, &direct.answer()?).await?;
     println!("{cores} cores, mlp{MODEL:?}, {} bytes of JSON a request", body.len());
+    println!("{}{}", direct.library().display(), version_beside(direct.library()));
     println!("{} rounds of {:?} each, in turns", options.rounds, options.duration);
 
     let mut table = Table::default();
     let infer = load::post_json(onward.address(), "/v2/models/mlp/infer", body.as_bytes());
     let handler = load::post_json(floor.address(), "/", body.as_bytes());
-    for _ in 0..options.rounds {
+    for round in 0..options.rounds {
         for threads in if cores == 1 { vec![1] } else { vec![1, cores] } {
             let sample = direct.measure(threads, options.duration)?;
             table.add(Row::Direct { threads }, &sample);
         }
         for connections in CONCURRENCY {
-            let sample = load::run(&handler, connections, options.duration).await;
-            table.add(Row::Handler { connections }, &sample);
-            let sample = load::run(&infer, connections, options.duration).await;
-            table.add(Row::Server { connections }, &sample);
+            let mut pair =
+                [(Row::Handler { connections }, &handler), (Row::Server { connections }, &infer)];
+            // Neither is always the one that comes after a rest.
+            pair.rotate_left(round % 2);
+            for (row, target) in pair {
+                table.add(row, &load::run(target, connections, options.duration).await);
+            }
         }
     }
     table.print(cores);
     Ok(if table.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What `make onnxruntime` noted of the library, if it was that which fetched it.
+fn version_beside(library: &Path) -> String {
+    let noted = std::fs::read_to_string(library.with_file_name("VERSION")).unwrap_or_default();
+    noted.lines().next().map_or(String::new(), |line| format!(" ({line})"))
 }
 
 /// The server must compute what the loop computes, or there is nothing to compare.

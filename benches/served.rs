@@ -27,14 +27,17 @@ impl Served {
         command.current_dir(env!("CARGO_MANIFEST_DIR"));
         command.args(["serve", "--server.listen", "127.0.0.1:0", "--telemetry.log_format", "json"]);
         command.arg("--models.repository").arg(repository);
-        let mut child = command.stderr(Stdio::piped()).spawn().context("the binary was built")?;
-        let mut log = BufReader::new(child.stderr.take().context("a pipe")?).lines();
+        let child = command.stderr(Stdio::piped()).spawn().context("the binary was built")?;
+        // From here on it is killed whatever fails.
+        let address = SocketAddr::from(([0; 4], 0));
+        let mut served = Self { child, address };
+        let mut log = BufReader::new(served.child.stderr.take().context("a pipe")?).lines();
         let line: Value = serde_json::from_str(&wait_for(&mut log, "\"listening\"")?)?;
-        let address = line["address"].as_str().context("the line has an address")?.parse()?;
+        served.address = line["address"].as_str().context("the line has an address")?.parse()?;
         wait_for(&mut log, "\"RUNNING\"")?;
         // Read on, so that the server never waits for its log.
         thread::spawn(move || log.for_each(drop));
-        Ok(Self { child, address })
+        Ok(served)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

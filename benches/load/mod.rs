@@ -4,6 +4,8 @@
 //! kept. Requests are never pipelined. An answer must state its `Content-Length`: a chunked one is
 //! an error.
 
+mod head;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+
+use head::Head;
 
 /// Requests that each connection makes before the clock starts.
 const WARM_UP_REQUESTS: usize = 16;
@@ -256,48 +260,6 @@ impl Connection {
             read => Ok(read),
         }
     }
-}
-
-/// What matters of an answer's head.
-#[derive(Debug, PartialEq, Eq)]
-struct Head {
-    status: u16,
-    keep_alive: bool,
-    /// Bytes of the whole answer, head and body.
-    answer: usize,
-}
-
-impl Head {
-    /// `None` when `received` does not hold the whole head yet.
-    fn parse(received: &[u8]) -> io::Result<Option<Self>> {
-        let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
-            return Ok(None);
-        };
-        let text = str::from_utf8(&received[..end]).ok();
-        let head = text.and_then(Self::from_text);
-        head.map(Some).ok_or_else(|| malformed("no status or no length"))
-    }
-
-    /// From the head without the empty line that ends it; `None` without a status or a length.
-    fn from_text(text: &str) -> Option<Self> {
-        let mut lines = text.split("\r\n");
-        let status = status_of(lines.next()?)?;
-        let (mut body, mut keep_alive) = (None, true);
-        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
-            if name.eq_ignore_ascii_case("content-length") {
-                body = value.trim().parse::<usize>().ok();
-            } else if name.eq_ignore_ascii_case("connection") {
-                keep_alive = !value.trim().eq_ignore_ascii_case("close");
-            }
-        }
-        let answer = body?.checked_add(text.len() + 4)?;
-        Some(Self { status, keep_alive, answer })
-    }
-}
-
-/// The status in a line such as `HTTP/1.1 200 OK`.
-fn status_of(line: &str) -> Option<u16> {
-    line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
 }
 
 fn malformed(what: &'static str) -> io::Error {
