@@ -17,19 +17,17 @@ pub use listener::ListenError;
 
 use crate::causes;
 use crate::lifecycle::{
-    AppEvent, AppState, Deadline, HealthRegistry, LifecycleConfig, LifecycleManager, ResourceError,
-    ResourceManager, Signal, SignalSource, StartupError,
+    AppEvent, AppState, Deadline, Hooks, LifecycleConfig, ResourceError, Signal, SignalSource,
+    StartupError,
 };
-use crate::model::ModelLifecycleManager;
+use crate::metrics::Observed;
 use listener::Listener;
 
 /// The whole server. Two of them fit in one process.
 #[derive(Debug)]
 pub struct App {
-    lifecycle: Arc<LifecycleManager>,
-    health: HealthRegistry,
-    resources: Arc<ResourceManager>,
-    models: ModelLifecycleManager,
+    core: Observed,
+    hooks: Arc<Hooks>,
     listener: Arc<Listener>,
     background: TaskTracker,
     stop_background: CancellationToken,
@@ -87,25 +85,25 @@ impl App {
     }
 
     async fn start(&self) -> Result<(), StartError> {
-        let LifecycleConfig { startup_timeout, .. } = self.lifecycle.config();
+        let LifecycleConfig { startup_timeout, .. } = self.core.lifecycle.config();
         self.transition(AppEvent::Initialize, "the configuration is sound");
-        if let Err(failure) = self.resources.init_all(Deadline::after(startup_timeout)).await {
+        if let Err(failure) = self.core.resources.init_all(Deadline::after(startup_timeout)).await {
             self.transition(AppEvent::Fail, &causes::of_error(&failure));
             return Err(failure.into());
         }
         self.transition(AppEvent::Initialized, "every resource is set up");
-        self.lifecycle.start().await?;
+        self.core.lifecycle.start().await?;
         Ok(())
     }
 
     /// The order of the end. Each step is taken whatever the others do, and all of them within one
     /// deadline.
     async fn shut_down(&self, why: Result<Signal, StartError>) -> Ending {
-        let config = self.lifecycle.config();
-        let serving = self.lifecycle.state() == AppState::Running;
+        let config = self.core.lifecycle.config();
+        let serving = self.core.lifecycle.state() == AppState::Running;
         // From here on the readiness probe fails, and requests are still served.
         self.transition(AppEvent::Stop, &reason(&why));
-        self.models.refuse_changes();
+        self.core.models.refuse_changes();
         if serving && matches!(why, Ok(Signal::Terminate)) {
             info!(delay = ?config.pre_stop_delay, "serving on until traffic has gone elsewhere");
             sleep(config.pre_stop_delay).await;
@@ -120,29 +118,33 @@ impl App {
             (Err(_), ..) | (Ok(_), true, false) => Ending::Failed,
         };
         self.transition(AppEvent::Stopped, &format!("{ending:?}, still inside: {stragglers:?}"));
+        // Last of all, so that hooks are told of the end too.
+        if !self.hooks.finish(deadline).await {
+            warn!("hooks were ended at the deadline, with events that they have not seen");
+        }
         ending
     }
 
     /// Runs the shutdown handlers and the resources' cleaners; whether all of them did their work.
     async fn clean_up(&self, deadline: Deadline) -> bool {
-        let handlers = self.lifecycle.stop_handlers(deadline).await.failures;
+        let handlers = self.core.lifecycle.stop_handlers(deadline).await.failures;
         for failure in &handlers {
             error!(cause = causes::of_error(failure), "a shutdown handler did not complete");
         }
-        let resources = self.resources.clean_all(deadline).await;
+        let resources = self.core.resources.clean_all(deadline).await;
         for failure in &resources {
             error!(cause = causes::of_error(failure), "a resource was not cleaned up");
         }
         self.stop_background.cancel();
         self.background.close();
-        let stop = async { tokio::join!(self.health.stop(), self.background.wait()) };
+        let stop = async { tokio::join!(self.core.health.stop(), self.background.wait()) };
         deadline.bound(stop).await;
         handlers.is_empty() && resources.is_empty()
     }
 
     /// The requests that are inside a model still, by version.
     fn stragglers(&self) -> Vec<(String, u64)> {
-        let stragglers = self.models.in_flight();
+        let stragglers = self.core.models.in_flight();
         for (version, requests) in &stragglers {
             error!(version, requests, "requests were cut off at the deadline");
         }
@@ -152,7 +154,8 @@ impl App {
     /// Moves the application on. The order of this file follows the state machine.
     #[track_caller]
     fn transition(&self, event: AppEvent, reason: &str) {
-        self.lifecycle
+        self.core
+            .lifecycle
             .transition(event, reason)
             .expect("the composition root follows the application's state machine");
     }

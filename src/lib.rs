@@ -19,6 +19,7 @@
 //! | [`onnx`] | the engine: ONNX Runtime |
 //! | [`repository`] | where models come from: a local folder |
 //! | [`metrics`] | Prometheus |
+//! | [`cloudevents`] | events as they leave the process |
 //! | [`config`] | settings from file, environment and flags |
 //! | [`telemetry`] | logs |
 //!
@@ -28,6 +29,7 @@ pub mod inference;
 pub mod lifecycle;
 pub mod model;
 
+pub mod cloudevents;
 pub mod config;
 pub mod http;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! Putting the parts together.
 
+use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -10,10 +11,11 @@ use tokio_util::task::TaskTracker;
 use super::App;
 use super::listener::{ListenError, Listener};
 use super::standing::{self, StateReporter};
+use crate::cloudevents::CloudEvents;
 use crate::config::Config;
 use crate::http::{self, InFlight, Limits, MetricsPage, Parts};
 use crate::lifecycle::{
-    Deadline, EventBus, Handler, HealthRegistry, LifecycleManager, Resource, ResourceManager,
+    Deadline, EventBus, Handler, HealthRegistry, Hooks, LifecycleManager, Resource, ResourceManager,
 };
 use crate::metrics::{self, Metrics, Observed};
 use crate::model::{
@@ -21,9 +23,6 @@ use crate::model::{
 };
 use crate::onnx::{OnnxBackend, OnnxRuntime};
 use crate::repository::LocalRepository;
-
-/// How many events are kept, and how far a subscriber may lag behind.
-const EVENTS: usize = 4096;
 
 /// Why the server cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +41,8 @@ impl App {
     pub fn assemble(config: &Config, runtime: OnnxRuntime) -> Result<Self, AssemblyError> {
         let repository = LocalRepository::open(&config.models.repository);
         let source: Arc<dyn ModelSource> = Arc::new(repository.map_err(AssemblyError::Repository)?);
-        let (events, metrics) = (EventBus::new(EVENTS), Arc::new(Metrics::new()));
+        let (events, metrics) =
+            (EventBus::new(config.events.history.get()), Arc::new(Metrics::new()));
         let core = core(config, &events, |health| ManagerParts {
             source: Arc::clone(&source),
             backend: Arc::new(OnnxBackend::new(runtime)),
@@ -57,12 +57,13 @@ impl App {
         let (counters, stream) = (Arc::clone(&metrics), events.subscribe());
         let counting = async move { counters.count_events(stream).await };
         background.spawn(stop_background.clone().run_until_cancelled_owned(counting));
-        let in_flight = InFlight::default();
-        let router = http::router(parts(config, &core, metrics, in_flight.clone()));
-        let listener = Arc::new(Listener::new(&config.server, router, in_flight));
+        let hooks = Arc::new(Hooks::new(events.clone()));
+        let parts = parts(config, &core, metrics, (events, Arc::clone(&hooks)));
+        let (in_flight, closing) = (parts.in_flight.clone(), parts.closing.clone());
+        let listener = Listener::new(&config.server, http::router(parts), in_flight, closing);
+        let listener = Arc::new(listener);
         register(&core, &listener, config);
-        let Observed { lifecycle, health, resources, models } = core;
-        Ok(Self { lifecycle, health, resources, models, listener, background, stop_background })
+        Ok(Self { core, hooks, listener, background, stop_background })
     }
 }
 
@@ -116,7 +117,12 @@ fn manager_options(config: &Config) -> ManagerOptions {
     }
 }
 
-fn parts(config: &Config, core: &Observed, metrics: Arc<Metrics>, in_flight: InFlight) -> Parts {
+fn parts(
+    config: &Config,
+    core: &Observed,
+    metrics: Arc<Metrics>,
+    (events, hooks): (EventBus, Arc<Hooks>),
+) -> Parts {
     let observed = core.clone();
     Parts {
         lifecycle: Arc::clone(&core.lifecycle),
@@ -132,8 +138,18 @@ fn parts(config: &Config, core: &Observed, metrics: Arc<Metrics>, in_flight: InF
             request_timeout: config.server.request_timeout,
             heavy_work: cores(),
         },
-        in_flight,
+        events,
+        cloud_events: CloudEvents::new(&instance()),
+        hooks,
+        in_flight: InFlight::default(),
+        closing: CancellationToken::new(),
     }
+}
+
+/// A name for this life of the server that no other has. The standard library seeds a hasher's state
+/// at random.
+fn instance() -> String {
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 /// The cores this process may use; one where the system does not tell.

@@ -49,14 +49,20 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(config: &ServerConfig, router: Router, in_flight: InFlight) -> Self {
+    /// One that begins to drain when `stop` is cancelled.
+    pub(super) fn new(
+        config: &ServerConfig,
+        router: Router,
+        in_flight: InFlight,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             listen: config.listen,
             port_file: config.port_file.clone(),
             router,
             in_flight,
             address: OnceLock::new(),
-            stop: CancellationToken::new(),
+            stop,
             serving: Mutex::default(),
         }
     }

@@ -32,6 +32,8 @@ pub struct Config {
     pub onnxruntime: OnnxRuntimeConfig,
     /// The times of the application's life.
     pub lifecycle: LifecycleConfig,
+    /// Events.
+    pub events: EventsConfig,
     /// Logs.
     pub telemetry: TelemetryConfig,
 }
@@ -84,6 +86,13 @@ pub struct OnnxRuntimeConfig {
     pub intra_op_threads: NonZeroUsize,
 }
 
+/// Events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsConfig {
+    /// How many are kept, and how far a reader may lag behind.
+    pub history: NonZeroUsize,
+}
+
 /// Logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelemetryConfig {
@@ -122,6 +131,7 @@ impl Default for Config {
                 health_interval: seconds(5),
                 health_timeout: seconds(2),
             },
+            events: EventsConfig { history: count(4096) },
             telemetry: TelemetryConfig {
                 log_format: LogFormat::Text,
                 log_level: "info".to_owned(),

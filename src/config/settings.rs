@@ -60,6 +60,7 @@ pub const SETTINGS: &[Setting] = settings! {
     lifecycle.pre_stop_delay "DURATION" "how long to go on serving after SIGTERM [3s]";
     lifecycle.health_interval "DURATION" "between two runs of a health check [5s]";
     lifecycle.health_timeout "DURATION" "one run of a health check [2s]";
+    events.history "COUNT" "events that are kept for those who come later [4096]";
     telemetry.log_format "FORMAT" "text or json [text]";
     telemetry.log_level "FILTER" "what is logged, such as debug or info,onward::http=debug [info]";
 };

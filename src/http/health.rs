@@ -1,12 +1,13 @@
 //! Probes. They read the last results of the registered checks and never run one.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::Shared;
 use super::error::ApiError;
+use super::query::Parameters;
 use super::wire::{Check, json};
 use crate::lifecycle::{CheckKind, Verdict};
 
@@ -33,18 +34,24 @@ struct Ready {
 }
 
 /// `GET /livez`
-pub(super) async fn livez(state: Shared, detail: Query<Detail>) -> Result<Response, ApiError> {
-    probe(&state, CheckKind::Liveness, &detail)
+pub(super) async fn livez(state: Shared, detail: Parameters<Detail>) -> Result<Response, ApiError> {
+    probe(&state, CheckKind::Liveness, &detail.0)
 }
 
 /// `GET /readyz`
-pub(super) async fn readyz(state: Shared, detail: Query<Detail>) -> Result<Response, ApiError> {
-    probe(&state, CheckKind::Readiness, &detail)
+pub(super) async fn readyz(
+    state: Shared,
+    detail: Parameters<Detail>,
+) -> Result<Response, ApiError> {
+    probe(&state, CheckKind::Readiness, &detail.0)
 }
 
 /// `GET /startupz`
-pub(super) async fn startupz(state: Shared, detail: Query<Detail>) -> Result<Response, ApiError> {
-    probe(&state, CheckKind::Startup, &detail)
+pub(super) async fn startupz(
+    state: Shared,
+    detail: Parameters<Detail>,
+) -> Result<Response, ApiError> {
+    probe(&state, CheckKind::Startup, &detail.0)
 }
 
 /// `GET /v2/health/live`

@@ -9,6 +9,7 @@
 mod body;
 mod documents;
 mod error;
+mod events;
 mod finish;
 mod health;
 mod heavy;
@@ -16,6 +17,7 @@ mod in_flight;
 mod infer;
 mod lifecycle;
 mod metadata;
+mod query;
 mod repository;
 mod request_id;
 mod routes;
@@ -28,11 +30,14 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 pub use in_flight::InFlight;
 pub use routes::{router, routes};
 pub use server::serve;
 
-use crate::lifecycle::{HealthRegistry, LifecycleManager, ResourceManager};
+use crate::cloudevents::CloudEvents;
+use crate::lifecycle::{EventBus, HealthRegistry, Hooks, LifecycleManager, ResourceManager};
 use crate::model::ModelLifecycleManager;
 use heavy::HeavyWork;
 use request_id::RequestIds;
@@ -71,8 +76,16 @@ pub struct Parts {
     pub metrics: MetricsPage,
     /// What one request may take.
     pub limits: Limits,
+    /// Its events.
+    pub events: EventBus,
+    /// How they are written.
+    pub cloud_events: CloudEvents,
+    /// What runs when something happens.
+    pub hooks: Arc<Hooks>,
     /// Counts the requests that are being answered.
     pub in_flight: InFlight,
+    /// Cancelled when answers without an end are to end.
+    pub closing: CancellationToken,
 }
 
 impl fmt::Debug for MetricsPage {

@@ -10,7 +10,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{Parts, Services};
-use super::{documents, finish, health, infer, lifecycle, metadata, repository};
+use super::{documents, events, finish, health, infer, lifecycle, metadata, repository};
 
 type Handler = MethodRouter<Arc<Services>>;
 
@@ -66,6 +66,9 @@ fn table() -> Vec<Route> {
         write("/v2/repository/models/{model}/load", post(repository::load)),
         write("/v2/repository/models/{model}/unload", post(repository::unload)),
         read("/lifecycle", get(lifecycle::application)),
+        read("/lifecycle/events", get(events::page)),
+        read("/lifecycle/events/stream", get(events::stream)),
+        read("/lifecycle/hooks", get(events::hooks)),
         read("/lifecycle/models", get(lifecycle::models)),
         read("/lifecycle/models/{model}", get(lifecycle::model)),
         write("/lifecycle/models/{model}/swap", post(lifecycle::swap)),

@@ -82,6 +82,7 @@ pub struct LifecycleManager {
 
 #[derive(Debug)]
 struct Life {
+    state: AppState,
     since: Instant,
     running_since: Option<Instant>,
     history: VecDeque<Transition>,
@@ -110,12 +111,13 @@ impl LifecycleManager {
     /// A manager in state UNINITIALIZED.
     pub fn new(config: LifecycleConfig, events: EventBus) -> Self {
         let created = Instant::now();
-        let life = Life { since: created, running_since: None, history: VecDeque::new() };
+        let state = AppState::Uninitialized;
+        let life = Life { state, since: created, running_since: None, history: VecDeque::new() };
         Self {
             config,
             events,
             created,
-            state: watch::Sender::new(AppState::Uninitialized),
+            state: watch::Sender::new(state),
             life: Mutex::new(life),
             handlers: Mutex::default(),
         }
@@ -128,7 +130,7 @@ impl LifecycleManager {
 
     /// The state now.
     pub fn state(&self) -> AppState {
-        *self.state.borrow()
+        self.life().state
     }
 
     /// Follows the state.
@@ -161,7 +163,7 @@ impl LifecycleManager {
         reason: impl Into<String>,
     ) -> Result<AppState, TransitionError> {
         let mut life = self.life();
-        let from = self.state();
+        let from = life.state;
         let to = from.next(event)?;
         let (now, reason) = (Instant::now(), reason.into());
         if life.history.len() == HISTORY {
@@ -175,11 +177,13 @@ impl LifecycleManager {
             after,
             reason: reason.clone(),
         });
+        life.state = to;
         life.since = now;
         life.running_since = (to == AppState::Running).then_some(now);
-        self.state.send_replace(to);
-        // Published under the lock, so that events come in the order of the transitions.
+        // Published under the lock, so that events come in the order of the transitions; and before
+        // followers are woken, so that what they publish comes after.
         self.events.publish(Event::Application { from, to, reason });
+        self.state.send_replace(to);
         Ok(to)
     }
 

@@ -12,7 +12,9 @@ mod signal;
 mod state;
 
 pub use deadline::Deadline;
-pub use event::{Event, EventBus, EventRecord};
+pub use event::{
+    Event, EventBus, EventKind, EventRecord, EventStream, Hook, HookReport, Hooks, Missed, Replay,
+};
 pub use handler::{Handler, HandlerError, HandlerFailure};
 pub use health::{
     Check, CheckKind, CheckReport, CheckResult, HealthRegistry, HealthReporter, Verdict,

@@ -12,10 +12,8 @@ use std::sync::Arc;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, IntCounterVec, Opts, Registry, TextEncoder};
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
 
-use crate::lifecycle::{Event, EventRecord, HealthRegistry, LifecycleManager, ResourceManager};
+use crate::lifecycle::{Event, EventStream, HealthRegistry, LifecycleManager, ResourceManager};
 use crate::model::{ModelLifecycleManager, ModelObserver, VersionId, VersionObserver};
 use versions::VersionMetrics;
 
@@ -54,14 +52,12 @@ impl Metrics {
         Self { kept, versions, transitions, swaps }
     }
 
-    /// Counts events until the bus is gone. Cancel safe.
-    pub async fn count_events(&self, mut stream: broadcast::Receiver<Arc<EventRecord>>) {
+    /// Counts events for ever. Cancel safe.
+    pub async fn count_events(&self, mut stream: EventStream) {
         loop {
-            match stream.recv().await {
-                Ok(record) => self.count(&record.event),
-                // What was missed is not counted; the stream's capacity makes this a rare burst.
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
+            // What was missed is not counted; the bus keeps far more than a burst.
+            if let Ok(record) = stream.recv().await {
+                self.count(&record.event);
             }
         }
     }

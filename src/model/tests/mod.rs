@@ -229,7 +229,7 @@ impl Fixture {
             }
             _ => None,
         };
-        self.events.since(0).iter().filter_map(|record| tell(&record.event)).collect()
+        self.events.since(0).events.iter().filter_map(|record| tell(&record.event)).collect()
     }
 
     fn is_ready(&self) -> bool {

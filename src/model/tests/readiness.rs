@@ -15,7 +15,7 @@ fn requiring(models: &[&str]) -> Fixture {
 
 fn health_events(fixture: &Fixture) -> usize {
     let is_health = |event: &Event| matches!(event, Event::Health { .. });
-    fixture.events.since(0).iter().filter(|record| is_health(&record.event)).count()
+    fixture.events.since(0).events.iter().filter(|record| is_health(&record.event)).count()
 }
 
 #[tokio::test]

@@ -1,0 +1,145 @@
+//! What can happen, as one type.
+
+use std::fmt;
+
+use tracing::{info, warn};
+
+use crate::lifecycle::health::CheckKind;
+use crate::lifecycle::resource::ResourceState;
+use crate::lifecycle::state::AppState;
+
+/// Something that happened. Published after the state it tells of can be observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The application moved to another state.
+    Application {
+        /// The state before.
+        from: AppState,
+        /// The state after.
+        to: AppState,
+        /// Why.
+        reason: String,
+    },
+    /// A health check's status changed.
+    Health {
+        /// The check's name.
+        check: String,
+        /// Which probe it belongs to.
+        kind: CheckKind,
+        /// Whether it passes now.
+        passing: bool,
+        /// Why it fails; empty while it passes.
+        detail: String,
+    },
+    /// A resource moved to another state.
+    Resource {
+        /// The resource's name.
+        resource: String,
+        /// The state after.
+        state: ResourceState,
+        /// Why it failed; empty otherwise.
+        detail: String,
+    },
+    /// A model version moved to another state.
+    ModelVersion {
+        /// The model's name.
+        model: String,
+        /// The version's number.
+        version: u64,
+        /// The name of the state before.
+        from: &'static str,
+        /// The name of the state after.
+        to: &'static str,
+        /// Why it failed; empty otherwise.
+        detail: String,
+    },
+    /// Requests without a version are answered by another version of a model from now on.
+    ModelSwapped {
+        /// The model's name.
+        model: String,
+        /// The version before; `None` when the model had none.
+        from: Option<u64>,
+        /// The version after; `None` when the model was unloaded.
+        to: Option<u64>,
+    },
+}
+
+/// An [`Event`] without its data, to choose by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each is documented on Event")]
+pub enum EventKind {
+    Application,
+    Health,
+    Resource,
+    ModelVersion,
+    ModelSwapped,
+}
+
+impl EventKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] =
+        [Self::Application, Self::Health, Self::Resource, Self::ModelVersion, Self::ModelSwapped];
+
+    /// The kind's name, such as `model_version`. It never changes its meaning.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Application => "application",
+            Self::Health => "health",
+            Self::Resource => "resource",
+            Self::ModelVersion => "model_version",
+            Self::ModelSwapped => "model_swapped",
+        }
+    }
+
+    /// The kind of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Event {
+    /// Its kind.
+    pub const fn kind(&self) -> EventKind {
+        match self {
+            Self::Application { .. } => EventKind::Application,
+            Self::Health { .. } => EventKind::Health,
+            Self::Resource { .. } => EventKind::Resource,
+            Self::ModelVersion { .. } => EventKind::ModelVersion,
+            Self::ModelSwapped { .. } => EventKind::ModelSwapped,
+        }
+    }
+}
+
+/// The only place where what an event tells is logged.
+pub(super) fn log(event: &Event) {
+    match event {
+        Event::Application { from, to, reason } => {
+            info!(%from, %to, reason, "application state changed");
+        }
+        Event::Health { check, kind, passing: true, .. } => {
+            info!(check, %kind, "health check passes");
+        }
+        Event::Health { check, kind, passing: false, detail } => {
+            warn!(check, %kind, detail, "health check fails");
+        }
+        Event::Resource { resource, state: ResourceState::Failed, detail } => {
+            warn!(resource, detail, "resource failed");
+        }
+        Event::Resource { resource, state, .. } => info!(resource, %state, "resource changed"),
+        Event::ModelVersion { model, version, from, to, detail } if detail.is_empty() => {
+            info!(model, version, from, to, "model version changed");
+        }
+        Event::ModelVersion { model, version, from, detail, .. } => {
+            warn!(model, version, from, detail, "model version failed");
+        }
+        Event::ModelSwapped { model, from, to } => {
+            info!(model, from, to, "current version changed");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Events: what happened, in one order, for whoever wants to know.
+
+mod bus;
+mod hooks;
+mod kinds;
+
+pub use bus::{EventBus, EventRecord, EventStream, Missed, Replay};
+pub use hooks::{Hook, HookReport, Hooks};
+pub use kinds::{Event, EventKind};
