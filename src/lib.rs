@@ -22,6 +22,7 @@
 //! | [`cloudevents`] | events as they leave the process |
 //! | [`config`] | settings from file, environment and flags |
 //! | [`telemetry`] | logs |
+//! | [`webhooks`] | events sent to others |
 //!
 //! [`app`] puts them together and holds the order of start and shutdown.
 
@@ -36,6 +37,7 @@ pub mod metrics;
 pub mod onnx;
 pub mod repository;
 pub mod telemetry;
+pub mod webhooks;
 
 pub mod app;
 

@@ -12,7 +12,7 @@ use super::App;
 use super::listener::{ListenError, Listener};
 use super::standing::{self, StateReporter};
 use crate::cloudevents::CloudEvents;
-use crate::config::Config;
+use crate::config::{Config, WebhooksConfig};
 use crate::http::{self, InFlight, Limits, MetricsPage, Parts};
 use crate::lifecycle::{
     Deadline, EventBus, Handler, HealthRegistry, Hooks, LifecycleManager, Resource, ResourceManager,
@@ -23,6 +23,7 @@ use crate::model::{
 };
 use crate::onnx::{OnnxBackend, OnnxRuntime};
 use crate::repository::LocalRepository;
+use crate::webhooks::{self, Secret};
 
 /// Why the server cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,12 @@ pub enum AssemblyError {
     /// There is no repository where the configuration says.
     #[error("the model repository, models.repository, cannot be opened")]
     Repository(#[source] SourceError),
+    /// The key that signs webhooks cannot be had.
+    #[error(transparent)]
+    Secret(#[from] webhooks::SecretError),
+    /// Webhooks cannot be sent.
+    #[error(transparent)]
+    Webhooks(#[from] webhooks::ClientError),
 }
 
 impl App {
@@ -59,6 +66,7 @@ impl App {
         background.spawn(stop_background.clone().run_until_cancelled_owned(counting));
         let hooks = Arc::new(Hooks::new(events.clone()));
         let parts = parts(config, &core, metrics, (events, Arc::clone(&hooks)));
+        register_webhooks(&config.webhooks, &parts.cloud_events, &hooks)?;
         let (in_flight, closing) = (parts.in_flight.clone(), parts.closing.clone());
         let listener = Listener::new(&config.server, http::router(parts), in_flight, closing);
         let listener = Arc::new(listener);
@@ -104,6 +112,23 @@ fn register(core: &Observed, listener: &Arc<Listener>, config: &Config) {
         Handler::new("load models")
             .on_start(move || async move { loading.load_all().await as Result<(), ChangeError> }),
     );
+}
+
+fn register_webhooks(
+    config: &WebhooksConfig,
+    events: &CloudEvents,
+    hooks: &Hooks,
+) -> Result<(), AssemblyError> {
+    let options = webhooks::Options {
+        kinds: config.kinds.clone().unwrap_or_default(),
+        secret: config.secret_file.as_deref().map(Secret::read).transpose()?,
+        timeout: config.timeout,
+        attempts: u32::try_from(config.attempts.get()).unwrap_or(u32::MAX),
+    };
+    for url in &config.urls {
+        hooks.register(webhooks::hook(url.as_str(), events, &options)?);
+    }
+    Ok(())
 }
 
 fn manager_options(config: &Config) -> ManagerOptions {

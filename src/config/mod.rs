@@ -14,9 +14,9 @@ use std::time::Duration;
 
 pub use layers::{ConfigError, Layers, Mistake};
 pub use settings::{SETTINGS, Setting};
-pub use value::{ByteSize, LogFormat};
+pub use value::{ByteSize, LogFormat, WebhookUrl};
 
-use crate::lifecycle::LifecycleConfig;
+use crate::lifecycle::{EventKind, LifecycleConfig};
 use crate::model::ModelName;
 
 /// The whole configuration, checked.
@@ -34,6 +34,8 @@ pub struct Config {
     pub lifecycle: LifecycleConfig,
     /// Events.
     pub events: EventsConfig,
+    /// Events sent to others.
+    pub webhooks: WebhooksConfig,
     /// Logs.
     pub telemetry: TelemetryConfig,
 }
@@ -93,6 +95,21 @@ pub struct EventsConfig {
     pub history: NonZeroUsize,
 }
 
+/// Events sent to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhooksConfig {
+    /// Where to.
+    pub urls: Vec<WebhookUrl>,
+    /// Only events of these kinds; all of them where `None`.
+    pub kinds: Option<Vec<EventKind>>,
+    /// The file with the key that signs them.
+    pub secret_file: Option<PathBuf>,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How often an event is sent before it is given up.
+    pub attempts: NonZeroUsize,
+}
+
 /// Logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelemetryConfig {
@@ -132,6 +149,13 @@ impl Default for Config {
                 health_timeout: seconds(2),
             },
             events: EventsConfig { history: count(4096) },
+            webhooks: WebhooksConfig {
+                urls: Vec::new(),
+                kinds: None,
+                secret_file: None,
+                timeout: seconds(10),
+                attempts: count(8),
+            },
             telemetry: TelemetryConfig {
                 log_format: LogFormat::Text,
                 log_level: "info".to_owned(),

@@ -61,6 +61,11 @@ pub const SETTINGS: &[Setting] = settings! {
     lifecycle.health_interval "DURATION" "between two runs of a health check [5s]";
     lifecycle.health_timeout "DURATION" "one run of a health check [2s]";
     events.history "COUNT" "events that are kept for those who come later [4096]";
+    webhooks.urls "URLS" "endpoints that every event is sent to, separated by commas [none]";
+    webhooks.kinds "KINDS" "only events of these kinds, separated by commas [auto: all]";
+    webhooks.secret_file "FILE" "the file with the key that signs what is sent [none]";
+    webhooks.timeout "DURATION" "one attempt to send an event [10s]";
+    webhooks.attempts "COUNT" "attempts before an event is given up [8]";
     telemetry.log_format "FORMAT" "text or json [text]";
     telemetry.log_level "FILTER" "what is logged, such as debug or info,onward::http=debug [info]";
 };

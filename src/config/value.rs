@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::lifecycle::EventKind;
 use crate::model::ModelName;
 
 /// A number of bytes, written `64MiB`, `1GB` or plain.
@@ -27,6 +28,17 @@ impl ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+/// An endpoint's `http` or `https` address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookUrl(String);
+
+impl WebhookUrl {
+    /// The address as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -112,11 +124,33 @@ impl Value for LogFormat {
     }
 }
 
-impl Value for Vec<ModelName> {
-    /// Names separated by commas; nothing for none.
+impl Value for ModelName {
     fn parse(text: &str) -> Result<Self, String> {
-        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-        names.map(|name| ModelName::new(name).map_err(|error| error.to_string())).collect()
+        Self::new(text).map_err(|error| error.to_string())
+    }
+}
+
+impl Value for WebhookUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        match url::Url::parse(text) {
+            Ok(url) if ["http", "https"].contains(&url.scheme()) => Ok(Self(text.to_owned())),
+            _ => Err("expected an http or https address".to_owned()),
+        }
+    }
+}
+
+impl Value for EventKind {
+    fn parse(text: &str) -> Result<Self, String> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        Self::from_name(text).ok_or_else(|| format!("expected some of {}", known()))
+    }
+}
+
+/// Separated by commas; nothing for none.
+impl<T: Value> Value for Vec<T> {
+    fn parse(text: &str) -> Result<Self, String> {
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        items.map(T::parse).collect()
     }
 }
 

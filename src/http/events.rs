@@ -82,7 +82,7 @@ pub(super) async fn page(
     let read_until = page.last().filter(|_| full).map(|record| record.sequence);
     Ok(wire::json(&PageBody {
         instance: written.instance().to_owned(),
-        last: read_until.unwrap_or_else(|| replay.last),
+        last: read_until.unwrap_or(replay.last),
         missed: replay.missed,
         events: page.into_iter().map(|record| written.value(record)).collect(),
     }))

@@ -15,3 +15,4 @@ mod samples;
 mod shutdown;
 mod support;
 mod swapping;
+mod webhooks;

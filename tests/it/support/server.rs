@@ -62,6 +62,8 @@ impl Server {
         let line: Value = serde_json::from_str(&process.logged(&["\"listening\""]).await).unwrap();
         let address = line["address"].as_str().expect("the line tells the address");
         let address = address.parse().expect("it is a socket's address");
+        // Another test may have installed it before.
+        rustls::crypto::ring::default_provider().install_default().ok();
         let client = reqwest::Client::builder().no_proxy().build().expect("the client is sound");
         Self { process, address, repository, client, _home: home }
     }

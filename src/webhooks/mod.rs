@@ -1,0 +1,54 @@
+//! Events sent to endpoints of others: CloudEvents over HTTP POST, signed, until they are taken.
+//!
+//! Headers and signature are those of the [Standard Webhooks] specification, version 1, so that a
+//! receiver has a library for them: `webhook-id`, `webhook-timestamp` and
+//! `webhook-signature: v1,<base64>`, the HMAC-SHA256 of `id.timestamp.body`.
+//!
+//! [Standard Webhooks]: https://github.com/standard-webhooks/standard-webhooks
+
+mod secret;
+mod sending;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use secret::{Secret, SecretError};
+pub use sending::SendError;
+
+use crate::cloudevents::CloudEvents;
+use crate::lifecycle::{EventKind, EventRecord, Hook};
+use sending::Sender;
+
+/// How events are sent.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Only events of these kinds; all of them where there is none.
+    pub kinds: Vec<EventKind>,
+    /// Signs every event; without it none is.
+    pub secret: Option<Secret>,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How often an event is sent before it is given up.
+    pub attempts: u32,
+}
+
+/// Why webhooks cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("the client for webhooks cannot be made")]
+pub struct ClientError(#[from] reqwest::Error);
+
+/// A hook that sends events to `url`, one after the other, each until it is taken. While an endpoint
+/// is away, events wait for it in the bus.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn hook(url: &str, events: &CloudEvents, options: &Options) -> Result<Hook, ClientError> {
+    let sender = Arc::new(Sender::new(url, events.clone(), options.clone())?);
+    let longest = sender.longest();
+    let send = move |record: Arc<EventRecord>| {
+        let sender = Arc::clone(&sender);
+        async move { sender.send(&record).await }
+    };
+    let hook = Hook::new(format!("webhook {url}"), send).timeout(longest);
+    Ok(if options.kinds.is_empty() { hook } else { hook.kinds(options.kinds.iter().copied()) })
+}
