@@ -46,6 +46,14 @@ pub enum Ending {
     Signalled(Signal),
 }
 
+/// Who asked for the end.
+#[derive(Debug)]
+enum Why {
+    Signal(Signal),
+    /// A request over REST, with its reason.
+    Request(String),
+}
+
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
@@ -61,7 +69,7 @@ impl App {
         self.listener.address()
     }
 
-    /// Starts, serves until a signal comes, and stops.
+    /// Starts, serves until a signal comes or its end is requested, and stops.
     ///
     /// Not cancel safe: dropping the future leaves connections and models as they are.
     pub async fn run(self, mut signals: SignalSource) -> Ending {
@@ -76,12 +84,20 @@ impl App {
     }
 
     /// Starts, and serves until a signal comes; also one that comes during the start is heard.
-    async fn serve(&self, signals: &mut SignalSource) -> Result<Signal, StartError> {
+    async fn serve(&self, signals: &mut SignalSource) -> Result<Why, StartError> {
         tokio::select! {
             started = self.start() => started?,
-            signal = signals.next() => return Ok(signal),
+            why = self.asked(signals) => return Ok(why),
         }
-        Ok(signals.next().await)
+        Ok(self.asked(signals).await)
+    }
+
+    /// Waits until somebody asks for the end.
+    async fn asked(&self, signals: &mut SignalSource) -> Why {
+        tokio::select! {
+            signal = signals.next() => Why::Signal(signal),
+            reason = self.core.lifecycle.shutdown_requested() => Why::Request(reason),
+        }
     }
 
     async fn start(&self) -> Result<(), StartError> {
@@ -98,13 +114,14 @@ impl App {
 
     /// The order of the end. Each step is taken whatever the others do, and all of them within one
     /// deadline.
-    async fn shut_down(&self, why: Result<Signal, StartError>) -> Ending {
+    async fn shut_down(&self, why: Result<Why, StartError>) -> Ending {
         let config = self.core.lifecycle.config();
         let serving = self.core.lifecycle.state() == AppState::Running;
         // From here on the readiness probe fails, and requests are still served.
         self.transition(AppEvent::Stop, &reason(&why));
         self.core.models.refuse_changes();
-        if serving && matches!(why, Ok(Signal::Terminate)) {
+        // Somebody at a terminal does not want to wait.
+        if serving && !matches!(why, Ok(Why::Signal(Signal::Interrupt))) {
             info!(delay = ?config.pre_stop_delay, "serving on until traffic has gone elsewhere");
             sleep(config.pre_stop_delay).await;
         }
@@ -161,10 +178,11 @@ impl App {
     }
 }
 
-fn reason(why: &Result<Signal, StartError>) -> String {
+fn reason(why: &Result<Why, StartError>) -> String {
     match why {
-        Ok(Signal::Terminate) => "SIGTERM".to_owned(),
-        Ok(Signal::Interrupt) => "SIGINT".to_owned(),
+        Ok(Why::Signal(Signal::Terminate)) => "SIGTERM".to_owned(),
+        Ok(Why::Signal(Signal::Interrupt)) => "SIGINT".to_owned(),
+        Ok(Why::Request(reason)) => reason.clone(),
         Err(failure) => {
             let cause = causes::of_error(failure);
             error!(cause, "the server could not start");

@@ -13,7 +13,7 @@ use tracing::{error, info};
 
 use crate::config::ServerConfig;
 use crate::http::{self, InFlight};
-use crate::lifecycle::Deadline;
+use crate::lifecycle::{Deadline, telling};
 
 /// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +95,11 @@ impl Listener {
         let Some(serving) = serving else {
             return true;
         };
-        match deadline.bound(serving).await {
+        let tell = || {
+            let (requests, left) = (self.in_flight.count(), deadline.remaining());
+            info!(requests, ?left, "waiting for requests to be answered");
+        };
+        match telling(deadline.bound(serving), tell).await {
             Some(Ok(())) => true,
             Some(Err(panic)) => {
                 error!(%panic, "serving connections ended in a panic");

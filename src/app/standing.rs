@@ -17,6 +17,7 @@ const APPLICATION: &str = "application";
 /// Reports the application's state to the probes.
 pub(super) struct StateReporter {
     state: watch::Receiver<AppState>,
+    drained: watch::Receiver<Option<String>>,
     liveness: HealthReporter,
     readiness: HealthReporter,
     startup: HealthReporter,
@@ -29,18 +30,26 @@ impl StateReporter {
         let reporter = |kind, result| health.reporter(APPLICATION, kind, result);
         Self {
             state,
+            drained: lifecycle.drained(),
             liveness: reporter(CheckKind::Liveness, liveness(now)),
-            readiness: reporter(CheckKind::Readiness, readiness(now)),
-            startup: reporter(CheckKind::Startup, readiness(now)),
+            readiness: reporter(CheckKind::Readiness, readiness(now, None)),
+            startup: reporter(CheckKind::Startup, readiness(now, None)),
         }
     }
 
     /// Reports until the application is gone. Cancel safe.
     pub(super) async fn run(mut self) {
-        while self.state.changed().await.is_ok() {
+        loop {
+            let changed = tokio::select! {
+                changed = self.state.changed() => changed,
+                changed = self.drained.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
             let now = *self.state.borrow_and_update();
             self.liveness.report(liveness(now));
-            self.readiness.report(readiness(now));
+            self.readiness.report(readiness(now, self.drained.borrow_and_update().as_deref()));
             // What has started stays started.
             if now == AppState::Running {
                 self.startup.report(Ok(()));
@@ -57,8 +66,12 @@ fn liveness(state: AppState) -> CheckResult {
     }
 }
 
-fn readiness(state: AppState) -> CheckResult {
-    if state == AppState::Running { Ok(()) } else { Err(format!("the application is {state}")) }
+fn readiness(state: AppState, drained: Option<&str>) -> CheckResult {
+    match (state, drained) {
+        (AppState::Running, None) => Ok(()),
+        (AppState::Running, Some(reason)) => Err(format!("the application is drained: {reason}")),
+        (other, _) => Err(format!("the application is {other}")),
+    }
 }
 
 /// Whether the repository can be read. What is loaded is served without it, so it is not critical.

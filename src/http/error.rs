@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::wire::JSON;
 use crate::causes;
 use crate::inference::{InferError, RunError};
+use crate::lifecycle::NotRunning;
 use crate::model::{
     ChangeError, LoadError, LookupError, ModelName, NameError, SourceError, StateKind,
 };
@@ -28,6 +29,8 @@ pub(super) enum ApiError {
     Change(#[from] ChangeError),
     #[error(transparent)]
     Infer(#[from] InferError),
+    #[error(transparent)]
+    NotRunning(#[from] NotRunning),
     /// The request makes no sense.
     #[error("{0}")]
     BadRequest(String),
@@ -64,6 +67,7 @@ enum Code {
     RequestTimeout,
     ChangeInProgress,
     AlreadyCurrent,
+    NotRunning,
     PayloadTooLarge,
     UnsupportedEncoding,
     Overloaded,
@@ -90,6 +94,7 @@ impl Code {
             Self::RequestTimeout => "request_timeout",
             Self::ChangeInProgress => "change_in_progress",
             Self::AlreadyCurrent => "already_current",
+            Self::NotRunning => "not_running",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedEncoding => "unsupported_encoding",
             Self::Overloaded => "overloaded",
@@ -111,7 +116,9 @@ impl Code {
             }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::ChangeInProgress | Self::AlreadyCurrent => StatusCode::CONFLICT,
+            Self::ChangeInProgress | Self::AlreadyCurrent | Self::NotRunning => {
+                StatusCode::CONFLICT
+            }
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
@@ -141,6 +148,7 @@ impl ApiError {
             Self::Lookup(error) => of_lookup(error),
             Self::Change(error) => of_change(error),
             Self::Infer(error) => of_infer(error),
+            Self::NotRunning(_) => Code::NotRunning,
             Self::BadRequest(_) => Code::InvalidRequest,
             Self::Unsupported(_) => Code::Unsupported,
             Self::NoReport(_) => Code::UnknownModel,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 use super::error::ApiError;
 use super::target::Target;
 use super::wire::{Check, json, time};
-use super::{Shared, body};
+use super::{Services, Shared, body};
 use crate::lifecycle::{ResourceReport, Transition};
 use crate::model::{ModelReport, ServingReport, SwapOptions, Version, VersionReport};
 
@@ -21,6 +22,7 @@ struct ApplicationBody {
     since: String,
     uptime_seconds: Option<f64>,
     process_uptime_seconds: f64,
+    drained: Option<String>,
     history: Vec<TransitionBody>,
     checks: Vec<Check>,
     resources: Vec<ResourceBody>,
@@ -98,6 +100,23 @@ struct SwapRequest {
     keep_previous: bool,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReasonRequest {
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct DrainedBody {
+    drained: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ShutdownBody {
+    accepted: bool,
+    reason: String,
+}
+
 #[derive(Serialize)]
 struct SwapBody {
     model: String,
@@ -118,10 +137,43 @@ pub(super) async fn application(State(services): Shared) -> Response {
         since: time(since),
         uptime_seconds: parts.lifecycle.running_uptime().map(|uptime| uptime.as_secs_f64()),
         process_uptime_seconds: parts.lifecycle.process_uptime().as_secs_f64(),
+        drained: parts.lifecycle.drained().borrow().clone(),
         history: history.into_iter().map(TransitionBody::from).collect(),
         checks: parts.health.checks().into_iter().map(Check::from).collect(),
         resources: parts.resources.reports().into_iter().map(ResourceBody::from).collect(),
     })
+}
+
+/// `POST /lifecycle/drain`
+pub(super) async fn drain(State(services): Shared, request: Request) -> Result<Response, ApiError> {
+    let reason = read_reason(&services, request).await?;
+    services.parts.lifecycle.drain(reason.clone())?;
+    Ok(json(&DrainedBody { drained: Some(reason) }))
+}
+
+/// `POST /lifecycle/resume`
+pub(super) async fn resume(State(services): Shared) -> Result<Response, ApiError> {
+    services.parts.lifecycle.resume()?;
+    Ok(json(&DrainedBody { drained: None }))
+}
+
+/// `POST /lifecycle/shutdown`
+pub(super) async fn shutdown(
+    State(services): Shared,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let reason = read_reason(&services, request).await?;
+    services.parts.lifecycle.request_shutdown(reason.clone());
+    let mut response = json(&ShutdownBody { accepted: true, reason });
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
+}
+
+async fn read_reason(services: &Services, request: Request) -> Result<String, ApiError> {
+    let limits = &services.parts.limits;
+    let body = body::read(request, limits, Instant::now() + limits.request_timeout).await?;
+    let ReasonRequest { reason } = body::parse_or_default(&body)?;
+    Ok(reason.unwrap_or_else(|| "requested over REST".to_owned()))
 }
 
 /// `GET /lifecycle/models`

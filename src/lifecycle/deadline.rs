@@ -1,9 +1,13 @@
 //! One point in time that several steps share, so that their waits never add up.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Between two lines on what is waited for.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// The moment by which a sequence of steps must be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,5 +40,16 @@ impl Deadline {
     /// Waits for `future`; `None` when the deadline comes first, and then `future` is dropped.
     pub async fn bound<F: Future>(self, future: F) -> Option<F::Output> {
         timeout_at(self.0, future).await.ok()
+    }
+}
+
+/// Waits for `future`, and calls `tell` every few seconds until it is done.
+pub async fn telling<F: Future>(future: F, tell: impl Fn()) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        match timeout(TELL_EVERY, future.as_mut()).await {
+            Ok(result) => return result,
+            Err(_) => tell(),
+        }
     }
 }

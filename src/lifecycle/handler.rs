@@ -23,6 +23,7 @@ pub(super) type Action = Box<dyn FnOnce() -> Work + Send>;
 #[must_use = "a handler does nothing until it is registered"]
 pub struct Handler {
     pub(super) name: String,
+    pub(super) after: Vec<String>,
     pub(super) timeout: Option<Duration>,
     pub(super) start: Option<Action>,
     pub(super) stop: Option<Action>,
@@ -55,7 +56,13 @@ pub struct HandlerFailure {
 impl Handler {
     /// A handler that does nothing yet.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), timeout: None, start: None, stop: None }
+        Self { name: name.into(), after: Vec::new(), timeout: None, start: None, stop: None }
+    }
+
+    /// Starts it after the handler called `name`, and stops it before.
+    pub fn after(mut self, name: impl Into<String>) -> Self {
+        self.after.push(name.into());
+        self
     }
 
     /// Bounds each part; without it the manager's default holds.

@@ -1,15 +1,18 @@
 //! The application's life: its state, its history and the handlers that run on the way.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::info;
 
-use super::deadline::Deadline;
+use super::deadline::{Deadline, telling};
 use super::event::{Event, EventBus};
 use super::handler::{Action, Handler, HandlerFailure, perform};
+use super::order::{self, Item, OrderError};
 use super::state::{AppEvent, AppState, IllegalTransition};
 use crate::causes;
 
@@ -57,10 +60,18 @@ pub enum StartupError {
     /// The application is not in the state to start from.
     #[error("the application cannot start")]
     State(#[from] IllegalTransition),
+    /// The handlers have no order.
+    #[error("the start-up handlers have no order")]
+    Order(#[from] OrderError),
     /// A start-up handler did not complete.
     #[error("start-up failed")]
     Handler(#[source] HandlerFailure),
 }
+
+/// The application is not RUNNING.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the application is {0}, not RUNNING")]
+pub struct NotRunning(pub AppState);
 
 /// What happened at shutdown.
 #[derive(Debug, Default)]
@@ -76,6 +87,8 @@ pub struct LifecycleManager {
     events: EventBus,
     created: Instant,
     state: watch::Sender<AppState>,
+    drained: watch::Sender<Option<String>>,
+    shutdown: watch::Sender<Option<String>>,
     life: Mutex<Life>,
     handlers: Mutex<Handlers>,
 }
@@ -118,6 +131,8 @@ impl LifecycleManager {
             events,
             created,
             state: watch::Sender::new(state),
+            drained: watch::Sender::new(None),
+            shutdown: watch::Sender::new(None),
             life: Mutex::new(life),
             handlers: Mutex::default(),
         }
@@ -187,7 +202,59 @@ impl LifecycleManager {
         Ok(to)
     }
 
-    /// Adds a handler. Start-up parts run in the order of registration, shutdown parts in reverse.
+    /// Lets the application be unready although it is RUNNING, for a reason: a load balancer sends
+    /// its requests elsewhere, and those that come are served. A second call replaces the reason.
+    ///
+    /// # Errors
+    /// [`NotRunning`].
+    pub fn drain(&self, reason: impl Into<String>) -> Result<(), NotRunning> {
+        match self.state() {
+            AppState::Running => {
+                self.drained.send_replace(Some(reason.into()));
+                Ok(())
+            }
+            state => Err(NotRunning(state)),
+        }
+    }
+
+    /// Ends what [`LifecycleManager::drain`] began.
+    ///
+    /// # Errors
+    /// [`NotRunning`].
+    pub fn resume(&self) -> Result<(), NotRunning> {
+        match self.state() {
+            AppState::Running => {
+                self.drained.send_replace(None);
+                Ok(())
+            }
+            state => Err(NotRunning(state)),
+        }
+    }
+
+    /// Follows why the application was drained; `None` while it is not.
+    pub fn drained(&self) -> watch::Receiver<Option<String>> {
+        self.drained.subscribe()
+    }
+
+    /// Asks whoever runs the application to shut it down. The first reason counts.
+    pub fn request_shutdown(&self, reason: impl Into<String>) {
+        self.shutdown.send_if_modified(|asked| {
+            let first = asked.is_none();
+            asked.get_or_insert_with(|| reason.into());
+            first
+        });
+    }
+
+    /// Waits until a shutdown is asked for; the reason. Cancel safe.
+    pub async fn shutdown_requested(&self) -> String {
+        let mut shutdown = self.shutdown.subscribe();
+        let asked = shutdown.wait_for(Option::is_some).await;
+        // The manager has the sender, so there is a reason.
+        asked.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+    }
+
+    /// Adds a handler. Start-up parts run in the order of registration, but after the handlers that
+    /// they depend on; shutdown parts run in reverse.
     pub fn register(&self, handler: Handler) {
         self.handlers().registered.push(handler);
     }
@@ -203,10 +270,9 @@ impl LifecycleManager {
         self.transition(AppEvent::Start, "start-up begins")?;
         let deadline = Deadline::after(self.config.startup_timeout);
         if let Err(failure) = self.start_handlers(deadline).await {
-            let reason = causes::of_error(&failure);
             self.stop_handlers(Deadline::after(self.config.shutdown_timeout)).await;
-            self.transition(AppEvent::Fail, reason)?;
-            return Err(StartupError::Handler(failure));
+            self.transition(AppEvent::Fail, causes::of_error(&failure))?;
+            return Err(failure);
         }
         self.transition(AppEvent::Started, "start-up is complete")?;
         Ok(())
@@ -220,21 +286,25 @@ impl LifecycleManager {
         let mut report = ShutdownReport::default();
         while let Some(started) = self.pop_started() {
             let Some(stop) = started.stop else { continue };
-            let result = perform(stop, deadline.at_most(started.timeout)).await;
-            if let Err(source) = result {
+            let own = deadline.at_most(started.timeout);
+            let tell = || {
+                let left = own.remaining();
+                info!(handler = started.name, ?left, "a shutdown handler still runs");
+            };
+            if let Err(source) = telling(perform(stop, own), tell).await {
                 report.failures.push(HandlerFailure { handler: started.name, source });
             }
         }
         report
     }
 
-    async fn start_handlers(&self, deadline: Deadline) -> Result<(), HandlerFailure> {
-        while let Some(handler) = self.pop_registered() {
+    async fn start_handlers(&self, deadline: Deadline) -> Result<(), StartupError> {
+        for handler in self.take_in_order()? {
             let timeout = handler.timeout.unwrap_or(self.config.handler_timeout);
             if let Some(start) = handler.start {
                 let result = perform(start, deadline.at_most(timeout)).await;
-                result
-                    .map_err(|source| HandlerFailure { handler: handler.name.clone(), source })?;
+                let failure = |source| HandlerFailure { handler: handler.name.clone(), source };
+                result.map_err(|source| StartupError::Handler(failure(source)))?;
             }
             let started = Started { name: handler.name, timeout, stop: handler.stop };
             self.handlers().started.push(started);
@@ -242,9 +312,15 @@ impl LifecycleManager {
         Ok(())
     }
 
-    fn pop_registered(&self) -> Option<Handler> {
-        let mut handlers = self.handlers();
-        (!handlers.registered.is_empty()).then(|| handlers.registered.remove(0))
+    /// The registered handlers in the order in which they start.
+    fn take_in_order(&self) -> Result<Vec<Handler>, OrderError> {
+        let handlers = mem::take(&mut self.handlers().registered);
+        let items = |handler: &Handler| (handler.name.clone(), handler.after.clone());
+        let items: Vec<(String, Vec<String>)> = handlers.iter().map(items).collect();
+        let items: Vec<Item<'_>> = items.iter().map(|(name, after)| Item { name, after }).collect();
+        let order = order::of(&items)?;
+        let mut handlers: Vec<Option<Handler>> = handlers.into_iter().map(Some).collect();
+        Ok(order.into_iter().filter_map(|index| handlers[index].take()).collect())
     }
 
     fn pop_started(&self) -> Option<Started> {
@@ -310,6 +386,63 @@ mod tests {
         let report = manager.stop_handlers(Deadline::after(Duration::from_secs(5))).await;
         assert!(report.failures.is_empty());
         assert_eq!(*log.lock().unwrap(), ["start a", "start b", "stop b", "stop a"]);
+    }
+
+    #[tokio::test]
+    async fn handlers_start_after_what_they_depend_on() {
+        let (manager, log) = (manager(), Log::default());
+        manager.register(logging(&log, "server").after("database").after("cache"));
+        manager.register(logging(&log, "cache"));
+        manager.register(logging(&log, "database"));
+        manager.start().await.unwrap();
+        manager.stop_handlers(Deadline::after(Duration::from_secs(5))).await;
+        let order: Vec<String> = [
+            "start database",
+            "start cache",
+            "start server",
+            "stop server",
+            "stop cache",
+            "stop database",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        assert_eq!(*log.lock().unwrap(), order);
+    }
+
+    #[tokio::test]
+    async fn handlers_without_an_order_start_nothing() {
+        let (manager, log) = (manager(), Log::default());
+        manager.register(logging(&log, "a").after("b"));
+        manager.register(logging(&log, "b").after("a"));
+        let error = manager.start().await.unwrap_err();
+        assert!(causes::of_error(&error).contains("a -> b -> a"), "{error:?}");
+        assert_eq!(manager.state(), AppState::Error);
+        assert!(log.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn only_a_running_application_can_be_drained() {
+        let manager = manager();
+        assert_eq!(manager.drain("maintenance"), Err(NotRunning(AppState::Ready)));
+        manager.start().await.unwrap();
+        let drained = manager.drained();
+        manager.drain("maintenance").unwrap();
+        assert_eq!(drained.borrow().as_deref(), Some("maintenance"));
+        manager.resume().unwrap();
+        assert_eq!(*drained.borrow(), None);
+        manager.transition(AppEvent::Stop, "test").unwrap();
+        assert_eq!(manager.resume(), Err(NotRunning(AppState::Stopping)));
+    }
+
+    #[tokio::test]
+    async fn the_first_reason_to_shut_down_counts() {
+        let manager = manager();
+        let (asked, ()) = tokio::join!(manager.shutdown_requested(), async {
+            manager.request_shutdown("first");
+            manager.request_shutdown("second");
+        });
+        assert_eq!(asked, "first");
+        assert_eq!(manager.shutdown_requested().await, "first");
     }
 
     #[track_caller]

@@ -7,11 +7,12 @@ mod event;
 mod handler;
 mod health;
 mod manager;
+mod order;
 mod resource;
 mod signal;
 mod state;
 
-pub use deadline::Deadline;
+pub use deadline::{Deadline, telling};
 pub use event::{
     Event, EventBus, EventKind, EventRecord, EventStream, Hook, HookReport, Hooks, Missed, Replay,
 };
@@ -20,8 +21,10 @@ pub use health::{
     Check, CheckKind, CheckReport, CheckResult, HealthRegistry, HealthReporter, Verdict,
 };
 pub use manager::{
-    LifecycleConfig, LifecycleManager, ShutdownReport, StartupError, Transition, TransitionError,
+    LifecycleConfig, LifecycleManager, NotRunning, ShutdownReport, StartupError, Transition,
+    TransitionError,
 };
+pub use order::OrderError;
 pub use resource::{Resource, ResourceError, ResourceManager, ResourceReport, ResourceState};
 pub use signal::{Signal, SignalSource};
 pub use state::{AppEvent, AppState, IllegalTransition};

@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::onnx::{add_constant, slow_by_input};
+use crate::support::process::PATIENCE;
 use crate::support::{Repository, Server, x};
 
 fn slow(iterations: u32) -> Value {
@@ -93,4 +94,35 @@ async fn an_idle_connection_does_not_hold_the_end_up() {
     assert_eq!(server.process.exit_code().await, 0);
     assert!(started.elapsed() < Duration::from_secs(20), "it waited for the deadline");
     drop(idle);
+}
+
+#[tokio::test]
+async fn a_drained_server_is_unready_and_serves_until_it_is_resumed() {
+    let server = Server::start(Repository::of("add", &add_constant(1.0))).await;
+    let drained = server.post("/lifecycle/drain", &json!({ "reason": "maintenance" })).await;
+    assert_eq!(drained.ok(), json!({ "drained": "maintenance" }));
+    server.process.logged(&["health check fails", "maintenance"]).await;
+    assert_eq!(server.get("/readyz").await.status, 503);
+    assert_eq!(server.get("/livez").await.status, 200);
+    let page = server.get("/lifecycle").await.ok();
+    assert_eq!((&page["state"], &page["drained"]), (&json!("RUNNING"), &json!("maintenance")));
+    server.infer("add", &x(&[1, 4], &[0.0; 4])).await.ok();
+    let resumed = server.send(Method::POST, "/lifecycle/resume", Vec::new()).await;
+    assert_eq!(resumed.ok(), json!({ "drained": null }));
+    let ready = async { while server.get("/readyz").await.status != 200 {} };
+    tokio::time::timeout(PATIENCE, ready).await.unwrap();
+    let answer = server.post("/lifecycle/drain", &json!({ "cause": "x" })).await;
+    answer.refused(400, "invalid_request", &["cause"]);
+}
+
+#[tokio::test]
+async fn a_shutdown_can_be_requested() {
+    let settings = [("lifecycle.pre_stop_delay", "1s")];
+    let mut server = Server::start_with(Repository::empty(), &settings).await;
+    let answer = server.post("/lifecycle/shutdown", &json!({ "reason": "enough" })).await;
+    assert_eq!((answer.status, answer.json()["reason"].clone()), (202, json!("enough")));
+    server.process.logged(&["STOPPING", "enough"]).await;
+    let late = server.post("/lifecycle/drain", &json!({})).await;
+    late.refused(409, "not_running", &["STOPPING"]);
+    assert_eq!(server.process.exit_code().await, 0);
 }

@@ -287,7 +287,7 @@ mod tests {
         let events = EventBus::new(2);
         let hooks = Hooks::new(events.clone());
         let work = |_| std::future::pending::<Result<(), String>>();
-        hooks.register(Hook::new("slow", work).timeout(Duration::from_secs(60)));
+        hooks.register(Hook::new("slow", work).timeout(Duration::from_mins(1)));
         publish(&events, 1);
         tokio::time::advance(Duration::from_secs(1)).await;
         (2..=6).for_each(|to| publish(&events, to));
