@@ -1,66 +1,23 @@
-//! The composition root: what the server is made of, and in which order it starts and stops.
+//! The composition root: what the server is made of.
 
 mod assembly;
+mod checks;
 mod listener;
-mod standing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
-
 pub use assembly::AssemblyError;
 pub use listener::ListenError;
 
-use crate::causes;
-use crate::lifecycle::{
-    AppEvent, AppState, Deadline, Hooks, LifecycleConfig, ResourceError, Signal, SignalSource,
-    StartupError,
-};
-use crate::metrics::Observed;
+use crate::lifecycle::{Application, Ending, SignalSource};
 use listener::Listener;
 
 /// The whole server. Two of them fit in one process.
 #[derive(Debug)]
 pub struct App {
-    core: Observed,
-    hooks: Arc<Hooks>,
+    application: Application,
     listener: Arc<Listener>,
-    background: TaskTracker,
-    stop_background: CancellationToken,
-}
-
-/// How a run of the server came to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// It was asked to stop and has answered everything it had accepted.
-    Clean,
-    /// It was asked to stop and requests were still unanswered at the deadline.
-    Forced,
-    /// It could not start, or a part of it could not be cleaned up.
-    Failed,
-    /// It was asked a second time, and left everything as it was.
-    Signalled(Signal),
-}
-
-/// Who asked for the end.
-#[derive(Debug)]
-enum Why {
-    Signal(Signal),
-    /// A request over REST, with its reason.
-    Request(String),
-}
-
-/// Why the server could not start.
-#[derive(Debug, thiserror::Error)]
-enum StartError {
-    #[error("a part of the server could not be set up")]
-    Resource(#[from] ResourceError),
-    #[error(transparent)]
-    Startup(#[from] StartupError),
 }
 
 impl App {
@@ -69,124 +26,11 @@ impl App {
         self.listener.address()
     }
 
-    /// Starts, serves until a signal comes or its end is requested, and stops.
+    /// Starts, serves until a signal comes or its end is requested, and stops, in the order of
+    /// [`Application`].
     ///
     /// Not cancel safe: dropping the future leaves connections and models as they are.
-    pub async fn run(self, mut signals: SignalSource) -> Ending {
-        let why = self.serve(&mut signals).await;
-        tokio::select! {
-            ending = self.shut_down(why) => ending,
-            again = signals.next() => {
-                warn!(signal = ?again, "stopped by a second signal, nothing is waited for");
-                Ending::Signalled(again)
-            }
-        }
-    }
-
-    /// Starts, and serves until a signal comes; also one that comes during the start is heard.
-    async fn serve(&self, signals: &mut SignalSource) -> Result<Why, StartError> {
-        tokio::select! {
-            started = self.start() => started?,
-            why = self.asked(signals) => return Ok(why),
-        }
-        Ok(self.asked(signals).await)
-    }
-
-    /// Waits until somebody asks for the end.
-    async fn asked(&self, signals: &mut SignalSource) -> Why {
-        tokio::select! {
-            signal = signals.next() => Why::Signal(signal),
-            reason = self.core.lifecycle.shutdown_requested() => Why::Request(reason),
-        }
-    }
-
-    async fn start(&self) -> Result<(), StartError> {
-        let LifecycleConfig { startup_timeout, .. } = self.core.lifecycle.config();
-        self.transition(AppEvent::Initialize, "the configuration is sound");
-        if let Err(failure) = self.core.resources.init_all(Deadline::after(startup_timeout)).await {
-            self.transition(AppEvent::Fail, &causes::of_error(&failure));
-            return Err(failure.into());
-        }
-        self.transition(AppEvent::Initialized, "every resource is set up");
-        self.core.lifecycle.start().await?;
-        Ok(())
-    }
-
-    /// The order of the end. Each step is taken whatever the others do, and all of them within one
-    /// deadline.
-    async fn shut_down(&self, why: Result<Why, StartError>) -> Ending {
-        let config = self.core.lifecycle.config();
-        let serving = self.core.lifecycle.state() == AppState::Running;
-        // From here on the readiness probe fails, and requests are still served.
-        self.transition(AppEvent::Stop, &reason(&why));
-        self.core.models.refuse_changes();
-        // Somebody at a terminal does not want to wait.
-        if serving && !matches!(why, Ok(Why::Signal(Signal::Interrupt))) {
-            info!(delay = ?config.pre_stop_delay, "serving on until traffic has gone elsewhere");
-            sleep(config.pre_stop_delay).await;
-        }
-        let deadline = Deadline::after(config.shutdown_timeout);
-        let drained = self.listener.drain(deadline).await;
-        let cleaned = self.clean_up(deadline).await;
-        let stragglers = self.stragglers();
-        let ending = match (why, drained && stragglers.is_empty(), cleaned) {
-            (Ok(_), true, true) => Ending::Clean,
-            (Ok(_), false, _) => Ending::Forced,
-            (Err(_), ..) | (Ok(_), true, false) => Ending::Failed,
-        };
-        self.transition(AppEvent::Stopped, &format!("{ending:?}, still inside: {stragglers:?}"));
-        // Last of all, so that hooks are told of the end too.
-        if !self.hooks.finish(deadline).await {
-            warn!("hooks were ended at the deadline, with events that they have not seen");
-        }
-        ending
-    }
-
-    /// Runs the shutdown handlers and the resources' cleaners; whether all of them did their work.
-    async fn clean_up(&self, deadline: Deadline) -> bool {
-        let handlers = self.core.lifecycle.stop_handlers(deadline).await.failures;
-        for failure in &handlers {
-            error!(cause = causes::of_error(failure), "a shutdown handler did not complete");
-        }
-        let resources = self.core.resources.clean_all(deadline).await;
-        for failure in &resources {
-            error!(cause = causes::of_error(failure), "a resource was not cleaned up");
-        }
-        self.stop_background.cancel();
-        self.background.close();
-        let stop = async { tokio::join!(self.core.health.stop(), self.background.wait()) };
-        deadline.bound(stop).await;
-        handlers.is_empty() && resources.is_empty()
-    }
-
-    /// The requests that are inside a model still, by version.
-    fn stragglers(&self) -> Vec<(String, u64)> {
-        let stragglers = self.core.models.in_flight();
-        for (version, requests) in &stragglers {
-            error!(version, requests, "requests were cut off at the deadline");
-        }
-        stragglers
-    }
-
-    /// Moves the application on. The order of this file follows the state machine.
-    #[track_caller]
-    fn transition(&self, event: AppEvent, reason: &str) {
-        self.core
-            .lifecycle
-            .transition(event, reason)
-            .expect("the composition root follows the application's state machine");
-    }
-}
-
-fn reason(why: &Result<Why, StartError>) -> String {
-    match why {
-        Ok(Why::Signal(Signal::Terminate)) => "SIGTERM".to_owned(),
-        Ok(Why::Signal(Signal::Interrupt)) => "SIGINT".to_owned(),
-        Ok(Why::Request(reason)) => reason.clone(),
-        Err(failure) => {
-            let cause = causes::of_error(failure);
-            error!(cause, "the server could not start");
-            cause
-        }
+    pub async fn run(self, signals: SignalSource) -> Ending {
+        self.application.run(signals).await
     }
 }

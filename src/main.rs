@@ -9,9 +9,9 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::{env, io};
 
-use onward::app::{App, Ending};
+use onward::app::App;
 use onward::config::{Config, Layers};
-use onward::lifecycle::{Signal, SignalSource};
+use onward::lifecycle::{Ending, Signal, SignalSource};
 use onward::onnx::{LibrarySearch, OnnxRuntime};
 use onward::telemetry;
 

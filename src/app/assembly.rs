@@ -6,17 +6,14 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::App;
 use super::listener::{ListenError, Listener};
-use super::standing::{self, StateReporter};
+use super::{App, checks};
+
 use crate::cloudevents::CloudEvents;
 use crate::config::{Config, WebhooksConfig};
 use crate::http::{self, InFlight, Limits, MetricsPage, Parts};
-use crate::lifecycle::{
-    Deadline, EventBus, Handler, HealthRegistry, Hooks, LifecycleManager, Resource, ResourceManager,
-};
+use crate::lifecycle::{Application, EventBus, Handler, Hooks, Resource};
 use crate::metrics::{self, Metrics, Observed};
 use crate::model::{
     ChangeError, ManagerOptions, ManagerParts, ModelLifecycleManager, ModelSource, SourceError,
@@ -48,70 +45,50 @@ impl App {
     pub fn assemble(config: &Config, runtime: OnnxRuntime) -> Result<Self, AssemblyError> {
         let repository = LocalRepository::open(&config.models.repository);
         let source: Arc<dyn ModelSource> = Arc::new(repository.map_err(AssemblyError::Repository)?);
-        let (events, metrics) =
-            (EventBus::new(config.events.history.get()), Arc::new(Metrics::new()));
-        let core = core(config, &events, |health| ManagerParts {
+        let events = EventBus::new(config.events.history.get());
+        let application = Application::new(config.lifecycle, events.clone());
+        let metrics = Arc::new(Metrics::new());
+        let (counters, stream) = (Arc::clone(&metrics), events.subscribe());
+        application.spawn(async move { counters.count_events(stream).await });
+        let manager = ManagerParts {
             source: Arc::clone(&source),
             backend: Arc::new(OnnxBackend::new(runtime)),
             observer: Arc::new(Arc::clone(&metrics)),
-            events: events.clone(),
-            health,
-        });
-        core.health.register(standing::repository_check(source));
-        let (background, stop_background) = (TaskTracker::new(), CancellationToken::new());
-        let states = StateReporter::new(&core.lifecycle, &core.health).run();
-        background.spawn(stop_background.clone().run_until_cancelled_owned(states));
-        let (counters, stream) = (Arc::clone(&metrics), events.subscribe());
-        let counting = async move { counters.count_events(stream).await };
-        background.spawn(stop_background.clone().run_until_cancelled_owned(counting));
-        let hooks = Arc::new(Hooks::new(events.clone()));
-        let parts = parts(config, &core, metrics, (events, Arc::clone(&hooks)));
-        register_webhooks(&config.webhooks, &parts.cloud_events, &hooks)?;
+            events,
+            health: application.health().clone(),
+        };
+        let models = ModelLifecycleManager::new(manager, manager_options(config));
+        application.health().register(checks::repository(source));
+        let parts = parts(config, &application, models.clone(), metrics);
+        register_webhooks(&config.webhooks, &parts.cloud_events, application.hooks())?;
         let (in_flight, closing) = (parts.in_flight.clone(), parts.closing.clone());
         let listener = Listener::new(&config.server, http::router(parts), in_flight, closing);
         let listener = Arc::new(listener);
-        register(&core, &listener, config);
-        Ok(Self { core, hooks, listener, background, stop_background })
+        register(&application, &models, &listener);
+        Ok(Self { application, listener })
     }
 }
 
-/// The core's managers.
-fn core(
-    config: &Config,
-    events: &EventBus,
-    models: impl FnOnce(HealthRegistry) -> ManagerParts,
-) -> Observed {
-    let times = config.lifecycle;
-    let health = HealthRegistry::new(times.health_interval, times.health_timeout, events.clone());
-    let parts = models(health.clone());
-    Observed {
-        lifecycle: Arc::new(LifecycleManager::new(times, events.clone())),
-        health,
-        resources: Arc::new(ResourceManager::new(events.clone())),
-        models: ModelLifecycleManager::new(parts, manager_options(config)),
-    }
-}
-
-/// Resources are set up in this order and cleaned in reverse; so are handlers started and stopped.
-fn register(core: &Observed, listener: &Arc<Listener>, config: &Config) {
+/// What there is to do, each list in its order.
+fn register(application: &Application, models: &ModelLifecycleManager, listener: &Arc<Listener>) {
     let opening = Arc::clone(listener);
-    core.resources.register(
-        Resource::new("http")
-            .init(move || async move { opening.open().await as Result<_, ListenError> }),
-    );
-    let (draining, within) = (core.models.clone(), config.lifecycle.shutdown_timeout);
-    core.lifecycle.register(Handler::new("models").on_stop(move || async move {
-        match draining.shutdown(Deadline::after(within)).await.as_slice() {
+    let open = move || async move { opening.open().await as Result<_, ListenError> };
+    application.resources().register(Resource::new("http").init(open));
+    let loading = models.clone();
+    let load = move || async move { loading.load_all().await as Result<(), ChangeError> };
+    application.lifecycle().register(Handler::new("load models").on_start(load));
+    let closing = models.clone();
+    application.on_stopping(move || closing.refuse_changes());
+    let draining = Arc::clone(listener);
+    application.on_drain("http", move |deadline| async move { draining.drain(deadline).await });
+    // Only once no request can come any more.
+    let unloading = models.clone();
+    application.on_drain("models", move |deadline| async move {
+        match unloading.shutdown(deadline).await.as_slice() {
             [] => Ok(()),
             stragglers => Err(format!("requests are still inside: {stragglers:?}")),
         }
-    }));
-    // Its own handler, so that a start that is interrupted half-way is still cleaned up after.
-    let loading = core.models.clone();
-    core.lifecycle.register(
-        Handler::new("load models")
-            .on_start(move || async move { loading.load_all().await as Result<(), ChangeError> }),
-    );
+    });
 }
 
 fn register_webhooks(
@@ -144,16 +121,21 @@ fn manager_options(config: &Config) -> ManagerOptions {
 
 fn parts(
     config: &Config,
-    core: &Observed,
+    application: &Application,
+    models: ModelLifecycleManager,
     metrics: Arc<Metrics>,
-    (events, hooks): (EventBus, Arc<Hooks>),
 ) -> Parts {
-    let observed = core.clone();
+    let observed = Observed {
+        lifecycle: Arc::clone(application.lifecycle()),
+        health: application.health().clone(),
+        resources: Arc::clone(application.resources()),
+        models: models.clone(),
+    };
     Parts {
-        lifecycle: Arc::clone(&core.lifecycle),
-        health: core.health.clone(),
-        resources: Arc::clone(&core.resources),
-        models: core.models.clone(),
+        lifecycle: Arc::clone(application.lifecycle()),
+        health: application.health().clone(),
+        resources: Arc::clone(application.resources()),
+        models,
         metrics: MetricsPage {
             content_type: metrics::CONTENT_TYPE,
             render: Box::new(move || metrics.render(&observed)),
@@ -163,9 +145,9 @@ fn parts(
             request_timeout: config.server.request_timeout,
             heavy_work: cores(),
         },
-        events,
+        events: application.events().clone(),
         cloud_events: CloudEvents::new(&instance()),
-        hooks,
+        hooks: Arc::clone(application.hooks()),
         in_flight: InFlight::default(),
         closing: CancellationToken::new(),
     }

@@ -9,11 +9,11 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::config::ServerConfig;
 use crate::http::{self, InFlight};
-use crate::lifecycle::{Deadline, telling};
+use crate::lifecycle::{Deadline, Drained};
 
 /// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -87,25 +87,18 @@ impl Listener {
         }
     }
 
-    /// Takes no new connection and waits until every request is answered; whether all were by the
-    /// deadline. A connection without a request does not count.
-    pub(super) async fn drain(&self, deadline: Deadline) -> bool {
+    /// Takes no new connection and waits until every request is answered. A connection without a
+    /// request does not count.
+    pub(super) async fn drain(&self, deadline: Deadline) -> Drained {
         self.stop.cancel();
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(serving) = serving else {
-            return true;
+            return Ok(());
         };
-        let tell = || {
-            let (requests, left) = (self.in_flight.count(), deadline.remaining());
-            info!(requests, ?left, "waiting for requests to be answered");
-        };
-        match telling(deadline.bound(serving), tell).await {
-            Some(Ok(())) => true,
-            Some(Err(panic)) => {
-                error!(%panic, "serving connections ended in a panic");
-                false
-            }
-            None => self.in_flight.count() == 0,
+        match (deadline.bound(serving).await, self.in_flight.count()) {
+            (Some(Ok(())), _) | (None, 0) => Ok(()),
+            (Some(Err(panic)), _) => Err(format!("serving connections ended in a panic: {panic}")),
+            (None, requests) => Err(format!("{requests} requests are not answered")),
         }
     }
 }

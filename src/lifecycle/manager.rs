@@ -267,8 +267,12 @@ impl LifecycleManager {
     /// # Errors
     /// [`StartupError`] with the cause.
     pub async fn start(&self) -> Result<(), StartupError> {
+        self.start_by(Deadline::after(self.config.startup_timeout)).await
+    }
+
+    /// [`LifecycleManager::start`] with what is left of a deadline.
+    pub(super) async fn start_by(&self, deadline: Deadline) -> Result<(), StartupError> {
         self.transition(AppEvent::Start, "start-up begins")?;
-        let deadline = Deadline::after(self.config.startup_timeout);
         if let Err(failure) = self.start_handlers(deadline).await {
             self.stop_handlers(Deadline::after(self.config.shutdown_timeout)).await;
             self.transition(AppEvent::Fail, causes::of_error(&failure))?;

@@ -2,6 +2,7 @@
 //!
 //! It serves any tokio program; nothing here knows models, HTTP or metrics.
 
+mod application;
 mod deadline;
 mod event;
 mod handler;
@@ -10,8 +11,10 @@ mod manager;
 mod order;
 mod resource;
 mod signal;
+mod standing;
 mod state;
 
+pub use application::{Application, Drained, Ending};
 pub use deadline::{Deadline, telling};
 pub use event::{
     Event, EventBus, EventKind, EventRecord, EventStream, Hook, HookReport, Hooks, Missed, Replay,

@@ -1,15 +1,10 @@
 //! What the application says of itself for as long as it stands: its health.
 
-use std::sync::Arc;
-
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
-use crate::causes;
-use crate::lifecycle::{
-    AppState, Check, CheckKind, CheckResult, HealthRegistry, HealthReporter, LifecycleManager,
-};
-use crate::model::ModelSource;
+use super::health::{CheckKind, CheckResult, HealthRegistry, HealthReporter};
+use super::manager::LifecycleManager;
+use super::state::AppState;
 
 /// The name of the checks that tell the application's state.
 const APPLICATION: &str = "application";
@@ -72,20 +67,4 @@ fn readiness(state: AppState, drained: Option<&str>) -> CheckResult {
         (AppState::Running, Some(reason)) => Err(format!("the application is drained: {reason}")),
         (other, _) => Err(format!("the application is {other}")),
     }
-}
-
-/// Whether the repository can be read. What is loaded is served without it, so it is not critical.
-pub(super) fn repository_check(source: Arc<dyn ModelSource>) -> Check {
-    let probe = move || {
-        let source = Arc::clone(&source);
-        let list = spawn_blocking(move || source.list());
-        async move {
-            match list.await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err(causes::of_error(&error)),
-                Err(panic) => Err(panic.to_string()),
-            }
-        }
-    };
-    Check::new("repository", CheckKind::Readiness, probe).not_critical()
 }
