@@ -6,6 +6,7 @@ mod architecture;
 mod bad_input;
 mod command_line;
 mod documents;
+mod embedding;
 mod events;
 mod health;
 mod inference;

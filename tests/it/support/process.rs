@@ -1,6 +1,6 @@
 //! The real binary as a process.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     (code, text(&output.stdout), text(&output.stderr))
 }
 
-/// A process whose standard error is read as it comes; killed when dropped.
+/// A process whose output is read as it comes; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -42,6 +42,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Starts the server, which logs to standard error.
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command
             .stdout(Stdio::null())
@@ -49,14 +50,18 @@ impl Process {
             .spawn()
             .expect("the binary was built");
         let stderr = child.stderr.take().expect("standard error is a pipe");
-        let (sender, log) = watch::channel(Vec::new());
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines() {
-                let line = line.expect("logs are UTF-8");
-                sender.send_modify(|lines| lines.push(line));
-            }
-        });
-        Self { child, log }
+        Self { child, log: follow(stderr) }
+    }
+
+    /// Starts a program that tells what it does on standard output.
+    pub(crate) fn spawn_telling(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program was built");
+        let stdout = child.stdout.take().expect("standard output is a pipe");
+        Self { child, log: follow(stdout) }
     }
 
     /// Waits for a line of the log that has all of these texts.
@@ -103,6 +108,18 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Reads lines as they come, until the pipe is closed.
+fn follow(pipe: impl Read + Send + 'static) -> watch::Receiver<Vec<String>> {
+    let (sender, log) = watch::channel(Vec::new());
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines() {
+            let line = line.expect("logs are UTF-8");
+            sender.send_modify(|lines| lines.push(line));
+        }
+    });
+    log
 }
 
 /// Runs `work` on a thread where it may block.

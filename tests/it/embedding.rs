@@ -1,0 +1,42 @@
+//! The lifecycle core in a program that is no model server: `examples/embed.rs`.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::process::{Process, run};
+
+/// Cargo builds examples beside the tests' own folder.
+fn embed() -> Command {
+    let test = std::env::current_exe().unwrap();
+    let example: PathBuf = test.ancestors().nth(2).unwrap().join("examples/embed");
+    Command::new(example)
+}
+
+#[test]
+fn it_ends_by_itself_in_order() {
+    let (code, said, _) = run(embed().args(["--jobs", "12"]));
+    assert_eq!(code, 0, "{said}");
+    let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("no {text:?} in {said}"));
+    let order = [
+        at("opened 4 connections"),
+        at("to: Running"),
+        at("job 12 was done"),
+        at("to: Stopping"),
+        at("closed 4 connections"),
+        at("to: Stopped"),
+        at("Clean end after 12 queries"),
+    ];
+    assert!(order.is_sorted(), "{said}");
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_with_every_job_done() {
+    let mut process = Process::spawn_telling(&mut embed());
+    process.logged(&["job 5 was done"]).await;
+    process.signal("TERM");
+    assert_eq!(process.exit_code().await, 0, "{}", process.log());
+    let log = process.log();
+    let done = log.lines().filter(|line| line.contains(" was done on connection")).count();
+    assert!(log.contains(&format!("Clean end after {done} queries")), "{log}");
+    assert!(log.contains("closed 4 connections"), "{log}");
+}
