@@ -11,7 +11,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve test lint deny bench check-metrics check-containers clean
+.PHONY: help onnxruntime build serve test test-interleavings lint deny bench check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -28,8 +28,12 @@ build: ## build the release binary
 serve: onnxruntime build ## serve ./models on 127.0.0.1:8000; more flags by ARGS='...'
 	$(BINARY) serve $(ARGS)
 
-test: onnxruntime ## run all tests
+test: onnxruntime test-interleavings ## run all tests
 	cargo test --locked
+
+test-interleavings: ## check the lock-free parts under every order of their steps
+	RUSTFLAGS="--cfg loom" cargo test --locked --release --manifest-path tests/interleavings/Cargo.toml \
+		--target-dir $(TARGET_DIR)/interleavings
 
 lint: ## check format, clippy, documentation and the dependency policy
 	cargo fmt --check

@@ -123,6 +123,8 @@ impl fmt::Display for AppState {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const EVENTS: [AppEvent; 7] = [
@@ -159,6 +161,31 @@ mod tests {
             for (event, expected) in EVENTS.into_iter().zip(row) {
                 let expected = expected.ok_or(IllegalTransition { state, event });
                 assert_eq!(state.next(event), expected, "{state} on {event:?}");
+            }
+        }
+    }
+
+    /// How far up a state is; the way down has no number.
+    fn height(state: AppState) -> Option<usize> {
+        AppState::ALL[..5].iter().position(|known| *known == state)
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order: states are climbed one at a time, nothing leaves
+        /// STOPPED, and nothing that stops runs again.
+        #[test]
+        fn any_sequence_of_events(events in prop::collection::vec(prop::sample::select(&EVENTS), 0..64)) {
+            let (mut state, mut going_down) = (AppState::Uninitialized, false);
+            for event in events {
+                let Ok(next) = state.next(event) else { continue };
+                prop_assert_ne!(state, AppState::Stopped);
+                match (height(state), height(next)) {
+                    (Some(before), Some(after)) => prop_assert_eq!(after, before + 1),
+                    (_, None) => going_down = true,
+                    (None, Some(_)) => prop_assert!(false, "{} went up to {}", state, next),
+                }
+                prop_assert_eq!(going_down, height(next).is_none());
+                state = next;
             }
         }
     }

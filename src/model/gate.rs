@@ -1,8 +1,16 @@
 //! Counts the requests that are inside a version, and closes behind the last.
 
+use std::pin::pin;
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(loom))]
 use tokio::sync::Notify;
+
+#[cfg(loom)]
+use crate::notify::Notify;
 
 /// Set once no further request may enter.
 const CLOSED: u64 = 1 << 63;
@@ -42,8 +50,7 @@ impl Gate {
     /// Waits until a closed gate is empty. Cancel safe.
     pub(super) async fn drained(&self) {
         loop {
-            let emptied = self.empty.notified();
-            tokio::pin!(emptied);
+            let mut emptied = pin!(self.empty.notified());
             // Registered before the check, so that a last request leaving in between wakes it.
             emptied.as_mut().enable();
             if self.state.load(Ordering::Acquire) == CLOSED {
@@ -59,7 +66,7 @@ impl Gate {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Arc;
 
