@@ -10,7 +10,7 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 #[cfg(loom)]
-use crate::notify::Notify;
+use super::notify::Notify;
 
 /// Set once no further request may enter.
 const CLOSED: u64 = 1 << 63;
