@@ -87,18 +87,21 @@ impl Listener {
         }
     }
 
-    /// Takes no new connection and waits until every request is answered. A connection without a
-    /// request does not count.
+    /// Takes no new connection and waits until every request is answered and its answer sent.
+    /// Connections without a request are closed.
     pub(super) async fn drain(&self, deadline: Deadline) -> Drained {
         self.stop.cancel();
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(serving) = serving else {
             return Ok(());
         };
-        match (deadline.bound(serving).await, self.in_flight.count()) {
-            (Some(Ok(())), _) | (None, 0) => Ok(()),
-            (Some(Err(panic)), _) => Err(format!("serving connections ended in a panic: {panic}")),
-            (None, requests) => Err(format!("{requests} requests are not answered")),
+        match deadline.bound(serving).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(panic)) => Err(format!("serving connections ended in a panic: {panic}")),
+            None => match self.in_flight.count() {
+                0 => Err("an answer is not read to its end".to_owned()),
+                requests => Err(format!("{requests} requests are not answered")),
+            },
         }
     }
 }

@@ -23,6 +23,7 @@ mod request_id;
 mod routes;
 mod server;
 mod target;
+mod watched_stream;
 mod wire;
 
 use std::fmt;

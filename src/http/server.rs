@@ -2,20 +2,30 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 use tracing::{debug, warn};
+
+use super::in_flight::InFlight;
+use super::watched_stream::WatchedStream;
 
 /// How long a client may take over the head of a request, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// At the end of the server, how long a connection may take to send the rest of a head.
+const HEAD_GRACE: Duration = Duration::from_secs(1);
 
 /// How long to wait after the system had no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -70,19 +80,47 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY could not be set");
     }
+    let (stream, backlog) = WatchedStream::new(stream);
+    let requests = InFlight::default();
+    let counted = requests.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (entered, answer) = (counted.enter(), router.clone().oneshot(request));
+        async move {
+            let _entered = entered;
+            answer.await
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                served = connection.as_mut() => served,
+                () = idle(|| requests.count() == 0 && !backlog.exists()) => Ok(()),
+            }
         }
     };
     if let Err(error) = served {
         debug!(%error, "connection ended with an error");
+    }
+}
+
+/// Waits until nothing has been under way for a while: then what keeps the connection is the head of
+/// a request that does not come to its end.
+async fn idle(nothing_under_way: impl Fn() -> bool) {
+    let mut looks = interval(HEAD_GRACE);
+    let mut was_idle = false;
+    loop {
+        looks.tick().await;
+        let is_idle = nothing_under_way();
+        if was_idle && is_idle {
+            return;
+        }
+        was_idle = is_idle;
     }
 }

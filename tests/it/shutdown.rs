@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
-use crate::support::onnx::{add_constant, slow_by_input};
+use crate::support::onnx::{Dim, Elem, add_constant, identity, slow_by_input};
 use crate::support::process::PATIENCE;
 use crate::support::{Repository, Server, x};
 
@@ -86,14 +88,18 @@ async fn sigint_does_not_wait_for_the_pre_stop_delay() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_does_not_hold_the_end_up() {
+async fn a_connection_without_a_request_does_not_hold_the_end_up() {
     let mut server = Server::start(Repository::empty()).await;
-    let idle = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let idle = TcpStream::connect(server.address).await.unwrap();
+    let mut half = TcpStream::connect(server.address).await.unwrap();
+    half.write_all(b"POST /v2/mod").await.unwrap();
+    // Answered after the half of a head was read, on connections that are kept alive.
+    assert_eq!(server.get("/livez").await.status, 200);
     let started = tokio::time::Instant::now();
     server.process.signal("TERM");
     assert_eq!(server.process.exit_code().await, 0);
-    assert!(started.elapsed() < Duration::from_secs(20), "it waited for the deadline");
-    drop(idle);
+    assert!(started.elapsed() < Duration::from_secs(15), "it waited for the deadline");
+    drop((idle, half));
 }
 
 #[tokio::test]
@@ -124,5 +130,30 @@ async fn a_shutdown_can_be_requested() {
     server.process.logged(&["STOPPING", "enough"]).await;
     let late = server.post("/lifecycle/drain", &json!({})).await;
     late.refused(409, "not_running", &["STOPPING"]);
+    assert_eq!(server.process.exit_code().await, 0);
+}
+
+/// The answer is larger than what the system takes ahead of its reader.
+#[tokio::test]
+async fn an_answer_that_is_read_slowly_is_read_to_its_end() {
+    let identity = identity(Elem::Float, &[Dim::Symbolic("n")]);
+    let mut server = Server::start(Repository::of("id", &identity)).await;
+    let body = x(&[2_000_000], &vec![0.123_456_78; 2_000_000]).to_string();
+    let request = server.request(Method::POST, "/v2/models/id/infer").body(body);
+    let mut answer = request.send().await.unwrap();
+    let length = usize::try_from(answer.content_length().unwrap()).unwrap();
+    let first = answer.chunk().await.unwrap().unwrap();
+    server.process.signal("TERM");
+    server.process.logged(&["STOPPING"]).await;
+    // Longer than a connection that does nothing is kept.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let rest = async {
+        let mut read = first.len();
+        while let Some(chunk) = answer.chunk().await.unwrap() {
+            read += chunk.len();
+        }
+        read
+    };
+    assert_eq!(rest.await, length);
     assert_eq!(server.process.exit_code().await, 0);
 }
