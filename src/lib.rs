@@ -42,3 +42,7 @@ pub mod webhooks;
 pub mod app;
 
 mod causes;
+
+#[doc = include_str!("../docs/lifecycle.md")]
+#[cfg(doctest)]
+pub mod lifecycle_guide {}
