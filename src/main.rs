@@ -15,6 +15,8 @@ use onward::lifecycle::{Ending, Signal, SignalSource};
 use onward::onnx::{LibrarySearch, OnnxRuntime};
 use onward::telemetry;
 
+use tokio::runtime::Runtime;
+
 use cli::Task;
 
 /// Exit codes; those of 64 and above are of `sysexits.h`, and those above 128 a shell's for a signal.
@@ -54,24 +56,32 @@ fn main() -> ExitCode {
 fn serve(layers: &Layers) -> Result<Infallible, Refusal> {
     let config = read(layers)?;
     telemetry::init(&config.telemetry).map_err(|error| refuse(exit::CONFIG, error))?;
+    let runtime = runtime(&config)?;
+    let ending = runtime.block_on(async {
+        // From here on a signal is an event, and no longer the end.
+        let signals = SignalSource::of_process().map_err(|error| refuse(exit::FAILED, error))?;
+        let engine = engine(&config)?;
+        let app = App::assemble(&config, engine).map_err(|error| refuse(exit::FAILED, error))?;
+        Ok(app.run(signals).await)
+    })?;
+    leave(code(ending))
+}
+
+fn runtime(config: &Config) -> Result<Runtime, Refusal> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = config.server.workers.map(NonZeroUsize::get) {
+        runtime.worker_threads(workers);
+    }
+    runtime.enable_all().build().map_err(|error| refuse(exit::FAILED, error))
+}
+
+fn engine(config: &Config) -> Result<OnnxRuntime, Refusal> {
     let search = LibrarySearch {
         explicit: config.onnxruntime.library.clone(),
         executable: env::current_exe().ok(),
         working_directory: env::current_dir().ok(),
     };
-    let engine = OnnxRuntime::load(&search).map_err(|error| refuse(exit::UNAVAILABLE, error))?;
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(workers) = config.server.workers.map(NonZeroUsize::get) {
-        runtime.worker_threads(workers);
-    }
-    let runtime = runtime.enable_all().build().map_err(|error| refuse(exit::FAILED, error))?;
-    let ending = runtime.block_on(async {
-        // From here on a signal is an event, and no longer the end.
-        let signals = SignalSource::of_process().map_err(|error| refuse(exit::FAILED, error))?;
-        let app = App::assemble(&config, engine).map_err(|error| refuse(exit::FAILED, error))?;
-        Ok(app.run(signals).await)
-    })?;
-    leave(code(ending))
+    OnnxRuntime::load(&search).map_err(|error| refuse(exit::UNAVAILABLE, error))
 }
 
 fn health(layers: &Layers, path: &str) -> Result<ExitCode, Refusal> {

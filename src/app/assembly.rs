@@ -72,7 +72,7 @@ impl App {
 /// What there is to do, each list in its order.
 fn register(application: &Application, models: &ModelLifecycleManager, listener: &Arc<Listener>) {
     let opening = Arc::clone(listener);
-    let open = move || async move { opening.open().await as Result<_, ListenError> };
+    let open = move || async move { opening.open() as Result<_, ListenError> };
     application.resources().register(Resource::new("http").init(open));
     let loading = models.clone();
     let load = move || async move { loading.load_all().await as Result<(), ChangeError> };
@@ -111,6 +111,7 @@ fn register_webhooks(
 fn manager_options(config: &Config) -> ManagerOptions {
     ManagerOptions {
         load_threads: config.models.load_threads,
+        load_timeout: config.models.load_timeout,
         instances: config.inference.instances.unwrap_or_else(cores),
         queue_capacity: config.inference.queue_capacity,
         intra_op_threads: config.onnxruntime.intra_op_threads,

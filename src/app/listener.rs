@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use axum::Router;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -14,6 +14,9 @@ use tracing::info;
 use crate::config::ServerConfig;
 use crate::http::{self, InFlight};
 use crate::lifecycle::{Deadline, Drained};
+
+/// Connections that the system may hold for us; it has a limit of its own.
+const BACKLOG: u32 = 4096;
 
 /// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +75,8 @@ impl Listener {
     }
 
     /// Binds the socket and begins to serve.
-    pub(super) async fn open(&self) -> Result<(), ListenError> {
-        let bound = TcpListener::bind(self.listen).await;
+    pub(super) fn open(&self) -> Result<(), ListenError> {
+        let bound = bind(self.listen);
         let refused = |source| ListenError::Bind { address: self.listen, source };
         let listener = bound.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -104,6 +107,14 @@ impl Listener {
             },
         }
     }
+}
+
+/// Binds as tokio's own `bind` does, with room for a burst of connections.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Writes the address to a file that is there only once it is complete.

@@ -17,7 +17,7 @@ pub use settings::{SETTINGS, Setting};
 pub use value::{ByteSize, LogFormat, WebhookUrl};
 
 use crate::lifecycle::{EventKind, LifecycleConfig};
-use crate::model::ModelName;
+use crate::model::{MOST_INSTANCES, ModelName};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub struct ModelsConfig {
     pub required: Vec<ModelName>,
     /// Loads that run at once.
     pub load_threads: NonZeroUsize,
+    /// How long one load may take; then it has failed.
+    pub load_timeout: Duration,
     /// How long an unload or a swap waits for requests before it reports that they still run.
     pub drain_timeout: Duration,
 }
@@ -136,6 +138,7 @@ impl Default for Config {
                 repository: PathBuf::from("models"),
                 required: Vec::new(),
                 load_threads: count(2),
+                load_timeout: seconds(300),
                 drain_timeout: seconds(30),
             },
             inference: InferenceConfig { instances: None, queue_capacity: count(512) },
@@ -167,9 +170,10 @@ impl Default for Config {
 impl Config {
     /// What is wrong with the settings taken together.
     fn contradictions(&self) -> Vec<Mistake> {
+        let mut mistakes = self.out_of_range();
         let server = &self.server;
         if server.listen.ip().is_loopback() || server.allow_unauthenticated_management {
-            return Vec::new();
+            return mistakes;
         }
         let problem = format!(
             "{} can be reached by others, who could load and unload models without credentials; \
@@ -177,6 +181,33 @@ impl Config {
              where the network keeps strangers out",
             server.listen
         );
-        vec![Mistake { origin: "server.listen".to_owned(), problem }]
+        mistakes.push(Mistake { origin: "server.listen".to_owned(), problem });
+        mistakes
+    }
+
+    /// What no machine can do, or would never end.
+    fn out_of_range(&self) -> Vec<Mistake> {
+        let most = |key, value: usize, most: usize| {
+            let problem = format!("expected {most} at most, got {value}");
+            (value > most).then(|| Mistake { origin: String::from(key), problem })
+        };
+        let some = |key, zero: bool| {
+            let problem = "expected more than nothing".to_owned();
+            zero.then(|| Mistake { origin: String::from(key), problem })
+        };
+        let count = |count: Option<NonZeroUsize>| count.map_or(0, NonZeroUsize::get);
+        let found = [
+            most("server.workers", count(self.server.workers), 1024),
+            most("models.load_threads", self.models.load_threads.get(), 256),
+            most("inference.instances", count(self.inference.instances), MOST_INSTANCES),
+            most("inference.queue_capacity", self.inference.queue_capacity.get(), 1 << 20),
+            most("onnxruntime.intra_op_threads", self.onnxruntime.intra_op_threads.get(), 1024),
+            most("events.history", self.events.history.get(), 1 << 20),
+            most("webhooks.attempts", self.webhooks.attempts.get(), 100),
+            some("server.max_body_size", self.server.max_body_size.bytes() == 0),
+            some("server.request_timeout", self.server.request_timeout.is_zero()),
+            some("lifecycle.health_interval", self.lifecycle.health_interval.is_zero()),
+        ];
+        found.into_iter().flatten().collect()
     }
 }

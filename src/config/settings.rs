@@ -49,6 +49,7 @@ pub const SETTINGS: &[Setting] = settings! {
     models.repository "FOLDER" "the model repository [models]";
     models.required "NAMES" "models without which the server is not ready, separated by commas [none]";
     models.load_threads "COUNT" "loads that run at once [2]";
+    models.load_timeout "DURATION" "one load; then it has failed [5m]";
     models.drain_timeout "DURATION" "how long a swap or unload waits for requests before it reports [30s]";
     inference.instances "COUNT" "instances per model version [auto: one per core]";
     inference.queue_capacity "COUNT" "requests that may wait per model version [512]";

@@ -90,8 +90,12 @@ impl Value for NonZeroUsize {
 
 impl Value for Duration {
     fn parse(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text)
-            .map_err(|_| "expected a duration with its unit, such as 30s or 500ms".to_owned())
+        let longest = Duration::from_hours(365 * 24);
+        match humantime::parse_duration(text) {
+            Ok(duration) if duration <= longest => Ok(duration),
+            Ok(_) => Err("expected a duration of a year at most".to_owned()),
+            Err(_) => Err("expected a duration with its unit, such as 30s or 500ms".to_owned()),
+        }
     }
 }
 

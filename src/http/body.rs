@@ -12,6 +12,9 @@ use tokio::time::{Instant, timeout_at};
 use super::Limits;
 use super::error::ApiError;
 
+/// The largest body where none has to be large.
+const SMALL: usize = 64 * 1024;
+
 /// The whole body.
 ///
 /// # Errors
@@ -35,6 +38,12 @@ pub(super) async fn read(
         Ok(Err(_)) => Err(ApiError::bad_request("the body broke off before its end")),
         Err(_) => Err(ApiError::BodyTimeout { limit: limits.request_timeout }),
     }
+}
+
+/// The whole body of a request that changes something, which is small.
+pub(super) async fn read_small(request: Request, limits: &Limits) -> Result<Bytes, ApiError> {
+    let small = Limits { max_body_size: limits.max_body_size.min(SMALL), ..*limits };
+    read(request, &small, Instant::now() + limits.request_timeout).await
 }
 
 /// Reads a JSON body; an empty one is the default.

@@ -49,6 +49,8 @@ pub(super) enum ApiError {
     NoSuchPath(String),
     #[error("{method} is not possible on {path}")]
     MethodNotAllowed { method: String, path: String },
+    #[error("a page of another site may not change anything here")]
+    CrossSite,
     #[error("the request could not be answered because of a bug in the server")]
     Panicked(String),
 }
@@ -64,6 +66,7 @@ enum Code {
     ModelNotLoaded,
     NotFound,
     MethodNotAllowed,
+    CrossSite,
     RequestTimeout,
     ChangeInProgress,
     AlreadyCurrent,
@@ -91,6 +94,7 @@ impl Code {
             Self::ModelNotLoaded => "model_not_loaded",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::CrossSite => "cross_site",
             Self::RequestTimeout => "request_timeout",
             Self::ChangeInProgress => "change_in_progress",
             Self::AlreadyCurrent => "already_current",
@@ -115,6 +119,7 @@ impl Code {
                 StatusCode::NOT_FOUND
             }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::CrossSite => StatusCode::FORBIDDEN,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::ChangeInProgress | Self::AlreadyCurrent | Self::NotRunning => {
                 StatusCode::CONFLICT
@@ -157,6 +162,7 @@ impl ApiError {
             Self::UnsupportedEncoding(_) => Code::UnsupportedEncoding,
             Self::NoSuchPath(_) => Code::NotFound,
             Self::MethodNotAllowed { .. } => Code::MethodNotAllowed,
+            Self::CrossSite => Code::CrossSite,
             Self::Panicked(_) => Code::Internal,
         }
     }
@@ -167,7 +173,9 @@ fn of_lookup(error: &LookupError) -> Code {
         LookupError::Name(_) => Code::InvalidName,
         LookupError::UnknownModel(_) => Code::UnknownModel,
         LookupError::UnknownVersion { .. } => Code::UnknownVersion,
-        LookupError::NotServing { state: StateKind::Unloaded, .. } => Code::ModelNotLoaded,
+        LookupError::NotServing { state: StateKind::Unloaded, reason, .. } if reason.is_empty() => {
+            Code::ModelNotLoaded
+        }
         LookupError::NotServing { .. } => Code::ModelUnavailable,
     }
 }
@@ -191,7 +199,11 @@ fn of_change(error: &ChangeError) -> Code {
 fn of_load(error: &LoadError) -> Code {
     match error {
         LoadError::Source(source) => of_source(source),
-        LoadError::Backend(_) | LoadError::WarmUp(_) | LoadError::Panicked(_) => Code::LoadFailed,
+        LoadError::Backend(_)
+        | LoadError::Changed
+        | LoadError::TimedOut(_)
+        | LoadError::WarmUp(_)
+        | LoadError::Panicked(_) => Code::LoadFailed,
         LoadError::Threads(_) => Code::Internal,
         LoadError::ShuttingDown => Code::ShuttingDown,
     }

@@ -73,6 +73,9 @@ pub(super) async fn page(
     Parameters(query): Parameters<PageQuery>,
 ) -> Result<Response, ApiError> {
     let kinds = kinds(query.kind.as_deref())?;
+    if query.limit == Some(0) {
+        return Err(ApiError::bad_request("limit must be 1 or more"));
+    }
     let (events, written) = (&services.parts.events, &services.parts.cloud_events);
     let replay = events.since(query.since.unwrap_or(0));
     let wanted = replay.events.iter().filter(|record| kinds.contains(&record.event.kind()));

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::header::{CONNECTION, HOST, ORIGIN};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::{debug, error};
@@ -13,6 +14,7 @@ use tracing::{debug, error};
 use super::error::{ApiError, Failure};
 use super::{Shared, request_id};
 use crate::causes;
+use crate::lifecycle::AppState;
 
 /// Counts the request, and completes its answer.
 pub(super) async fn finish(State(services): Shared, request: Request, next: Next) -> Response {
@@ -20,7 +22,10 @@ pub(super) async fn finish(State(services): Shared, request: Request, next: Next
     let started = Instant::now();
     let id = services.request_ids.of(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = next.run(request).await;
+    let mut response = match cross_site(&request) {
+        Some(refusal) => refusal.into_response(),
+        None => next.run(request).await,
+    };
     let request_id = id.to_str().expect("ids are visible ASCII");
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         let body = failure.write(request_id, response.headers_mut());
@@ -31,7 +36,38 @@ pub(super) async fn finish(State(services): Shared, request: Request, next: Next
     let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
     debug!(%method, path, status, duration_ms, request_id, "request answered");
     response.headers_mut().insert(request_id::HEADER, id);
+    if services.parts.lifecycle.state() == AppState::Stopping || body_is_unread(&response) {
+        // A client that is told so sends its next request on another connection, and loses none.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
+}
+
+/// Whether the request was refused for its body, of which there may be more to come.
+fn body_is_unread(response: &Response) -> bool {
+    let refusals = [
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::PAYLOAD_TOO_LARGE,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    ];
+    refusals.contains(&response.status())
+}
+
+/// Refuses what a page of another site lets its reader's browser send: browsers send it also to
+/// loopback, and say so.
+fn cross_site(request: &Request) -> Option<ApiError> {
+    if request.method() == Method::GET || request.method() == Method::HEAD {
+        return None;
+    }
+    let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str());
+    let site = header(HeaderName::from_static("sec-fetch-site"));
+    let foreign_site = matches!(site, Some(Ok("cross-site" | "same-site") | Err(_)));
+    let host = header(HOST).and_then(Result::ok).unwrap_or_default();
+    let foreign_origin = header(ORIGIN).is_some_and(|origin| {
+        let authority = origin.ok().and_then(|origin| origin.split_once("://"));
+        authority.is_none_or(|(_, authority)| authority != host)
+    });
+    (foreign_site || foreign_origin).then_some(ApiError::CrossSite)
 }
 
 /// Logs what the operator should know of: a bug, or an engine that failed.

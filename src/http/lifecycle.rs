@@ -7,7 +7,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::target::Target;
@@ -15,6 +14,9 @@ use super::wire::{Check, json, time};
 use super::{Services, Shared, body};
 use crate::lifecycle::{ResourceReport, Transition};
 use crate::model::{ModelReport, ServingReport, SwapOptions, Version, VersionReport};
+
+/// The longest reason, in bytes: it is kept and told in many places.
+const LONGEST_REASON: usize = 1024;
 
 #[derive(Serialize)]
 struct ApplicationBody {
@@ -170,10 +172,14 @@ pub(super) async fn shutdown(
 }
 
 async fn read_reason(services: &Services, request: Request) -> Result<String, ApiError> {
-    let limits = &services.parts.limits;
-    let body = body::read(request, limits, Instant::now() + limits.request_timeout).await?;
+    let body = body::read_small(request, &services.parts.limits).await?;
     let ReasonRequest { reason } = body::parse_or_default(&body)?;
-    Ok(reason.unwrap_or_else(|| "requested over REST".to_owned()))
+    let reason = reason.unwrap_or_else(|| "requested over REST".to_owned());
+    if reason.len() > LONGEST_REASON {
+        let text = format!("a reason has {LONGEST_REASON} bytes at most, got {}", reason.len());
+        return Err(ApiError::bad_request(text));
+    }
+    Ok(reason)
 }
 
 /// `GET /lifecycle/models`
@@ -195,8 +201,7 @@ pub(super) async fn swap(
     target: Target,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let limits = &services.parts.limits;
-    let body = body::read(request, limits, Instant::now() + limits.request_timeout).await?;
+    let body = body::read_small(request, &services.parts.limits).await?;
     let SwapRequest { to, drain_timeout, keep_previous } = body::parse(&body)?;
     let options = SwapOptions { to, drain_timeout, keep_previous };
     let report = services.parts.models.swap(&target.model, options).await?;

@@ -5,7 +5,6 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::target::Target;
@@ -83,8 +82,7 @@ fn overrides(name: &str) -> bool {
 }
 
 async fn read(services: &Services, request: Request) -> Result<Bytes, ApiError> {
-    let limits = &services.parts.limits;
-    body::read(request, limits, Instant::now() + limits.request_timeout).await
+    body::read_small(request, &services.parts.limits).await
 }
 
 impl From<IndexEntry> for IndexItem {

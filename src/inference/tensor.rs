@@ -290,11 +290,13 @@ impl Tensor {
 
 /// The product of the dimensions; `None` when it overflows. A zero dimension makes it zero, however
 /// large the others are.
+/// The number of elements; `None` where it, or what it would be without dimensions of zero, is beyond
+/// what engines count with.
 fn element_count(shape: &[usize]) -> Option<usize> {
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    shape.iter().try_fold(1_usize, |product, dim| product.checked_mul(*dim))
+    let sizes = shape.iter().filter(|dim| **dim != 0);
+    let product = sizes.copied().try_fold(1_usize, usize::checked_mul)?;
+    i64::try_from(product).ok()?;
+    Some(if shape.contains(&0) { 0 } else { product })
 }
 
 fn check_count(shape: &[usize], actual: usize) -> Result<(), TensorError> {
@@ -369,9 +371,13 @@ mod tests {
     }
 
     #[test]
-    fn a_zero_dimension_makes_an_empty_tensor_however_large_the_others() {
-        let tensor = Tensor::from_vec::<f32>(vec![usize::MAX, 0, usize::MAX], vec![]).unwrap();
+    fn a_zero_dimension_makes_an_empty_tensor_unless_the_others_are_beyond_counting() {
+        let tensor = Tensor::from_vec::<f32>(vec![1 << 40, 0, 1 << 20], vec![]).unwrap();
         assert_eq!(tensor.as_slice::<f32>(), Some(&[][..]));
+        for shape in [vec![1 << 40, 1 << 40, 0], vec![1 << 63, 0, 1], vec![usize::MAX, 0]] {
+            let refused = Tensor::from_vec::<f32>(shape.clone(), vec![]);
+            assert_eq!(refused, Err(TensorError::ShapeOverflow { shape }));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,9 @@ use crate::causes;
 pub type Drained = Result<(), String>;
 
 type DrainWork = Box<dyn FnOnce(Deadline) -> Pin<Box<dyn Future<Output = Drained> + Send>> + Send>;
+
+/// How long the end waits for hooks: an endpoint that is away shall not hold it up.
+const HOOKS_LAST: Duration = Duration::from_secs(5);
 
 /// Brings managers, health, resources, events and hooks together, and runs them in order.
 ///
@@ -259,7 +263,7 @@ impl Application {
 
     /// Ends what runs beside everything else, hooks last of all, so that they are told of the end.
     async fn end_background(&self, deadline: Deadline) {
-        if !self.parts.hooks.finish(deadline).await {
+        if !self.parts.hooks.finish(deadline.at_most(HOOKS_LAST)).await {
             warn!("hooks were ended at the deadline, with events that they have not seen");
         }
         self.parts.stop_background.cancel();

@@ -5,7 +5,7 @@ use prometheus::{GaugeVec, IntGaugeVec, Registry};
 
 use super::{Observed, names, opts, register};
 use crate::lifecycle::{AppState, ResourceState};
-use crate::model::{ModelReport, VersionReport};
+use crate::model::{ModelReport, StateKind, VersionReport};
 
 /// The families of everything that is a state now.
 pub(super) fn gather(observed: &Observed) -> Vec<MetricFamily> {
@@ -84,6 +84,10 @@ fn models(registry: &Registry, reports: &[ModelReport]) {
 impl ModelGauges {
     /// Adds one life of a version; while it is loaded anew, both lives add up.
     fn tell(&self, model: &str, report: &VersionReport) {
+        // What is gone has no series.
+        if report.state == StateKind::Unloaded {
+            return;
+        }
         let version = report.version.to_string();
         self.state.with_label_values(&[model, &version, report.state.name()]).set(1);
         let Some(serving) = &report.serving else {

@@ -53,6 +53,12 @@ pub enum LoadError {
     /// The engine could not read it.
     #[error("the engine cannot open it")]
     Backend(#[from] BackendError),
+    /// Its files were replaced in the meantime.
+    #[error("its files changed while it was loaded")]
+    Changed,
+    /// It took longer than a load may take.
+    #[error("loading it took longer than {}", humantime::format_duration(*.0))]
+    TimedOut(std::time::Duration),
     /// It did not answer its warm-up.
     #[error("its warm-up failed: {0}")]
     WarmUp(String),

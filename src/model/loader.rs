@@ -5,6 +5,9 @@ use std::num::NonZeroUsize;
 use super::names::{ModelName, Version, VersionId};
 use crate::inference::ModelFiles;
 
+/// The most instances that a version may have.
+pub const MOST_INSTANCES: usize = 256;
+
 /// Which of the versions there are should be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VersionPolicy {

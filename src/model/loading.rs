@@ -2,10 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::error::LoadError;
@@ -24,27 +26,34 @@ use crate::inference::{Backend, InstancePool, OpenOptions, PoolOptions};
 #[derive(Debug)]
 pub(super) struct WorkThreads {
     permits: Arc<Semaphore>,
+    limit: Duration,
     stop: CancellationToken,
 }
 
+/// A place among the work that runs at once. Given back by whoever is first: the work at its end, or
+/// who waits for it when that was too long, so that what hangs does not keep the place.
+type Place = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+
 impl WorkThreads {
-    /// At most `count` pieces of work run at once. From the moment `stop` is cancelled nobody waits
-    /// for any of them.
-    pub(super) fn new(count: NonZeroUsize, stop: CancellationToken) -> Self {
-        Self { permits: Arc::new(Semaphore::new(count.get())), stop }
+    /// At most `count` pieces of work run at once, each for `limit` at most. From the moment `stop`
+    /// is cancelled nobody waits for any of them.
+    pub(super) fn new(count: NonZeroUsize, limit: Duration, stop: CancellationToken) -> Self {
+        let count = count.get().min(Semaphore::MAX_PERMITS);
+        Self { permits: Arc::new(Semaphore::new(count)), limit, stop }
     }
 
     /// As much work as there is runs at once, and is always waited for.
     pub(super) fn unbounded() -> Self {
         let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Self { permits, stop: CancellationToken::new() }
+        Self { permits, limit: Duration::MAX, stop: CancellationToken::new() }
     }
 
     /// Runs `work` on a new thread called `name`. Neither dropping the future nor stopping ends the
     /// work; its result is dropped then.
     ///
     /// # Errors
-    /// [`LoadError::ShuttingDown`], [`LoadError::Panicked`] and [`LoadError::Threads`].
+    /// [`LoadError::ShuttingDown`], [`LoadError::TimedOut`], [`LoadError::Panicked`] and
+    /// [`LoadError::Threads`].
     pub(super) async fn run<T: Send + 'static>(
         &self,
         name: &str,
@@ -62,17 +71,27 @@ impl WorkThreads {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
         let (reply, result) = oneshot::channel();
+        let place: Place = Arc::new(Mutex::new(Some(permit)));
+        let held = Arc::clone(&place);
         let guarded = move || {
             let outcome = catch_unwind(AssertUnwindSafe(work))
                 .map_err(|panic| LoadError::Panicked(causes::of_panic(panic.as_ref())));
             // The work holds the permit, for it goes on when the future was dropped.
-            drop(permit);
+            give_back(&held);
             // Then nobody waits any more.
             drop(reply.send(outcome));
         };
         thread::Builder::new().name(name.to_owned()).spawn(guarded).map_err(LoadError::Threads)?;
-        result.await.unwrap_or_else(|_| Err(LoadError::Panicked("no result".to_owned())))
+        let Ok(result) = timeout(self.limit, result).await else {
+            give_back(&place);
+            return Err(LoadError::TimedOut(self.limit));
+        };
+        result.unwrap_or_else(|_| Err(LoadError::Panicked("no result".to_owned())))
     }
+}
+
+fn give_back(place: &Place) {
+    drop(place.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 /// What every load needs.
@@ -127,8 +146,15 @@ impl Loader {
         let mut model = self.backend.open(&files, options)?;
         let signature = model.signature().clone();
         let count = self.instances(settings).get();
-        let mut instances =
-            (0..count).map(|_| model.instantiate()).collect::<Result<Vec<_>, _>>()?;
+        let mut instances = Vec::new();
+        for _ in 0..count {
+            record.goes_on()?;
+            instances.push(model.instantiate()?);
+        }
+        // The engine may have read the files more than once.
+        if self.source.digest(&files)? != digest {
+            return Err(LoadError::Changed);
+        }
         record.proceed(VersionEvent::Loaded)?;
         if settings.warm_up == WarmUp::Generated {
             warm_up(&signature, &mut instances, record.warm_up_control())?;

@@ -34,6 +34,8 @@ const SCAN_THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero"
 pub struct ManagerOptions {
     /// Loads that run at once.
     pub load_threads: NonZeroUsize,
+    /// How long one load may take; then it has failed.
+    pub load_timeout: Duration,
     /// Instances per version.
     pub instances: NonZeroUsize,
     /// Requests that may wait per version.
@@ -91,8 +93,8 @@ impl ModelLifecycleManager {
         let closing = CancellationToken::new();
         let core = Core {
             loader: Arc::new(loader),
-            loads: WorkThreads::new(options.load_threads, closing.clone()),
-            scans: WorkThreads::new(SCAN_THREADS, closing.clone()),
+            loads: WorkThreads::new(options.load_threads, options.load_timeout, closing.clone()),
+            scans: WorkThreads::new(SCAN_THREADS, options.load_timeout, closing.clone()),
             unloads: WorkThreads::unbounded(),
             registry: Registry::default(),
             serving: ServingMap::default(),

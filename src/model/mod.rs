@@ -28,7 +28,9 @@ mod tests;
 
 pub use error::{ChangeError, LoadError, LookupError};
 pub use handle::{Answer, VersionHandle};
-pub use loader::{AvailableModel, ModelSettings, ModelSource, SourceError, VersionPolicy, WarmUp};
+pub use loader::{
+    AvailableModel, MOST_INSTANCES, ModelSettings, ModelSource, SourceError, VersionPolicy, WarmUp,
+};
 pub use manager::{ManagerOptions, ManagerParts, ModelLifecycleManager};
 pub use names::{ModelName, NameError, Version, VersionId};
 pub use observer::{ModelObserver, Outcome, VersionObserver};

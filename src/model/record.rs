@@ -65,6 +65,14 @@ impl VersionRecord {
         Ok(())
     }
 
+    /// Whether the version is still wanted.
+    ///
+    /// # Errors
+    /// [`LoadError::ShuttingDown`] when it was given up.
+    pub(super) fn goes_on(&self) -> Result<(), LoadError> {
+        if self.life().over() { Err(LoadError::ShuttingDown) } else { Ok(()) }
+    }
+
     /// Ends the life on its way to READY, also while a thread still works at it.
     pub(super) fn fail(&self, reason: String) {
         let mut life = self.life();

@@ -30,6 +30,21 @@ struct Known {
     problem: Option<String>,
 }
 
+/// How many lives that are over are remembered of a model.
+const REMEMBERED: usize = 16;
+
+impl Known {
+    fn forget_oldest_ended(&mut self) {
+        let ended = self.records.iter().filter(|record| record.snapshot().over()).count();
+        let mut too_many = ended.saturating_sub(REMEMBERED);
+        self.records.retain(|record| {
+            let forget = too_many > 0 && record.snapshot().over();
+            too_many -= usize::from(forget);
+            !forget
+        });
+    }
+}
+
 impl Registry {
     /// The entry of a model that was loaded before, or failed to.
     pub(super) fn get(&self, name: &str) -> Option<Arc<ModelEntry>> {
@@ -62,6 +77,7 @@ impl ModelEntry {
         let record = VersionRecord::new(id, events.clone());
         let mut known = self.known();
         known.records.retain(|old| old.id.version != version || !old.snapshot().over());
+        known.forget_oldest_ended();
         known.records.push(Arc::clone(&record));
         record
     }

@@ -10,10 +10,11 @@ use sha2::{Digest, Sha256};
 /// The digest of everything below `folder`, in lower-case hexadecimal.
 ///
 /// One file: that file's SHA-256, so that `sha256sum model.onnx` shows the same. Several: the SHA-256
-/// of the lines that `sha256sum` prints for them, sorted by path.
-pub(super) fn of_folder(folder: &Path) -> io::Result<String> {
+/// of the lines that `sha256sum` prints for them, sorted by path. Links to files inside `root` are
+/// followed; any other link, and what is neither file nor folder, is an error.
+pub(super) fn of_folder(folder: &Path, root: &Path) -> io::Result<String> {
     let mut files = Vec::new();
-    collect(folder, &mut files)?;
+    collect(folder, root, &mut files)?;
     files.sort();
     if let [file] = files.as_slice() {
         return of_file(file);
@@ -46,20 +47,29 @@ impl io::Write for HashWriter<'_> {
 }
 
 /// The files below a folder, those with a leading dot left out.
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+fn collect(folder: &Path, root: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if hidden {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else {
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            collect(&path, root, files)?;
+        } else if kind.is_file() || links_to_a_file(&path, root)? {
             files.push(path);
+        } else {
+            let what = format!("{} is no file, nor a link to one in here", path.display());
+            return Err(io::Error::other(what));
         }
     }
     Ok(())
+}
+
+fn links_to_a_file(path: &Path, root: &Path) -> io::Result<bool> {
+    let target = path.canonicalize()?;
+    Ok(target.is_file() && target.starts_with(root))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -80,11 +90,11 @@ mod tests {
         fs::write(path("model.onnx"), "abc").unwrap();
         fs::write(path(".hidden"), "x").unwrap();
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(of_folder(folder.path()).unwrap(), abc);
+        assert_eq!(of_folder(folder.path(), folder.path()).unwrap(), abc);
         fs::create_dir(path("data")).unwrap();
         fs::write(path("data/weights"), "").unwrap();
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let listing = format!("{empty}  data/weights\n{abc}  model.onnx\n");
-        assert_eq!(of_folder(folder.path()).unwrap(), hex(&Sha256::digest(listing)));
+        assert_eq!(of_folder(folder.path(), folder.path()).unwrap(), hex(&Sha256::digest(listing)));
     }
 }

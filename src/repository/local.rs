@@ -78,6 +78,10 @@ impl ModelSource for LocalRepository {
         if !path.exists() {
             return Ok(ModelSettings::default());
         }
+        if !path.is_file() {
+            let problem = "it is not a file".to_owned();
+            return Err(SourceError::Invalid { what: path.display().to_string(), problem });
+        }
         let path = self.contained(&path)?;
         let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
         model_yaml::parse(&text)
@@ -95,12 +99,14 @@ impl ModelSource for LocalRepository {
             let what = graph.display().to_string();
             return Err(SourceError::Invalid { what, problem: problem.to_owned() });
         }
-        Ok(ModelFiles { graph: self.contained(&graph)? })
+        self.contained(&graph)?;
+        // Under its own name, not that of what it may be a link to: beside it is what belongs to it.
+        Ok(ModelFiles { graph: self.contained(&folder)?.join("model.onnx") })
     }
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
         let folder = files.graph.parent().unwrap_or(&self.root);
-        digest::of_folder(folder).map_err(|error| unreadable(folder, error))
+        digest::of_folder(folder, &self.root).map_err(|error| unreadable(folder, error))
     }
 }
 

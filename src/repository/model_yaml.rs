@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 
-use crate::model::{ModelSettings, Version, VersionPolicy, WarmUp};
+use crate::model::{MOST_INSTANCES, ModelSettings, Version, VersionPolicy, WarmUp};
 
 /// The file's content. Every key is optional; an unknown one is an error.
 #[derive(Debug, Default, Deserialize)]
@@ -60,6 +60,9 @@ pub(super) fn parse(text: &str) -> Result<ModelSettings, String> {
     });
     let version_policy = yaml.version_policy.map(policy).transpose()?.unwrap_or_default();
     let ModelYaml { instances, queue_capacity, .. } = yaml;
+    if instances.is_some_and(|count| count.get() > MOST_INSTANCES) {
+        return Err(format!("instances: expected {MOST_INSTANCES} at most"));
+    }
     Ok(ModelSettings { version_policy, instances, queue_capacity, warm_up })
 }
 
@@ -112,6 +115,7 @@ mod tests {
         let mistakes = [
             ("instanzes: 2", "instanzes"),
             ("instances: 0", "instances"),
+            ("instances: 257", "256 at most"),
             ("version_policy: {specific: []}", "names no version"),
             ("version_policy: {specific: [0]}", "1 or more"),
             ("version_policy: {specific: [one]}", "one"),

@@ -7,7 +7,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::{LogFormat, TelemetryConfig};
 
 /// ONNX Runtime tells much at its own `info`; a filter of the user's can ask for it.
-const ENGINE_FILTER: &str = "ort=warn";
+const ENGINE_FILTER: &str = "ort=warn,ort::logging=off";
 
 /// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]

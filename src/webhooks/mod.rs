@@ -49,6 +49,30 @@ pub fn hook(url: &str, events: &CloudEvents, options: &Options) -> Result<Hook, 
         let sender = Arc::clone(&sender);
         async move { sender.send(&record).await }
     };
-    let hook = Hook::new(format!("webhook {url}"), send).timeout(longest);
+    let hook = Hook::new(format!("webhook {}", shown(url)), send).timeout(longest);
     Ok(if options.kinds.is_empty() { hook } else { hook.kinds(options.kinds.iter().copied()) })
+}
+
+/// The address without what may be secret in it: user, password and query.
+fn shown(url: &str) -> String {
+    let Ok(mut url) = reqwest::Url::parse(url) else {
+        return "of no address".to_owned();
+    };
+    // Neither fails for an address with a host, and one without has neither.
+    url.set_username("").ok();
+    url.set_password(None).ok();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn secrets_in_an_address_are_not_shown() {
+        assert_eq!(shown("https://me:secret@x.example/a?token=1#b"), "https://x.example/a");
+        assert_eq!(shown("http://127.0.0.1:80/events"), "http://127.0.0.1/events");
+    }
 }

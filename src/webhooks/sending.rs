@@ -89,7 +89,7 @@ impl Sender {
                 return Err(error);
             }
             let wait = wait_after(attempt);
-            let (url, cause) = (&self.url, error.to_string());
+            let (url, cause) = (super::shown(&self.url), error.to_string());
             warn!(url, event = id, attempt, cause, ?wait, "webhook failed, it is tried again");
             sleep(wait).await;
             attempt += 1;
@@ -108,7 +108,8 @@ impl Sender {
             request = request.header("webhook-signature", secret.sign(id, now, body.as_bytes()));
         }
         let answer = request.body(body.to_owned()).send().await;
-        let answer = answer.map_err(|error| SendError::NoAnswer(causes::of_error(&error)))?;
+        let answer =
+            answer.map_err(|error| SendError::NoAnswer(causes::of_error(&error.without_url())))?;
         let status = answer.status();
         if status.is_success() { Ok(()) } else { Err(SendError::Refused(status)) }
     }

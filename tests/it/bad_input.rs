@@ -108,6 +108,8 @@ async fn wrong_inputs_are_named() {
         (input(json!([1, 4]), "FP32", json!("1234")), "must be an array"),
         (input(json!([1, 4]), "FP32", json!({})), "must be an array"),
         (input(json!([4_611_686_018_427_387_904_u64, 4]), "FP32", four()), "too many elements"),
+        (input(json!([1_u64 << 40, 1_u64 << 40, 0]), "FP32", json!([])), "too many elements"),
+        (input(json!([1_u64 << 63, 0, 4]), "FP32", json!([])), "too many elements"),
         (json!({ "name": "x", "shape": [1, 4], "datatype": "FP32" }), "no 'data'"),
     ] {
         let answer = server.infer("add", &json!({ "inputs": [input] })).await;
@@ -222,4 +224,39 @@ async fn text_that_is_not_utf_8_is_refused() {
     body.extend(b"\"]}]}");
     let answer = server.send(Method::POST, "/v2/models/text/infer", body).await;
     answer.refused(400, "invalid_request", &[]);
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_change_nothing() {
+    let server = server().await;
+    let post = async |name: &str, value: &str| {
+        let request = server.request(Method::POST, "/lifecycle/shutdown").header(name, value);
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    for (name, value) in [
+        ("origin", "http://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+    ] {
+        let (status, text) = post(name, value).await;
+        assert_eq!(status, 403, "{name}: {value}");
+        assert!(text.contains("cross_site"), "{text}");
+    }
+    let own = format!("http://{}", server.address);
+    let infer = server.request(Method::POST, "/v2/models/add/infer").header("origin", own);
+    let answer = infer.body(x(&[1, 4], &[0.0; 4]).to_string()).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
+async fn requests_that_change_something_are_small() {
+    let server = server().await;
+    let large = json!({ "parameters": { "x": "y".repeat(70_000) } });
+    for path in ["/v2/repository/models/add/load", "/lifecycle/models/add/swap"] {
+        server.post(path, &large).await.refused(413, "payload_too_large", &["65536"]);
+    }
+    let long = json!({ "reason": "x".repeat(2000) });
+    server.post("/lifecycle/drain", &long).await.refused(400, "invalid_request", &["1024"]);
 }

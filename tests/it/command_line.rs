@@ -172,3 +172,20 @@ async fn two_servers_on_one_port_do_not_disturb_each_other() {
     assert_eq!(second.exit_code().await, 1);
     assert_eq!(server.get("/livez").await.status, 200);
 }
+
+#[test]
+fn numbers_beyond_reason_are_mistakes() {
+    for (flag, value, told) in [
+        ("--server.workers", "100000", "1024 at most"),
+        ("--models.load_threads", "2305843009213693952", "256 at most"),
+        ("--inference.instances", "20000", "256 at most"),
+        ("--server.request_timeout", "500000000000y", "a duration"),
+        ("--server.request_timeout", "0s", "more than nothing"),
+        ("--lifecycle.health_interval", "0s", "more than nothing"),
+        ("--events.history", "18446744073709551615", "at most"),
+    ] {
+        let (code, _, error) = run(onward().args(["serve", flag, value]));
+        assert_eq!(code, 78, "{flag} {value}: {error}");
+        assert!(error.contains(told), "{error}");
+    }
+}

@@ -117,7 +117,7 @@ async fn pages_follow_each_other() {
         all["events"].as_array().unwrap().iter().map(|event| event["id"].clone()).collect();
     assert!(ids.len() > 6);
     assert_eq!(seen, ids[..seen.len()]);
-    for bad in ["since=-1", "since=x", "limit=x", "kind=nothing", "since=1&since=2"] {
+    for bad in ["since=-1", "since=x", "limit=x", "limit=0", "kind=nothing", "since=1&since=2"] {
         let answer = server.get(&format!("/lifecycle/events?{bad}")).await;
         answer.refused(400, "invalid_request", &[]);
     }

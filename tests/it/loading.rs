@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::onnx::add_constant;
+use crate::support::onnx::{add_constant, slow};
 use crate::support::{Repository, Server, x};
 
 fn four() -> Value {
@@ -133,4 +133,47 @@ async fn a_version_policy_selects_several_versions() {
     let second = server.post("/v2/models/add/versions/2/infer", &four()).await;
     assert_eq!(second.output("y")[0], json!(2.0));
     assert_eq!(second.ok()["model_version"], "2");
+}
+
+/// Half a minute of warm-up, of which a second is allowed; then a place for others is free again.
+#[tokio::test]
+async fn a_load_that_takes_too_long_fails_and_holds_nobody_up() {
+    let repository = Repository::of("stuck", &slow(36_000_000)).and("good", 1, &add_constant(1.0));
+    let settings = [("models.load_timeout", "1s"), ("models.load_threads", "1")];
+    let server = Server::start_with(repository, &settings).await;
+    let stuck = server.version("stuck", "1").await;
+    assert_eq!(stuck["state"], "FAILED");
+    assert_eq!(stuck["reason"], "loading it took longer than 1s");
+    assert!((adds(&server, "good").await - 1.0).abs() < 1e-6);
+    load(&server, "stuck").await.refused(400, "load_failed", &["longer than 1s"]);
+    assert_eq!(unload(&server, "good").await.status, 200);
+    assert_eq!(load(&server, "good").await.status, 200);
+}
+
+/// The layout of a store that keeps each file once.
+#[tokio::test]
+async fn versions_that_are_links_have_digests_of_their_own() {
+    let repository = Repository::empty();
+    repository.put("blobs", 1, &add_constant(1.0));
+    repository.put("blobs", 2, &add_constant(2.0));
+    let link = |version: u64, to: u64| {
+        let folder = repository.path().join(format!("add/{version}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::remove_file(folder.join("model.onnx")).ok();
+        let target = format!("../../blobs/{to}/model.onnx");
+        std::os::unix::fs::symlink(target, folder.join("model.onnx")).unwrap();
+    };
+    link(1, 1);
+    link(2, 2);
+    let server = Server::start(repository.with_settings("add", "version_policy: all\n")).await;
+    let digest = async |version| server.version("add", version).await["digest"].clone();
+    assert_ne!(digest("1").await, digest("2").await);
+    let path = server.repository.path().join("add/2/model.onnx");
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("../../blobs/1/model.onnx", &path).unwrap();
+    assert_eq!(load(&server, "add").await.status, 200);
+    // The life that was replaced is listed until it is unloaded.
+    let first = digest("1").await;
+    server.until(("add", "2"), |report| report["digest"] == first).await;
+    assert!((adds(&server, "add").await - 1.0).abs() < 1e-6);
 }

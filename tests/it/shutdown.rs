@@ -46,7 +46,10 @@ async fn after_sigterm_the_server_is_unready_and_serves_on_for_the_pre_stop_dela
     server.process.logged(&["health check fails", "application"]).await;
     assert_eq!(server.get("/readyz").await.status, 503);
     assert_eq!(server.get("/livez").await.status, 200);
-    assert_eq!(server.get("/lifecycle").await.ok()["state"], "STOPPING");
+    let page = server.get("/lifecycle").await;
+    assert_eq!(page.ok()["state"], "STOPPING");
+    // So that the client's next request is on a connection to somebody else.
+    assert_eq!(page.header("connection"), "close");
     let answer = server.infer("add", &x(&[1, 4], &[0.0; 4])).await;
     assert_eq!(answer.output("y")[0], json!(1.0));
     assert_eq!(server.process.exit_code().await, 0);

@@ -8,11 +8,12 @@ mod tensor_data;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
 use super::target::Target;
 use super::{Shared, body};
+use crate::inference::InferError;
 use request::Decoded;
 
 /// The header with which a request announces binary tensors after its JSON.
@@ -30,7 +31,10 @@ pub(super) async fn infer(
     let body = body::read(request, limits, received + limits.request_timeout).await?;
     let size = body.len();
     let decode = move || Decoded::read(&body);
-    let Decoded { id, request, timeout } = services.heavy.run(size, decode).await?;
+    let deadline = received + limits.request_timeout;
+    let late = |_| ApiError::from(InferError::DeadlineExceeded);
+    let decoded = timeout_at(deadline, services.heavy.run(size, decode)).await.map_err(late)?;
+    let Decoded { id, request, timeout } = decoded?;
     let allowed = timeout.map_or(limits.request_timeout, |t| t.min(limits.request_timeout));
     // The version is chosen as late as this, so that a slow upload holds none.
     let version = services.parts.models.acquire(target.model.as_str(), target.version)?;

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use super::*;
 use crate::lifecycle::{CheckKind, Event, Handler, Resource};
 use AppState::{Error, Initializing, Stopped, Stopping};

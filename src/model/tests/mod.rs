@@ -80,6 +80,7 @@ impl Fixture {
         let health = HealthRegistry::new(second, second, events.clone());
         let mut options = ManagerOptions {
             load_threads: many(2),
+            load_timeout: Duration::from_hours(1),
             instances: many(1),
             queue_capacity: many(2),
             intra_op_threads: many(1),
