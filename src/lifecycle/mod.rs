@@ -15,7 +15,8 @@ pub use deadline::Deadline;
 pub use event::{Event, EventBus, EventRecord};
 pub use handler::{Handler, HandlerError, HandlerFailure};
 pub use health::{
-    Check, CheckKind, CheckReport, CheckResult, HealthRegistry, HealthReporter, Verdict,
+    Check, CheckChange, CheckDetail, CheckKind, CheckReport, CheckResult, CheckRunError,
+    CheckSchedule, CheckStatus, HealthOptions, HealthRegistry, HealthReporter, Jitter, Verdict,
 };
 pub use manager::{
     LifecycleConfig, LifecycleManager, ShutdownReport, StartupError, Transition, TransitionError,

@@ -3,23 +3,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::{CheckResult, Key};
-use super::registry::{Run, Shared};
+use super::check::CheckResult;
+use super::record::Finished;
+use super::registry::HealthRegistry;
+use super::slot::Slot;
 
-/// Tells the state of one check, at the moment it changes.
+/// Tells the state of one check, at the moment it changes. May be used from any thread.
 #[derive(Debug)]
 pub struct HealthReporter {
-    shared: Arc<Shared>,
-    key: Key,
+    registry: HealthRegistry,
+    slot: Arc<Slot>,
 }
 
 impl HealthReporter {
-    pub(super) fn new(shared: Arc<Shared>, key: Key) -> Self {
-        Self { shared, key }
+    pub(super) fn new(registry: HealthRegistry, slot: Arc<Slot>) -> Self {
+        Self { registry, slot }
     }
 
-    /// Reports what is the case now; takes effect for the next probe.
+    /// Reports what is the case now; takes effect for the next probe. Without effect once another
+    /// check has taken the place of this one.
     pub fn report(&self, result: CheckResult) {
-        self.shared.record(&self.key, Run { result, duration: Duration::ZERO }, (1, 1));
+        self.slot.count(Finished { result, duration: Duration::ZERO });
+    }
+
+    /// Takes the check out, as [`HealthRegistry::deregister`] does. Without this it stays as it was
+    /// reported last.
+    pub fn deregister(self) {
+        self.registry.deregister_slot(&self.slot);
     }
 }
