@@ -40,11 +40,11 @@ impl StateReporter {
         while self.state.changed().await.is_ok() {
             let now = *self.state.borrow_and_update();
             self.liveness.report(liveness(now));
-            self.readiness.report(readiness(now));
-            // What has started stays started.
+            // What has started stays started, and nothing is ready that has not started.
             if now == AppState::Running {
                 self.startup.report(Ok(()));
             }
+            self.readiness.report(readiness(now));
         }
     }
 }
