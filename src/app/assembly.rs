@@ -73,7 +73,7 @@ fn core(
     models: impl FnOnce(HealthRegistry) -> ManagerParts,
 ) -> Observed {
     let times = config.lifecycle;
-    let health = HealthRegistry::new(times.health_interval, times.health_timeout, events.clone());
+    let health = HealthRegistry::with(times.into(), events.clone());
     let parts = models(health.clone());
     Observed {
         lifecycle: Arc::new(LifecycleManager::new(times, events.clone())),

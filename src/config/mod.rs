@@ -8,7 +8,7 @@ mod settings;
 mod value;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -121,6 +121,8 @@ impl Default for Config {
                 pre_stop_delay: seconds(3),
                 health_interval: seconds(5),
                 health_timeout: seconds(2),
+                health_failure_threshold: NonZeroU32::MIN,
+                health_success_threshold: NonZeroU32::MIN,
             },
             telemetry: TelemetryConfig {
                 log_format: LogFormat::Text,
@@ -133,9 +135,19 @@ impl Default for Config {
 impl Config {
     /// What is wrong with the settings taken together.
     fn contradictions(&self) -> Vec<Mistake> {
+        let times = [
+            ("lifecycle.health_interval", self.lifecycle.health_interval),
+            ("lifecycle.health_timeout", self.lifecycle.health_timeout),
+        ];
+        let zero = times.into_iter().filter(|(_, time)| time.is_zero());
+        let zero = zero.map(|(key, _)| mistake(key, "must be more than nothing".to_owned()));
+        self.exposure().into_iter().chain(zero).collect()
+    }
+
+    fn exposure(&self) -> Option<Mistake> {
         let server = &self.server;
         if server.listen.ip().is_loopback() || server.allow_unauthenticated_management {
-            return Vec::new();
+            return None;
         }
         let problem = format!(
             "{} can be reached by others, who could load and unload models without credentials; \
@@ -143,6 +155,27 @@ impl Config {
              where the network keeps strangers out",
             server.listen
         );
-        vec![Mistake { origin: "server.listen".to_owned(), problem }]
+        Some(mistake("server.listen", problem))
+    }
+}
+
+fn mistake(key: &str, problem: String) -> Mistake {
+    Mistake { origin: key.to_owned(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_without_which_nothing_could_be_checked_are_mistakes() {
+        let mut config = Config::default();
+        assert_eq!(config.contradictions(), []);
+        config.lifecycle.health_interval = Duration::ZERO;
+        config.lifecycle.health_timeout = Duration::ZERO;
+        let mistakes = config.contradictions();
+        let settings: Vec<&str> = mistakes.iter().map(|mistake| mistake.origin.as_str()).collect();
+        let expected = ["lifecycle.health_interval", "lifecycle.health_timeout"];
+        assert_eq!(settings, expected);
     }
 }

@@ -60,6 +60,8 @@ pub const SETTINGS: &[Setting] = settings! {
     lifecycle.pre_stop_delay "DURATION" "how long to go on serving after SIGTERM [3s]";
     lifecycle.health_interval "DURATION" "between two runs of a health check [5s]";
     lifecycle.health_timeout "DURATION" "one run of a health check [2s]";
+    lifecycle.health_failure_threshold "COUNT" "failures in a row before a health check fails [1]";
+    lifecycle.health_success_threshold "COUNT" "successes in a row before a health check passes [1]";
     telemetry.log_format "FORMAT" "text or json [text]";
     telemetry.log_level "FILTER" "what is logged, such as debug or info,onward::http=debug [info]";
 };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -71,6 +71,12 @@ impl Value for SocketAddr {
 }
 
 impl Value for NonZeroUsize {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "expected a whole number of 1 or more".to_owned())
+    }
+}
+
+impl Value for NonZeroU32 {
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| "expected a whole number of 1 or more".to_owned())
     }

@@ -15,6 +15,7 @@ use super::schedule::Jitter;
 use super::slot::{Begun, Plan, Slot, Surroundings, Terms};
 use super::status::{CheckStatus, Thresholds};
 use crate::lifecycle::event::EventBus;
+use crate::lifecycle::manager::LifecycleConfig;
 
 /// What a check has as long as nothing has run.
 const NOT_YET: &str = "it has not run yet";
@@ -49,6 +50,16 @@ impl HealthOptions {
             success_threshold: 1,
             history: HISTORY,
             jitter: Jitter::random(),
+        }
+    }
+}
+
+impl From<LifecycleConfig> for HealthOptions {
+    fn from(config: LifecycleConfig) -> Self {
+        Self {
+            failure_threshold: config.health_failure_threshold.get(),
+            success_threshold: config.health_success_threshold.get(),
+            ..Self::new(config.health_interval, config.health_timeout)
         }
     }
 }
