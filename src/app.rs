@@ -16,6 +16,7 @@ pub use assembly::AssemblyError;
 pub use listener::ListenError;
 
 use crate::causes;
+use crate::lifecycle::checks::RuntimeWatch;
 use crate::lifecycle::{
     AppEvent, AppState, Deadline, HealthRegistry, LifecycleConfig, LifecycleManager, ResourceError,
     ResourceManager, Signal, SignalSource, StartupError,
@@ -33,6 +34,7 @@ pub struct App {
     listener: Arc<Listener>,
     background: TaskTracker,
     stop_background: CancellationToken,
+    _watch: RuntimeWatch,
 }
 
 /// How a run of the server came to its end.
@@ -61,6 +63,11 @@ impl App {
     /// The address that is listened on, once it is.
     pub fn address(&self) -> Option<SocketAddr> {
         self.listener.address()
+    }
+
+    /// Its health, to which checks may be added at any time.
+    pub fn health(&self) -> &HealthRegistry {
+        &self.health
     }
 
     /// Starts, serves until a signal comes, and stops.

@@ -1,17 +1,20 @@
 //! Putting the parts together.
 
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::App;
 use super::listener::{ListenError, Listener};
 use super::standing::{self, StateReporter};
-use crate::config::Config;
+use crate::config::{Config, HealthConfig};
 use crate::http::{self, InFlight, Limits, MetricsPage, Parts};
+use crate::lifecycle::checks::{self, RuntimeWatch};
 use crate::lifecycle::{
     Deadline, EventBus, Handler, HealthRegistry, LifecycleManager, Resource, ResourceManager,
 };
@@ -31,6 +34,9 @@ pub enum AssemblyError {
     /// There is no repository where the configuration says.
     #[error("the model repository, models.repository, cannot be opened")]
     Repository(#[source] SourceError),
+    /// The system has no thread left.
+    #[error("the runtime cannot be watched")]
+    Watch(#[source] io::Error),
 }
 
 impl App {
@@ -51,6 +57,7 @@ impl App {
             health,
         });
         core.health.register(standing::repository_check(source));
+        let watch = register_checks(&core.health, config).map_err(AssemblyError::Watch)?;
         let (background, stop_background) = (TaskTracker::new(), CancellationToken::new());
         let states = StateReporter::new(&core.lifecycle, &core.health).run();
         background.spawn(stop_background.clone().run_until_cancelled_owned(states));
@@ -62,7 +69,16 @@ impl App {
         let listener = Arc::new(Listener::new(&config.server, router, in_flight));
         register(&core, &listener, config);
         let Observed { lifecycle, health, resources, models } = core;
-        Ok(Self { lifecycle, health, resources, models, listener, background, stop_background })
+        Ok(Self {
+            lifecycle,
+            health,
+            resources,
+            models,
+            listener,
+            background,
+            stop_background,
+            _watch: watch,
+        })
     }
 }
 
@@ -103,6 +119,16 @@ fn register(core: &Observed, listener: &Arc<Listener>, config: &Config) {
         Handler::new("load models")
             .on_start(move || async move { loading.load_all().await as Result<(), ChangeError> }),
     );
+}
+
+/// The checks that are always there.
+fn register_checks(health: &HealthRegistry, config: &Config) -> io::Result<RuntimeWatch> {
+    let HealthConfig { max_stall, min_free_disk, max_memory } = config.health;
+    health.register(checks::disk_space(&config.models.repository, min_free_disk.get()));
+    if let Some(check) = checks::memory_pressure(max_memory.get()) {
+        health.register(check);
+    }
+    RuntimeWatch::start(health, Handle::current(), max_stall)
 }
 
 fn manager_options(config: &Config) -> ManagerOptions {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use layers::{ConfigError, Layers, Mistake};
 pub use settings::{SETTINGS, Setting};
-pub use value::{ByteSize, LogFormat};
+pub use value::{ByteSize, LogFormat, Percent};
 
 use crate::lifecycle::LifecycleConfig;
 use crate::model::ModelName;
@@ -32,6 +32,8 @@ pub struct Config {
     pub onnxruntime: OnnxRuntimeConfig,
     /// The times of the application's life.
     pub lifecycle: LifecycleConfig,
+    /// When the checks that are always there fail.
+    pub health: HealthConfig,
     /// Logs.
     pub telemetry: TelemetryConfig,
 }
@@ -84,6 +86,17 @@ pub struct OnnxRuntimeConfig {
     pub intra_op_threads: NonZeroUsize,
 }
 
+/// When the checks that are always there fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthConfig {
+    /// The longest time that a thread which serves connections may be stuck.
+    pub max_stall: Duration,
+    /// What the file system of the repository must have left.
+    pub min_free_disk: ByteSize,
+    /// How much of the memory may be used.
+    pub max_memory: Percent,
+}
+
 /// Logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelemetryConfig {
@@ -124,6 +137,11 @@ impl Default for Config {
                 health_failure_threshold: NonZeroU32::MIN,
                 health_success_threshold: NonZeroU32::MIN,
             },
+            health: HealthConfig {
+                max_stall: seconds(10),
+                min_free_disk: ByteSize::gibibytes(1),
+                max_memory: Percent::new(90),
+            },
             telemetry: TelemetryConfig {
                 log_format: LogFormat::Text,
                 log_level: "info".to_owned(),
@@ -138,6 +156,7 @@ impl Config {
         let times = [
             ("lifecycle.health_interval", self.lifecycle.health_interval),
             ("lifecycle.health_timeout", self.lifecycle.health_timeout),
+            ("health.max_stall", self.health.max_stall),
         ];
         let zero = times.into_iter().filter(|(_, time)| time.is_zero());
         let zero = zero.map(|(key, _)| mistake(key, "must be more than nothing".to_owned()));
@@ -173,9 +192,11 @@ mod tests {
         assert_eq!(config.contradictions(), []);
         config.lifecycle.health_interval = Duration::ZERO;
         config.lifecycle.health_timeout = Duration::ZERO;
+        config.health.max_stall = Duration::ZERO;
         let mistakes = config.contradictions();
         let settings: Vec<&str> = mistakes.iter().map(|mistake| mistake.origin.as_str()).collect();
-        let expected = ["lifecycle.health_interval", "lifecycle.health_timeout"];
+        let expected =
+            ["lifecycle.health_interval", "lifecycle.health_timeout", "health.max_stall"];
         assert_eq!(settings, expected);
     }
 }

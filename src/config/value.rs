@@ -18,6 +18,16 @@ impl ByteSize {
         Self(count << 20)
     }
 
+    /// So many times 1,073,741,824 bytes.
+    pub const fn gibibytes(count: u64) -> Self {
+        Self(count << 30)
+    }
+
+    /// The number of bytes.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
     /// The number of bytes, or the largest that this machine can address.
     pub fn bytes(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
@@ -27,6 +37,22 @@ impl ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+/// A share of something, from `0%` to `100%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u8);
+
+impl Percent {
+    /// So many hundredths; more than all is all.
+    pub const fn new(hundredths: u8) -> Self {
+        Self(if hundredths > 100 { 100 } else { hundredths })
+    }
+
+    /// The number of hundredths.
+    pub const fn get(self) -> u8 {
+        self.0
     }
 }
 
@@ -108,6 +134,14 @@ impl Value for ByteSize {
     }
 }
 
+impl Value for Percent {
+    fn parse(text: &str) -> Result<Self, String> {
+        let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok());
+        let number = number.filter(|number| *number <= 100);
+        number.map(Self).ok_or_else(|| "expected a percentage from 0% to 100%".to_owned())
+    }
+}
+
 impl Value for LogFormat {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
@@ -147,6 +181,16 @@ mod tests {
         }
         for text in ["", "MiB", "1.5GB", "-1", "1TiB", "99999999999GiB"] {
             assert!(ByteSize::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn percentages_have_their_sign() {
+        for (text, number) in [("0%", 0), ("90%", 90), ("100 %", 100)] {
+            assert_eq!(Percent::parse(text), Ok(Percent::new(number)), "{text}");
+        }
+        for text in ["", "%", "90", "101%", "-1%", "0.9%", "90%%"] {
+            assert!(Percent::parse(text).is_err(), "{text}");
         }
     }
 

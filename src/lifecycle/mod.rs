@@ -2,6 +2,7 @@
 //!
 //! It serves any tokio program; nothing here knows models, HTTP or metrics.
 
+pub mod checks;
 mod deadline;
 mod event;
 mod handler;

@@ -72,7 +72,8 @@ fn the_readme_lists_every_setting_with_its_default() {
         assert!(row.contains(short), "README.md: {row} does not tell the default {short}");
     }
     let known: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
-    let sections = ["server.", "models.", "inference.", "onnxruntime.", "lifecycle.", "telemetry."];
+    let sections =
+        ["server.", "models.", "inference.", "onnxruntime.", "lifecycle.", "health.", "telemetry."];
     let unknown: Vec<_> = listed
         .difference(&known)
         .filter(|key| sections.iter().any(|section| key.starts_with(section)))

@@ -26,9 +26,9 @@ impl HealthReporter {
         self.slot.count(Finished { result, duration: Duration::ZERO });
     }
 
-    /// Takes the check out, as [`HealthRegistry::deregister`] does. Without this it stays as it was
-    /// reported last.
-    pub fn deregister(self) {
+    /// Takes the check out, as [`HealthRegistry::deregister`] does, unless another has its place
+    /// already. Without this it stays as it was reported last.
+    pub fn deregister(&self) {
         self.registry.deregister_slot(&self.slot);
     }
 }
