@@ -165,6 +165,8 @@ fn config() -> LifecycleConfig {
         pre_stop_delay: Duration::ZERO,
         health_interval: Duration::from_secs(1),
         health_timeout: Duration::from_secs(1),
+        health_failure_threshold: std::num::NonZeroU32::MIN,
+        health_success_threshold: std::num::NonZeroU32::MIN,
     }
 }
 

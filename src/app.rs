@@ -10,7 +10,8 @@ use std::sync::Arc;
 pub use assembly::AssemblyError;
 pub use listener::ListenError;
 
-use crate::lifecycle::{Application, Ending, SignalSource};
+use crate::lifecycle::checks::RuntimeWatch;
+use crate::lifecycle::{Application, Ending, HealthRegistry, SignalSource};
 use listener::Listener;
 
 /// The whole server. Two of them fit in one process.
@@ -18,12 +19,18 @@ use listener::Listener;
 pub struct App {
     application: Application,
     listener: Arc<Listener>,
+    _watch: RuntimeWatch,
 }
 
 impl App {
     /// The address that is listened on, once it is.
     pub fn address(&self) -> Option<SocketAddr> {
         self.listener.address()
+    }
+
+    /// Its health, to which checks may be added at any time.
+    pub fn health(&self) -> &HealthRegistry {
+        self.application.health()
     }
 
     /// Starts, serves until a signal comes or its end is requested, and stops, in the order of

@@ -1,19 +1,21 @@
 //! Putting the parts together.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::{ListenError, Listener};
 use super::{App, checks};
-
 use crate::cloudevents::CloudEvents;
-use crate::config::{Config, WebhooksConfig};
+use crate::config::{Config, HealthConfig, WebhooksConfig};
 use crate::http::{self, InFlight, Limits, MetricsPage, Parts};
-use crate::lifecycle::{Application, EventBus, Handler, Hooks, Resource};
+use crate::lifecycle::checks::{RuntimeWatch, disk_space, memory_pressure};
+use crate::lifecycle::{Application, EventBus, Handler, HealthRegistry, Hooks, Resource};
 use crate::metrics::{self, Metrics, Observed};
 use crate::model::{
     ChangeError, ManagerOptions, ManagerParts, ModelLifecycleManager, ModelSource, SourceError,
@@ -34,6 +36,9 @@ pub enum AssemblyError {
     /// Webhooks cannot be sent.
     #[error(transparent)]
     Webhooks(#[from] webhooks::ClientError),
+    /// The system has no thread left.
+    #[error("the runtime cannot be watched")]
+    Watch(#[source] io::Error),
 }
 
 impl App {
@@ -59,13 +64,14 @@ impl App {
         };
         let models = ModelLifecycleManager::new(manager, manager_options(config));
         application.health().register(checks::repository(source));
+        let watch = register_checks(application.health(), config).map_err(AssemblyError::Watch)?;
         let parts = parts(config, &application, models.clone(), metrics);
         register_webhooks(&config.webhooks, &parts.cloud_events, application.hooks())?;
         let (in_flight, closing) = (parts.in_flight.clone(), parts.closing.clone());
         let listener = Listener::new(&config.server, http::router(parts), in_flight, closing);
         let listener = Arc::new(listener);
         register(&application, &models, &listener);
-        Ok(Self { application, listener })
+        Ok(Self { application, listener, _watch: watch })
     }
 }
 
@@ -106,6 +112,16 @@ fn register_webhooks(
         hooks.register(webhooks::hook(url.as_str(), events, &options)?);
     }
     Ok(())
+}
+
+/// The checks that are always there.
+fn register_checks(health: &HealthRegistry, config: &Config) -> io::Result<RuntimeWatch> {
+    let HealthConfig { max_stall, min_free_disk, max_memory } = config.health;
+    health.register(disk_space(&config.models.repository, min_free_disk.get()));
+    if let Some(check) = memory_pressure(max_memory.get()) {
+        health.register(check);
+    }
+    RuntimeWatch::start(health, Handle::current(), max_stall)
 }
 
 fn manager_options(config: &Config) -> ManagerOptions {

@@ -8,13 +8,13 @@ mod settings;
 mod value;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use layers::{ConfigError, Layers, Mistake};
 pub use settings::{SETTINGS, Setting};
-pub use value::{ByteSize, LogFormat, WebhookUrl};
+pub use value::{ByteSize, LogFormat, Percent, WebhookUrl};
 
 use crate::lifecycle::{EventKind, LifecycleConfig};
 use crate::model::{MOST_INSTANCES, ModelName};
@@ -36,6 +36,8 @@ pub struct Config {
     pub events: EventsConfig,
     /// Events sent to others.
     pub webhooks: WebhooksConfig,
+    /// When the checks that are always there fail.
+    pub health: HealthConfig,
     /// Logs.
     pub telemetry: TelemetryConfig,
 }
@@ -112,6 +114,17 @@ pub struct WebhooksConfig {
     pub attempts: NonZeroUsize,
 }
 
+/// When the checks that are always there fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthConfig {
+    /// The longest time that a thread which serves connections may be stuck.
+    pub max_stall: Duration,
+    /// What the file system of the repository must have left.
+    pub min_free_disk: ByteSize,
+    /// How much of the memory may be used.
+    pub max_memory: Percent,
+}
+
 /// Logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelemetryConfig {
@@ -150,6 +163,13 @@ impl Default for Config {
                 pre_stop_delay: seconds(3),
                 health_interval: seconds(5),
                 health_timeout: seconds(2),
+                health_failure_threshold: NonZeroU32::MIN,
+                health_success_threshold: NonZeroU32::MIN,
+            },
+            health: HealthConfig {
+                max_stall: seconds(10),
+                min_free_disk: ByteSize::gibibytes(1),
+                max_memory: Percent::new(90),
             },
             events: EventsConfig { history: count(4096) },
             webhooks: WebhooksConfig {
@@ -207,6 +227,8 @@ impl Config {
             some("server.max_body_size", self.server.max_body_size.bytes() == 0),
             some("server.request_timeout", self.server.request_timeout.is_zero()),
             some("lifecycle.health_interval", self.lifecycle.health_interval.is_zero()),
+            some("lifecycle.health_timeout", self.lifecycle.health_timeout.is_zero()),
+            some("health.max_stall", self.health.max_stall.is_zero()),
         ];
         found.into_iter().flatten().collect()
     }

@@ -67,6 +67,11 @@ pub const SETTINGS: &[Setting] = settings! {
     webhooks.secret_file "FILE" "the file with the key that signs what is sent [none]";
     webhooks.timeout "DURATION" "one attempt to send an event [10s]";
     webhooks.attempts "COUNT" "attempts before an event is given up [8]";
+    lifecycle.health_failure_threshold "COUNT" "failures in a row before a health check fails [1]";
+    lifecycle.health_success_threshold "COUNT" "successes in a row before a health check passes [1]";
+    health.max_stall "DURATION" "how long a thread that serves connections may be stuck before the server is not live [10s]";
+    health.min_free_disk "SIZE" "free space below which the check disk_space fails [1GiB]";
+    health.max_memory "PERCENT" "use of memory above which the check memory_pressure fails [90%]";
     telemetry.log_format "FORMAT" "text or json [text]";
     telemetry.log_level "FILTER" "what is logged, such as debug or info,onward::http=debug [info]";
 };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +17,16 @@ impl ByteSize {
     /// So many times 1,048,576 bytes.
     pub const fn mebibytes(count: u64) -> Self {
         Self(count << 20)
+    }
+
+    /// So many times 1,073,741,824 bytes.
+    pub const fn gibibytes(count: u64) -> Self {
+        Self(count << 30)
+    }
+
+    /// The number of bytes.
+    pub const fn get(self) -> u64 {
+        self.0
     }
 
     /// The number of bytes, or the largest that this machine can address.
@@ -39,6 +49,22 @@ impl WebhookUrl {
     /// The address as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// A share of something, from `0%` to `100%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u8);
+
+impl Percent {
+    /// So many hundredths; more than all is all.
+    pub const fn new(hundredths: u8) -> Self {
+        Self(if hundredths > 100 { 100 } else { hundredths })
+    }
+
+    /// The number of hundredths.
+    pub const fn get(self) -> u8 {
+        self.0
     }
 }
 
@@ -88,6 +114,12 @@ impl Value for NonZeroUsize {
     }
 }
 
+impl Value for NonZeroU32 {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "expected a whole number of 1 or more".to_owned())
+    }
+}
+
 impl Value for Duration {
     fn parse(text: &str) -> Result<Self, String> {
         let longest = Duration::from_hours(365 * 24);
@@ -115,6 +147,14 @@ impl Value for ByteSize {
         };
         let bytes = factor.and_then(|factor| number.parse::<u64>().ok()?.checked_mul(factor));
         bytes.map(Self).ok_or_else(|| "expected a size, such as 64MiB".to_owned())
+    }
+}
+
+impl Value for Percent {
+    fn parse(text: &str) -> Result<Self, String> {
+        let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok());
+        let number = number.filter(|number| *number <= 100);
+        number.map(Self).ok_or_else(|| "expected a percentage from 0% to 100%".to_owned())
     }
 }
 
@@ -179,6 +219,16 @@ mod tests {
         }
         for text in ["", "MiB", "1.5GB", "-1", "1TiB", "99999999999GiB"] {
             assert!(ByteSize::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn percentages_have_their_sign() {
+        for (text, number) in [("0%", 0), ("90%", 90), ("100 %", 100)] {
+            assert_eq!(Percent::parse(text), Ok(Percent::new(number)), "{text}");
+        }
+        for text in ["", "%", "90", "101%", "-1%", "0.9%", "90%%"] {
+            assert!(Percent::parse(text).is_err(), "{text}");
         }
     }
 

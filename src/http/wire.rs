@@ -1,6 +1,6 @@
 //! Wire types that several answers share, and how the core's words are written.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
@@ -23,17 +23,23 @@ pub(super) fn time(moment: SystemTime) -> String {
     humantime::format_rfc3339_millis(moment).to_string()
 }
 
+/// A duration as a number of milliseconds.
+pub(super) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
 /// A health check.
 #[derive(Debug, Serialize)]
 pub(super) struct Check {
     name: String,
     kind: &'static str,
     critical: bool,
-    passing: bool,
+    status: &'static str,
     since: String,
     last_error: Option<String>,
     consecutive_failures: u32,
     duration_ms: f64,
+    running_ms: Option<f64>,
 }
 
 impl From<CheckReport> for Check {
@@ -42,11 +48,12 @@ impl From<CheckReport> for Check {
             name: report.name,
             kind: report.kind.name(),
             critical: report.critical,
-            passing: report.passing,
+            status: report.status.name(),
             since: time(report.since),
             last_error: report.last_error,
             consecutive_failures: report.consecutive_failures,
-            duration_ms: report.duration.as_secs_f64() * 1000.0,
+            duration_ms: milliseconds(report.duration),
+            running_ms: report.running_for.map(milliseconds),
         }
     }
 }

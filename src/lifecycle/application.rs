@@ -89,8 +89,7 @@ impl Application {
     /// An application that has not started. Must be called inside a tokio runtime.
     pub fn new(config: LifecycleConfig, events: EventBus) -> Self {
         let lifecycle = Arc::new(LifecycleManager::new(config, events.clone()));
-        let LifecycleConfig { health_interval, health_timeout, .. } = config;
-        let health = HealthRegistry::new(health_interval, health_timeout, events.clone());
+        let health = HealthRegistry::with(config.into(), events.clone());
         let states = StateReporter::new(&lifecycle, &health);
         let parts = Parts {
             lifecycle,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -34,6 +35,10 @@ pub struct LifecycleConfig {
     pub health_interval: Duration,
     /// One run of a health check.
     pub health_timeout: Duration,
+    /// Failures in a row before a health check fails, where it does not say otherwise.
+    pub health_failure_threshold: NonZeroU32,
+    /// Successes in a row before a health check passes, where it does not say otherwise.
+    pub health_success_threshold: NonZeroU32,
 }
 
 /// One move between states.
@@ -356,6 +361,8 @@ mod tests {
             pre_stop_delay: Duration::ZERO,
             health_interval: second,
             health_timeout: second,
+            health_failure_threshold: NonZeroU32::MIN,
+            health_success_threshold: NonZeroU32::MIN,
         };
         let manager = LifecycleManager::new(config, EventBus::new(64));
         manager.transition(AppEvent::Initialize, "test").unwrap();

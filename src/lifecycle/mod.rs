@@ -3,6 +3,7 @@
 //! It serves any tokio program; nothing here knows models, HTTP or metrics.
 
 mod application;
+pub mod checks;
 mod deadline;
 mod event;
 mod handler;
@@ -21,7 +22,8 @@ pub use event::{
 };
 pub use handler::{Handler, HandlerError, HandlerFailure};
 pub use health::{
-    Check, CheckKind, CheckReport, CheckResult, HealthRegistry, HealthReporter, Verdict,
+    Check, CheckChange, CheckDetail, CheckKind, CheckReport, CheckResult, CheckRunError,
+    CheckSchedule, CheckStatus, HealthOptions, HealthRegistry, HealthReporter, Jitter, Verdict,
 };
 pub use manager::{
     LifecycleConfig, LifecycleManager, NotRunning, ShutdownReport, StartupError, Transition,

@@ -44,11 +44,11 @@ impl StateReporter {
             }
             let now = *self.state.borrow_and_update();
             self.liveness.report(liveness(now));
-            self.readiness.report(readiness(now, self.drained.borrow_and_update().as_deref()));
-            // What has started stays started.
+            // What has started stays started, and nothing is ready that has not started.
             if now == AppState::Running {
                 self.startup.report(Ok(()));
             }
+            self.readiness.report(readiness(now, self.drained.borrow_and_update().as_deref()));
         }
     }
 }

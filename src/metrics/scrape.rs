@@ -4,7 +4,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntGaugeVec, Registry};
 
 use super::{Observed, names, opts, register};
-use crate::lifecycle::{AppState, ResourceState};
+use crate::lifecycle::{AppState, CheckStatus, ResourceState};
 use crate::model::{ModelReport, StateKind, VersionReport};
 
 /// The families of everything that is a state now.
@@ -40,7 +40,8 @@ fn health(registry: &Registry, observed: &Observed) {
     let checks = gauges(registry, &names::HEALTH_CHECK_PASSING, &["check", "kind"]);
     for report in observed.health.checks() {
         let labels = &[report.name.as_str(), report.kind.name()];
-        checks.with_label_values(labels).set(i64::from(report.passing));
+        let passing = report.status == CheckStatus::Passing;
+        checks.with_label_values(labels).set(i64::from(passing));
     }
     let ready = gauges(registry, &names::RESOURCE_READY, &["resource"]);
     for report in observed.resources.reports() {

@@ -78,6 +78,7 @@ fn the_readme_lists_every_setting_with_its_default() {
         "inference.",
         "onnxruntime.",
         "lifecycle.",
+        "health.",
         "events.",
         "webhooks.",
         "telemetry.",

@@ -21,8 +21,10 @@ async fn verbose_probes_list_their_checks() {
     let verbose = server.get("/readyz?verbose").await.ok();
     let checks = verbose["checks"].as_array().unwrap();
     let names: Vec<&str> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["application", "repository", "required_models"]);
-    let fails = |check: &&Value| check["critical"] == true && check["passing"] == false;
+    let expected =
+        ["application", "disk_space", "memory_pressure", "repository", "required_models"];
+    assert_eq!(names, expected);
+    let fails = |check: &&Value| check["critical"] == true && check["status"] != "passing";
     assert!(checks.iter().all(|check| check["kind"] == "readiness"));
     assert_eq!(checks.iter().find(fails), None);
     assert!(server.get("/readyz?verbose=false").await.ok().get("checks").is_none());
@@ -45,7 +47,7 @@ async fn a_required_model_decides_readiness_and_an_optional_one_does_not() {
     assert_eq!(failing.status, 503);
     let checks = failing.json()["checks"].as_array().unwrap().clone();
     let required = checks.iter().find(|check| check["name"] == "required_models").unwrap();
-    assert_eq!(required["passing"], false);
+    assert_eq!(required["status"], "failing");
     assert!(required["last_error"].as_str().unwrap().contains("needed"));
     assert_eq!(server.get("/v2/health/ready").await.json(), json!({ "ready": false }));
     assert_eq!(server.get("/livez").await.status, 200);

@@ -14,6 +14,8 @@ fn application() -> (Application, Log) {
         pre_stop_delay: 3 * SECOND,
         health_interval: SECOND,
         health_timeout: SECOND,
+        health_failure_threshold: std::num::NonZeroU32::MIN,
+        health_success_threshold: std::num::NonZeroU32::MIN,
     };
     (Application::new(config, EventBus::new(256)), Log::default())
 }
