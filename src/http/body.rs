@@ -1,11 +1,16 @@
 //! Reading a request's body, within its limits.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use tokio::time::{Instant, timeout_at};
 
@@ -43,7 +48,11 @@ pub(super) async fn read(
 /// The whole body of a request that changes something, which is small.
 pub(super) async fn read_small(request: Request, limits: &Limits) -> Result<Bytes, ApiError> {
     let small = Limits { max_body_size: limits.max_body_size.min(SMALL), ..*limits };
-    read(request, &small, Instant::now() + limits.request_timeout).await
+    let body = read(request, &small, Instant::now() + limits.request_timeout).await;
+    body.map_err(|error| match error {
+        ApiError::PayloadTooLarge { limit: SMALL } => ApiError::ChangeTooLarge { limit: SMALL },
+        other => other,
+    })
 }
 
 /// Reads a JSON body; an empty one is the default.
@@ -58,7 +67,32 @@ pub(super) fn parse_or_default<'a, T: Deserialize<'a> + Default>(
 /// # Errors
 /// What is wrong, and where: the line and column, and the field where the JSON itself is sound.
 pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| explain::<T>(body, &error))
+    let read = serde_json::from_slice(body).map(|Object(value)| value);
+    read.map_err(|error| explain::<Object<T>>(body, &error))
+}
+
+/// A struct that is written as an object. Without this, serde takes an array of its fields too.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
 }
 
 /// Reads again, this time with an eye on where it goes wrong.

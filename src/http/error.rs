@@ -41,6 +41,8 @@ pub(super) enum ApiError {
     NoReport(ModelName),
     #[error("the body is larger than {limit} bytes, the setting server.max_body_size")]
     PayloadTooLarge { limit: usize },
+    #[error("the body is larger than {limit} bytes, which is more than this needs")]
+    ChangeTooLarge { limit: usize },
     #[error("the body did not arrive within {}", humantime::format_duration(*limit))]
     BodyTimeout { limit: Duration },
     #[error("content encoding '{0}' is not supported, send the body as it is")]
@@ -157,7 +159,7 @@ impl ApiError {
             Self::BadRequest(_) => Code::InvalidRequest,
             Self::Unsupported(_) => Code::Unsupported,
             Self::NoReport(_) => Code::UnknownModel,
-            Self::PayloadTooLarge { .. } => Code::PayloadTooLarge,
+            Self::PayloadTooLarge { .. } | Self::ChangeTooLarge { .. } => Code::PayloadTooLarge,
             Self::BodyTimeout { .. } => Code::RequestTimeout,
             Self::UnsupportedEncoding(_) => Code::UnsupportedEncoding,
             Self::NoSuchPath(_) => Code::NotFound,

@@ -9,6 +9,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use super::error::{ChangeError, LoadError};
 use super::handle::Serving;
@@ -70,6 +71,9 @@ impl Core {
         };
         let _permit = self.change_permit(&entry).await?;
         let result = self.load_planned(&entry).await;
+        if let Err(error) = &result {
+            warn!(model = %name, cause = causes::of_error(error), "model could not be loaded");
+        }
         entry.set_problem(result.as_ref().err().map(|error| causes::of_error(error)));
         result
     }

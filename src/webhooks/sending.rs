@@ -60,6 +60,8 @@ impl Sender {
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = reqwest::Client::builder()
             .timeout(options.timeout)
+            // The environment is read in one place, and not by a client.
+            .no_proxy()
             // An endpoint is where it was said to be; an event may be nobody else's business.
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("onward/", env!("CARGO_PKG_VERSION")))

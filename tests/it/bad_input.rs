@@ -68,6 +68,8 @@ async fn broken_bodies_are_told_where_they_break() {
         ),
         ("{\"id\": 5, \"inputs\": []}", "'id'"),
         ("{\"inputs\": [], \"outputs\": [5]}", "'outputs[0]'"),
+        ("[null, {}, [], []]", "expected an object"),
+        ("{\"inputs\": [[\"x\", [1], \"FP32\", {}, [1]]]}", "'inputs[0]'"),
     ] {
         send(text).await.refused(400, "invalid_request", &[told]);
     }

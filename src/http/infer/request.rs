@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::tensor_data;
-use crate::http::body;
+use crate::http::body::{self, Object};
 use crate::http::error::ApiError;
 use crate::inference::{DataType, InferenceRequest, NamedTensor, Tensor};
 
@@ -20,9 +20,9 @@ struct Body<'a> {
     #[serde(default)]
     parameters: Parameters,
     #[serde(borrow)]
-    inputs: Vec<Input<'a>>,
+    inputs: Vec<Object<Input<'a>>>,
     #[serde(borrow, default)]
-    outputs: Vec<Output<'a>>,
+    outputs: Vec<Object<Output<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -65,8 +65,13 @@ impl Decoded {
         let body: Body<'_> = body::parse(text)?;
         check_parameters(&body.parameters)?;
         let timeout = timeout(&body.parameters)?;
-        let inputs = body.inputs.into_iter().map(tensor).collect::<Result<_, _>>()?;
-        let outputs = body.outputs.into_iter().map(wanted).collect::<Result<_, _>>()?;
+        let inputs =
+            body.inputs.into_iter().map(|Object(input)| tensor(input)).collect::<Result<_, _>>()?;
+        let outputs = body
+            .outputs
+            .into_iter()
+            .map(|Object(output)| wanted(output))
+            .collect::<Result<_, _>>()?;
         Ok(Self { id: body.id, request: InferenceRequest { inputs, outputs }, timeout })
     }
 }
