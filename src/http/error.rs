@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::wire::JSON;
 use crate::causes;
 use crate::inference::{InferError, RunError};
-use crate::lifecycle::NotRunning;
+use crate::lifecycle::{CheckRunError, NotRunning};
 use crate::model::{
     ChangeError, LoadError, LookupError, ModelName, NameError, SourceError, StateKind,
 };
@@ -30,6 +30,8 @@ pub(super) enum ApiError {
     #[error(transparent)]
     Infer(#[from] InferError),
     #[error(transparent)]
+    CheckRun(#[from] CheckRunError),
+    #[error(transparent)]
     NotRunning(#[from] NotRunning),
     /// The request makes no sense.
     #[error("{0}")]
@@ -39,6 +41,8 @@ pub(super) enum ApiError {
     Unsupported(String),
     #[error("Request for unknown model: '{0}' is not found")]
     NoReport(ModelName),
+    #[error("there is no kind of check '{0}', only liveness, readiness and startup")]
+    NoCheckKind(String),
     #[error("the body is larger than {limit} bytes, the setting server.max_body_size")]
     PayloadTooLarge { limit: usize },
     #[error("the body is larger than {limit} bytes, which is more than this needs")]
@@ -66,6 +70,7 @@ enum Code {
     UnknownModel,
     UnknownVersion,
     ModelNotLoaded,
+    UnknownCheck,
     NotFound,
     MethodNotAllowed,
     CrossSite,
@@ -94,6 +99,7 @@ impl Code {
             Self::UnknownModel => "unknown_model",
             Self::UnknownVersion => "unknown_version",
             Self::ModelNotLoaded => "model_not_loaded",
+            Self::UnknownCheck => "unknown_check",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::CrossSite => "cross_site",
@@ -117,9 +123,11 @@ impl Code {
     const fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest | Self::InvalidName | Self::LoadFailed => StatusCode::BAD_REQUEST,
-            Self::UnknownModel | Self::UnknownVersion | Self::ModelNotLoaded | Self::NotFound => {
-                StatusCode::NOT_FOUND
-            }
+            Self::UnknownModel
+            | Self::UnknownVersion
+            | Self::ModelNotLoaded
+            | Self::UnknownCheck
+            | Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -155,6 +163,10 @@ impl ApiError {
             Self::Lookup(error) => of_lookup(error),
             Self::Change(error) => of_change(error),
             Self::Infer(error) => of_infer(error),
+            Self::CheckRun(CheckRunError::Unknown { .. }) | Self::NoCheckKind(_) => {
+                Code::UnknownCheck
+            }
+            Self::CheckRun(CheckRunError::Stopped) => Code::ShuttingDown,
             Self::NotRunning(_) => Code::NotRunning,
             Self::BadRequest(_) => Code::InvalidRequest,
             Self::Unsupported(_) => Code::Unsupported,

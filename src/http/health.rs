@@ -1,9 +1,12 @@
 //! Probes. They read the last results of the registered checks and never run one.
 
-use axum::extract::State;
+use std::collections::BTreeSet;
+
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::Shared;
 use super::error::ApiError;
@@ -11,16 +14,25 @@ use super::query::Parameters;
 use super::wire::{Check, json};
 use crate::lifecycle::{CheckKind, Verdict};
 
-#[derive(Deserialize)]
-pub(super) struct Detail {
-    verbose: Option<String>,
+/// What the query of a probe asks for. Parameters of other names have no effect.
+#[derive(Debug, Default)]
+pub(super) struct ProbeQuery {
+    verbose: bool,
+    exclude: BTreeSet<String>,
 }
 
 #[derive(Serialize)]
 struct ProbeBody {
     status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    checks: Option<Vec<Check>>,
+    #[serde(flatten)]
+    detail: Option<ProbeDetail>,
+}
+
+#[derive(Serialize)]
+struct ProbeDetail {
+    checks: Vec<Check>,
+    excluded: Vec<String>,
+    unmatched: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -34,24 +46,18 @@ struct Ready {
 }
 
 /// `GET /livez`
-pub(super) async fn livez(state: Shared, detail: Parameters<Detail>) -> Result<Response, ApiError> {
-    probe(&state, CheckKind::Liveness, &detail.0)
+pub(super) async fn livez(State(services): Shared, query: ProbeQuery) -> Response {
+    probe(services.parts.health.verdict_excluding(CheckKind::Liveness, &query.exclude), &query)
 }
 
 /// `GET /readyz`
-pub(super) async fn readyz(
-    state: Shared,
-    detail: Parameters<Detail>,
-) -> Result<Response, ApiError> {
-    probe(&state, CheckKind::Readiness, &detail.0)
+pub(super) async fn readyz(State(services): Shared, query: ProbeQuery) -> Response {
+    probe(services.parts.health.verdict_excluding(CheckKind::Readiness, &query.exclude), &query)
 }
 
 /// `GET /startupz`
-pub(super) async fn startupz(
-    state: Shared,
-    detail: Parameters<Detail>,
-) -> Result<Response, ApiError> {
-    probe(&state, CheckKind::Startup, &detail.0)
+pub(super) async fn startupz(State(services): Shared, query: ProbeQuery) -> Response {
+    probe(services.parts.health.verdict_excluding(CheckKind::Startup, &query.exclude), &query)
 }
 
 /// `GET /v2/health/live`
@@ -66,11 +72,15 @@ pub(super) async fn ready(State(services): Shared) -> Response {
     answer(ready, json(&Ready { ready }))
 }
 
-fn probe(services: &Shared, kind: CheckKind, detail: &Detail) -> Result<Response, ApiError> {
-    let Verdict { passing, checks, .. } = services.parts.health.verdict(kind);
-    let checks = detail.wanted()?.then(|| checks.into_iter().map(Check::from).collect());
+/// Lists the checks where that was asked for, and always where the probe fails: whoever sees a
+/// failure wants to know of what.
+fn probe(verdict: Verdict, query: &ProbeQuery) -> Response {
+    let Verdict { passing, checks, excluded, unmatched } = verdict;
+    let checks = || checks.into_iter().map(Check::from).collect();
+    let wanted = query.verbose || !passing;
+    let detail = wanted.then(|| ProbeDetail { checks: checks(), excluded, unmatched });
     let status = if passing { "pass" } else { "fail" };
-    Ok(answer(passing, json(&ProbeBody { status, checks })))
+    answer(passing, json(&ProbeBody { status, detail }))
 }
 
 fn answer(passing: bool, mut response: Response) -> Response {
@@ -80,14 +90,36 @@ fn answer(passing: bool, mut response: Response) -> Response {
     response.into_response()
 }
 
-impl Detail {
-    fn wanted(&self) -> Result<bool, ApiError> {
-        match self.verbose.as_deref() {
-            None | Some("false" | "0") => Ok(false),
-            Some("" | "true" | "1") => Ok(true),
-            Some(other) => {
-                Err(ApiError::bad_request(format!("verbose must be true or false, got '{other}'")))
+impl<S: Send + Sync> FromRequestParts<S> for ProbeQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Parameters(pairs): Parameters<Vec<(String, String)>> =
+            Parameters::from_request_parts(parts, state).await?;
+        pairs.into_iter().try_fold(Self::default(), Self::and)
+    }
+}
+
+impl ProbeQuery {
+    /// Takes one more parameter. Of `verbose` the last one holds; each `exclude` adds a name.
+    fn and(mut self, (name, value): (String, String)) -> Result<Self, ApiError> {
+        match name.as_str() {
+            "verbose" => self.verbose = flag(&value)?,
+            "exclude" => {
+                self.exclude.insert(value);
             }
+            _ => {}
+        }
+        Ok(self)
+    }
+}
+
+fn flag(value: &str) -> Result<bool, ApiError> {
+    match value {
+        "" | "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        other => {
+            Err(ApiError::bad_request(format!("verbose must be true or false, got '{other}'")))
         }
     }
 }

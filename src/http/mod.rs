@@ -7,6 +7,7 @@
 //! [Open Inference Protocol v2]: https://github.com/kserve/open-inference-protocol
 
 mod body;
+mod checks;
 mod documents;
 mod error;
 mod events;

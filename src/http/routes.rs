@@ -10,7 +10,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{Parts, Services};
-use super::{documents, events, finish, health, infer, lifecycle, metadata, repository};
+use super::{checks, documents, events, finish, health, infer, lifecycle, metadata, repository};
 
 type Handler = MethodRouter<Arc<Services>>;
 
@@ -66,6 +66,9 @@ fn table() -> Vec<Route> {
         write("/v2/repository/models/{model}/load", post(repository::load)),
         write("/v2/repository/models/{model}/unload", post(repository::unload)),
         read("/lifecycle", get(lifecycle::application)),
+        read("/lifecycle/checks", get(checks::list)),
+        read("/lifecycle/checks/{kind}/{check}", get(checks::detail)),
+        write("/lifecycle/checks/{kind}/{check}/run", post(checks::run)),
         write("/lifecycle/drain", post(lifecycle::drain)),
         write("/lifecycle/resume", post(lifecycle::resume)),
         write("/lifecycle/shutdown", post(lifecycle::shutdown)),

@@ -1,9 +1,10 @@
-//! The model and version that a path names.
+//! What a path names: a model and a version, or a check.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 
 use super::error::ApiError;
+use crate::lifecycle::CheckKind;
 use crate::model::{ModelName, Version};
 
 /// `{model}` and, where the path has it, `{version}`.
@@ -17,12 +18,36 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let params = RawPathParams::from_request_parts(parts, state)
-            .await
-            .map_err(|_| ApiError::bad_request("the path is not UTF-8 after percent-decoding"))?;
-        let param = |wanted| params.iter().find(|(key, _)| *key == wanted).map(|(_, value)| value);
-        let model = ModelName::new(param("model").unwrap_or_default())?;
-        let version = param("version").map(str::parse).transpose()?;
+        let params = params(parts, state).await?;
+        let model = ModelName::new(param(&params, "model").unwrap_or_default())?;
+        let version = param(&params, "version").map(str::parse).transpose()?;
         Ok(Self { model, version })
     }
+}
+
+/// `{kind}` and `{check}`.
+#[derive(Debug)]
+pub(super) struct CheckTarget {
+    pub(super) kind: CheckKind,
+    pub(super) name: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for CheckTarget {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = params(parts, state).await?;
+        let kind = param(&params, "kind").unwrap_or_default();
+        let kind = CheckKind::from_name(kind).ok_or_else(|| ApiError::NoCheckKind(kind.into()))?;
+        Ok(Self { kind, name: param(&params, "check").unwrap_or_default().to_owned() })
+    }
+}
+
+async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, ApiError> {
+    let params = RawPathParams::from_request_parts(parts, state).await;
+    params.map_err(|_| ApiError::bad_request("the path is not UTF-8 after percent-decoding"))
+}
+
+fn param<'a>(params: &'a RawPathParams, wanted: &str) -> Option<&'a str> {
+    params.iter().find(|(key, _)| *key == wanted).map(|(_, value)| value)
 }

@@ -1,6 +1,7 @@
 //! What the tests have in common.
 
 pub(crate) mod contract;
+pub(crate) mod in_process;
 pub(crate) mod onnx;
 pub(crate) mod process;
 pub(crate) mod repository;
@@ -10,6 +11,7 @@ pub(crate) mod server;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub(crate) use in_process::InProcess;
 pub(crate) use repository::Repository;
 pub(crate) use server::{Answer, Server};
 

@@ -62,10 +62,7 @@ impl Server {
         let line: Value = serde_json::from_str(&process.logged(&["\"listening\""]).await).unwrap();
         let address = line["address"].as_str().expect("the line tells the address");
         let address = address.parse().expect("it is a socket's address");
-        // Another test may have installed it before.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let client = reqwest::Client::builder().no_proxy().build().expect("the client is sound");
-        Self { process, address, repository, client, _home: home }
+        Self { process, address, repository, client: client(), _home: home }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -96,9 +93,7 @@ impl Server {
         body: Vec<u8>,
     ) -> reqwest::Result<Answer> {
         let request = self.request(method, path).body(body);
-        let response = request.send().await?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Answer { status, headers, body: response.bytes().await?.to_vec() })
+        Answer::of(request.send().await?).await
     }
 
     /// A request to be completed by the caller.
@@ -144,7 +139,19 @@ impl Server {
     }
 }
 
+/// A client that goes to no proxy.
+pub(super) fn client() -> reqwest::Client {
+    // Another test may have installed it before.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    reqwest::Client::builder().no_proxy().build().expect("the client is sound")
+}
+
 impl Answer {
+    pub(super) async fn of(response: reqwest::Response) -> reqwest::Result<Self> {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Self { status, headers, body: response.bytes().await?.to_vec() })
+    }
+
     pub(crate) fn json(&self) -> Value {
         let text = String::from_utf8_lossy(&self.body);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
