@@ -42,6 +42,7 @@ pub mod webhooks;
 pub mod app;
 
 mod causes;
+mod units;
 
 #[doc = include_str!("../docs/lifecycle.md")]
 #[cfg(doctest)]

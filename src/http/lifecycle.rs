@@ -14,6 +14,7 @@ use super::wire::{Check, json, time};
 use super::{Services, Shared, body};
 use crate::lifecycle::{ResourceReport, Transition};
 use crate::model::{ModelReport, ServingReport, SwapOptions, Version, VersionReport};
+use crate::units;
 
 /// The longest reason, in bytes: it is kept and told in many places.
 const LONGEST_REASON: usize = 1024;
@@ -237,7 +238,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
         return Ok(None);
     };
     let expected = || format!("expected a duration such as \"30s\", got \"{text}\"");
-    humantime::parse_duration(&text).map(Some).map_err(|_| D::Error::custom(expected()))
+    units::duration(&text).map(Some).ok_or_else(|| D::Error::custom(expected()))
 }
 
 impl From<Transition> for TransitionBody {

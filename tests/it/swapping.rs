@@ -115,6 +115,7 @@ async fn a_swap_that_cannot_be_done_changes_nothing() {
         (json!({ "to": 0 }), "versions begin at 1"),
         (json!({ "to": "2", "drain_timeout": 5 }), "drain_timeout"),
         (json!({ "to": "2", "drain_timeout": "soon" }), "30s"),
+        (json!({ "to": "2", "drain_timeout": "18446744073709551615s 1000ms" }), "30s"),
         (json!({ "to": "2", "keep": true }), "keep_previous"),
     ] {
         swap(&server, "add", body).await.refused(400, "invalid_request", &[told]);
