@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use onward::config::{Layers, SETTINGS};
+use onward::config::{Layers, SETTINGS, Setting};
 
 /// What the process was started to do.
 pub(crate) enum Task {
@@ -65,10 +65,14 @@ fn with_settings(command: Command) -> Command {
         Arg::new(setting.key)
             .long(setting.key)
             .value_name(setting.placeholder)
-            .help(format!("{}; also {}", setting.help, setting.variable()))
+            .help(help(setting))
             .help_heading("Settings")
     });
     command.arg(config).args(settings)
+}
+
+fn help(setting: &Setting) -> String {
+    format!("{} [{}]; also {}", setting.help, setting.default_text(), setting.variable())
 }
 
 fn layers(matches: &ArgMatches, environment: Vec<(OsString, OsString)>) -> Layers {

@@ -5,12 +5,11 @@ mod probe;
 
 use std::convert::Infallible;
 use std::io::Write;
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::{env, io};
 
 use onward::app::App;
-use onward::config::{Config, Layers};
+use onward::config::{Config, Effective, Layers};
 use onward::lifecycle::{Ending, Signal, SignalSource};
 use onward::onnx::{LibrarySearch, OnnxRuntime};
 use onward::telemetry;
@@ -54,14 +53,15 @@ fn main() -> ExitCode {
 }
 
 fn serve(layers: &Layers) -> Result<Infallible, Refusal> {
-    let config = read(layers)?;
+    let effective = read(layers)?;
+    let config = effective.config();
     telemetry::init(&config.telemetry).map_err(|error| refuse(exit::CONFIG, error))?;
-    let runtime = runtime(&config)?;
+    let runtime = runtime(config)?;
     let ending = runtime.block_on(async {
         // From here on a signal is an event, and no longer the end.
         let signals = SignalSource::of_process().map_err(|error| refuse(exit::FAILED, error))?;
-        let engine = engine(&config)?;
-        let app = App::assemble(&config, engine).map_err(|error| refuse(exit::FAILED, error))?;
+        let engine = engine(config)?;
+        let app = App::assemble(config, engine).map_err(|error| refuse(exit::FAILED, error))?;
         Ok(app.run(signals).await)
     })?;
     leave(code(ending))
@@ -69,15 +69,15 @@ fn serve(layers: &Layers) -> Result<Infallible, Refusal> {
 
 fn runtime(config: &Config) -> Result<Runtime, Refusal> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(workers) = config.server.workers.map(NonZeroUsize::get) {
-        runtime.worker_threads(workers);
+    if let Some(workers) = config.server.workers.given() {
+        runtime.worker_threads(workers.get());
     }
     runtime.enable_all().build().map_err(|error| refuse(exit::FAILED, error))
 }
 
 fn engine(config: &Config) -> Result<OnnxRuntime, Refusal> {
     let search = LibrarySearch {
-        explicit: config.onnxruntime.library.clone(),
+        explicit: config.onnxruntime.library.given().cloned(),
         executable: env::current_exe().ok(),
         working_directory: env::current_dir().ok(),
     };
@@ -85,14 +85,14 @@ fn engine(config: &Config) -> Result<OnnxRuntime, Refusal> {
 }
 
 fn health(layers: &Layers, path: &str) -> Result<ExitCode, Refusal> {
-    let config = read(layers)?;
+    let effective = read(layers)?;
     let failed = |text| Refusal { code: exit::FAILED, text };
-    probe::ask(config.server.listen, path).map_err(failed)?;
+    probe::ask(effective.config().server.listen, path).map_err(failed)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(layers: &Layers) -> Result<Config, Refusal> {
-    Config::read(layers).map_err(|error| refuse(exit::CONFIG, error))
+fn read(layers: &Layers) -> Result<Effective, Refusal> {
+    layers.read().map_err(|error| refuse(exit::CONFIG, error))
 }
 
 /// The error and everything behind it.

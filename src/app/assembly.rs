@@ -103,7 +103,7 @@ fn register_webhooks(
     hooks: &Hooks,
 ) -> Result<(), AssemblyError> {
     let options = webhooks::Options {
-        kinds: config.kinds.clone().unwrap_or_default(),
+        kinds: config.kinds.given().cloned().unwrap_or_default(),
         secret: config.secret_file.as_deref().map(Secret::read).transpose()?,
         timeout: config.timeout,
         attempts: u32::try_from(config.attempts.get()).unwrap_or(u32::MAX),
@@ -128,7 +128,7 @@ fn manager_options(config: &Config) -> ManagerOptions {
     ManagerOptions {
         load_threads: config.models.load_threads,
         load_timeout: config.models.load_timeout,
-        instances: config.inference.instances.unwrap_or_else(cores),
+        instances: config.inference.instances.given().copied().unwrap_or_else(cores),
         queue_capacity: config.inference.queue_capacity,
         intra_op_threads: config.onnxruntime.intra_op_threads,
         drain_timeout: config.models.drain_timeout,

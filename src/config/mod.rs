@@ -1,23 +1,35 @@
 //! Configuration: defaults, then the file, then the environment, then flags.
 //!
 //! A setting has one dotted name everywhere: `server.listen` is a key of the file, the variable
-//! `ONWARD_SERVER_LISTEN` and the flag `--server.listen`. Every mistake is reported at once.
+//! `ONWARD_SERVER_LISTEN` and the flag `--server.listen`. Every mistake is reported at once. The table
+//! [`SETTINGS`] has each name, default, bound and meaning; help, README and JSON Schema are made
+//! from it.
 
+mod effective;
+mod file;
 mod layers;
+mod mistake;
+mod nearest;
+mod render;
+mod schema;
 mod settings;
+mod tree;
 mod value;
 
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use layers::{ConfigError, Layers, Mistake};
+pub use effective::{Effective, Reloaded, Row};
+pub use layers::Layers;
+pub use mistake::{ConfigError, Mistake, Origin};
+pub use schema::schema;
 pub use settings::{SETTINGS, Setting};
-pub use value::{ByteSize, LogFormat, Percent, WebhookUrl};
+pub use value::{Auto, ByteSize, LogFilter, LogFormat, Percent, WebhookUrl};
 
 use crate::lifecycle::{EventKind, LifecycleConfig};
-use crate::model::{MOST_INSTANCES, ModelName};
+use crate::model::ModelName;
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +61,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// A file to write the address to that is listened on, for those who start with port 0.
     pub port_file: Option<PathBuf>,
-    /// Threads that serve connections; one per core where `None`.
-    pub workers: Option<NonZeroUsize>,
+    /// Threads that serve connections; the server chooses one per core.
+    pub workers: Auto<NonZeroUsize>,
     /// The largest request body.
     pub max_body_size: ByteSize,
     /// The deadline of an inference, from the moment its head was read.
@@ -77,8 +89,8 @@ pub struct ModelsConfig {
 /// How models run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InferenceConfig {
-    /// Instances per version; one per core where `None`.
-    pub instances: Option<NonZeroUsize>,
+    /// Instances per version; the server chooses one per core.
+    pub instances: Auto<NonZeroUsize>,
     /// Requests that may wait per version.
     pub queue_capacity: NonZeroUsize,
 }
@@ -86,8 +98,8 @@ pub struct InferenceConfig {
 /// ONNX Runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OnnxRuntimeConfig {
-    /// The library's file; searched for where `None`.
-    pub library: Option<PathBuf>,
+    /// The library's file; the server searches for it.
+    pub library: Auto<PathBuf>,
     /// Threads that one run may use.
     pub intra_op_threads: NonZeroUsize,
 }
@@ -104,8 +116,8 @@ pub struct EventsConfig {
 pub struct WebhooksConfig {
     /// Where to.
     pub urls: Vec<WebhookUrl>,
-    /// Only events of these kinds; all of them where `None`.
-    pub kinds: Option<Vec<EventKind>>,
+    /// Only events of these kinds; the server chooses all.
+    pub kinds: Auto<Vec<EventKind>>,
     /// The file with the key that signs them.
     pub secret_file: Option<PathBuf>,
     /// How long one attempt may take.
@@ -131,105 +143,5 @@ pub struct TelemetryConfig {
     /// Lines for humans or JSON.
     pub log_format: LogFormat,
     /// What is logged, such as `info` or `info,onward::http=debug`.
-    pub log_level: String,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        let count = |count| NonZeroUsize::new(count).expect("the defaults are not zero");
-        Self {
-            server: ServerConfig {
-                listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
-                port_file: None,
-                workers: None,
-                max_body_size: ByteSize::mebibytes(64),
-                request_timeout: seconds(60),
-                allow_unauthenticated_management: false,
-            },
-            models: ModelsConfig {
-                repository: PathBuf::from("models"),
-                required: Vec::new(),
-                load_threads: count(2),
-                load_timeout: seconds(300),
-                drain_timeout: seconds(30),
-            },
-            inference: InferenceConfig { instances: None, queue_capacity: count(512) },
-            onnxruntime: OnnxRuntimeConfig { library: None, intra_op_threads: count(1) },
-            lifecycle: LifecycleConfig {
-                startup_timeout: seconds(600),
-                shutdown_timeout: seconds(30),
-                handler_timeout: seconds(600),
-                pre_stop_delay: seconds(3),
-                health_interval: seconds(5),
-                health_timeout: seconds(2),
-                health_failure_threshold: NonZeroU32::MIN,
-                health_success_threshold: NonZeroU32::MIN,
-            },
-            health: HealthConfig {
-                max_stall: seconds(10),
-                min_free_disk: ByteSize::gibibytes(1),
-                max_memory: Percent::new(90),
-            },
-            events: EventsConfig { history: count(4096) },
-            webhooks: WebhooksConfig {
-                urls: Vec::new(),
-                kinds: None,
-                secret_file: None,
-                timeout: seconds(10),
-                attempts: count(8),
-            },
-            telemetry: TelemetryConfig {
-                log_format: LogFormat::Text,
-                log_level: "info".to_owned(),
-            },
-        }
-    }
-}
-
-impl Config {
-    /// What is wrong with the settings taken together.
-    fn contradictions(&self) -> Vec<Mistake> {
-        let mut mistakes = self.out_of_range();
-        let server = &self.server;
-        if server.listen.ip().is_loopback() || server.allow_unauthenticated_management {
-            return mistakes;
-        }
-        let problem = format!(
-            "{} can be reached by others, who could load and unload models without credentials; \
-             listen on a loopback address, or set server.allow_unauthenticated_management to true \
-             where the network keeps strangers out",
-            server.listen
-        );
-        mistakes.push(Mistake { origin: "server.listen".to_owned(), problem });
-        mistakes
-    }
-
-    /// What no machine can do, or would never end.
-    fn out_of_range(&self) -> Vec<Mistake> {
-        let most = |key, value: usize, most: usize| {
-            let problem = format!("expected {most} at most, got {value}");
-            (value > most).then(|| Mistake { origin: String::from(key), problem })
-        };
-        let some = |key, zero: bool| {
-            let problem = "expected more than nothing".to_owned();
-            zero.then(|| Mistake { origin: String::from(key), problem })
-        };
-        let count = |count: Option<NonZeroUsize>| count.map_or(0, NonZeroUsize::get);
-        let found = [
-            most("server.workers", count(self.server.workers), 1024),
-            most("models.load_threads", self.models.load_threads.get(), 256),
-            most("inference.instances", count(self.inference.instances), MOST_INSTANCES),
-            most("inference.queue_capacity", self.inference.queue_capacity.get(), 1 << 20),
-            most("onnxruntime.intra_op_threads", self.onnxruntime.intra_op_threads.get(), 1024),
-            most("events.history", self.events.history.get(), 1 << 20),
-            most("webhooks.attempts", self.webhooks.attempts.get(), 100),
-            some("server.max_body_size", self.server.max_body_size.bytes() == 0),
-            some("server.request_timeout", self.server.request_timeout.is_zero()),
-            some("lifecycle.health_interval", self.lifecycle.health_interval.is_zero()),
-            some("lifecycle.health_timeout", self.lifecycle.health_timeout.is_zero()),
-            some("health.max_stall", self.health.max_stall.is_zero()),
-        ];
-        found.into_iter().flatten().collect()
-    }
+    pub log_level: LogFilter,
 }

@@ -1,18 +1,35 @@
-//! The table of settings: the one place that gives a setting its name and its meaning.
+//! The table of settings: the one place that gives a setting its name, its default and its meaning.
 
-use super::Config;
-use super::value::Value;
+use serde_json::Value as Tree;
+
+use super::value::{Bounds, Raw, Value, Wrong};
+use super::{
+    Config, EventsConfig, HealthConfig, InferenceConfig, ModelsConfig, OnnxRuntimeConfig,
+    ServerConfig, TelemetryConfig, WebhooksConfig,
+};
+use crate::lifecycle::LifecycleConfig;
 
 /// One setting.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Its dotted name.
+    /// Its dotted name: a section and a name in it.
     pub key: &'static str,
     /// What stands for its value in help texts.
     pub placeholder: &'static str,
+    /// Its value where no layer says otherwise, as text.
+    pub default: &'static str,
     /// What it does, in one line.
     pub help: &'static str,
-    pub(super) assign: fn(&mut Config, &str) -> Result<(), String>,
+    /// Whether a reload changes it; otherwise the server has to be started anew.
+    pub reloadable: bool,
+    /// Whether its value must not be shown.
+    pub secret: bool,
+    pub(super) bounds: Bounds,
+    pub(super) assign: fn(&mut Config, &Raw, Bounds) -> Result<(), Wrong>,
+    pub(super) show: fn(&Config) -> Tree,
+    pub(super) same: fn(&Config, &Config) -> bool,
+    pub(super) copy: fn(&mut Config, &Config),
+    pub(super) schema: fn(Bounds) -> Tree,
 }
 
 impl Setting {
@@ -20,58 +37,216 @@ impl Setting {
     pub fn variable(&self) -> String {
         format!("ONWARD_{}", self.key.replace('.', "_").to_ascii_uppercase())
     }
+
+    /// The default for readers: an empty list is `none`.
+    pub const fn default_text(&self) -> &'static str {
+        if self.default.is_empty() { "none" } else { self.default }
+    }
+
+    /// The section's name and the setting's in it.
+    pub(super) fn names(&self) -> (&'static str, &'static str) {
+        self.key.split_once('.').expect("the table joins two names")
+    }
 }
 
-fn set<T: Value>(slot: &mut T, text: &str) -> Result<(), String> {
-    *slot = T::parse(text)?;
+fn set<T: Value>(slot: &mut T, raw: &Raw, bounds: Bounds) -> Result<(), Wrong> {
+    *slot = T::read(raw, bounds)?;
     Ok(())
 }
 
-macro_rules! settings {
-    ($($section:ident . $field:ident $placeholder:literal $help:literal;)*) => {
-        &[$(Setting {
-            key: concat!(stringify!($section), ".", stringify!($field)),
-            placeholder: $placeholder,
-            help: $help,
-            assign: |config, text| set(&mut config.$section.$field, text),
-        }),*]
+fn default<T: Value>(text: &str) -> T {
+    T::read(&Raw::One(text.to_owned()), None).expect("a test reads the table's defaults")
+}
+
+/// The schema of the type that `field` gives.
+fn schema_of<T: Value>(_field: fn(&Config) -> &T, bounds: Bounds) -> Tree {
+    T::schema(bounds)
+}
+
+const fn is_secret<T: Value>(_field: fn(&Config) -> &T) -> bool {
+    T::SECRET
+}
+
+macro_rules! is_live {
+    () => {
+        false
+    };
+    (live) => {
+        true
     };
 }
 
-/// Every setting, in the order of the documentation.
-pub const SETTINGS: &[Setting] = settings! {
-    server.listen "ADDRESS:PORT" "where to listen; port 0 takes a free one [127.0.0.1:8000]";
-    server.port_file "FILE" "write the address that is listened on to this file [none]";
-    server.workers "COUNT" "threads that serve connections [auto: one per core]";
-    server.max_body_size "SIZE" "the largest request body [64MiB]";
-    server.request_timeout "DURATION" "the deadline of an inference [60s]";
-    server.allow_unauthenticated_management "BOOL" "let anybody who can reach a non-loopback address change models [false]";
-    models.repository "FOLDER" "the model repository [models]";
-    models.required "NAMES" "models without which the server is not ready, separated by commas [none]";
-    models.load_threads "COUNT" "loads that run at once [2]";
-    models.load_timeout "DURATION" "one load; then it has failed [5m]";
-    models.drain_timeout "DURATION" "how long a swap or unload waits for requests before it reports [30s]";
-    inference.instances "COUNT" "instances per model version [auto: one per core]";
-    inference.queue_capacity "COUNT" "requests that may wait per model version [512]";
-    onnxruntime.library "FILE" "the ONNX Runtime library [auto: searched for]";
-    onnxruntime.intra_op_threads "COUNT" "threads that one inference may use [1]";
-    lifecycle.startup_timeout "DURATION" "the whole of start-up [10m]";
-    lifecycle.shutdown_timeout "DURATION" "the whole of shutdown, after the pre-stop delay [30s]";
-    lifecycle.handler_timeout "DURATION" "one start-up or shutdown handler [10m]";
-    lifecycle.pre_stop_delay "DURATION" "how long to go on serving after SIGTERM [3s]";
-    lifecycle.health_interval "DURATION" "between two runs of a health check [5s]";
-    lifecycle.health_timeout "DURATION" "one run of a health check [2s]";
-    events.history "COUNT" "events that are kept for those who come later [4096]";
-    webhooks.urls "URLS" "endpoints that every event is sent to, separated by commas [none]";
-    webhooks.kinds "KINDS" "only events of these kinds, separated by commas [auto: all]";
-    webhooks.secret_file "FILE" "the file with the key that signs what is sent [none]";
-    webhooks.timeout "DURATION" "one attempt to send an event [10s]";
-    webhooks.attempts "COUNT" "attempts before an event is given up [8]";
-    lifecycle.health_failure_threshold "COUNT" "failures in a row before a health check fails [1]";
-    lifecycle.health_success_threshold "COUNT" "successes in a row before a health check passes [1]";
-    health.max_stall "DURATION" "how long a thread that serves connections may be stuck before the server is not live [10s]";
-    health.min_free_disk "SIZE" "free space below which the check disk_space fails [1GiB]";
-    health.max_memory "PERCENT" "use of memory above which the check memory_pressure fails [90%]";
-    telemetry.log_format "FORMAT" "text or json [text]";
-    telemetry.log_level "FILTER" "what is logged, such as debug or info,onward::http=debug [info]";
-};
+macro_rules! bounds {
+    () => {
+        None
+    };
+    ($low:literal $high:literal) => {
+        Some(($low, $high))
+    };
+}
+
+macro_rules! settings {
+    ($($section:ident: $Section:ident {$(
+        $field:ident $placeholder:literal = $default:literal
+            $(in $low:literal to $high:literal)? $(, $live:ident)?: $help:literal;
+    )*})*) => {
+        /// Every setting, in the order of the documentation.
+        pub const SETTINGS: &[Setting] = &[$($(Setting {
+            key: concat!(stringify!($section), ".", stringify!($field)),
+            placeholder: $placeholder,
+            default: $default,
+            help: $help,
+            reloadable: is_live!($($live)?),
+            secret: is_secret(|config| &config.$section.$field),
+            bounds: bounds!($($low $high)?),
+            assign: |config, raw, bounds| set(&mut config.$section.$field, raw, bounds),
+            show: |config| config.$section.$field.show(),
+            same: |one, other| one.$section.$field == other.$section.$field,
+            copy: |to, from| to.$section.$field.clone_from(&from.$section.$field),
+            schema: |bounds| schema_of(|config| &config.$section.$field, bounds),
+        }),*),*];
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($section: $Section { $($field: default($default)),* }),* }
+            }
+        }
+    };
+}
+
+settings! {
+    server: ServerConfig {
+        listen "ADDRESS:PORT" = "127.0.0.1:8000":
+            "where to listen; port 0 takes a free one";
+        port_file "FILE" = "none":
+            "a file to write the address to that is listened on";
+        workers "COUNT" = "auto" in "1" to "1024":
+            "threads that serve connections; one per core";
+        max_body_size "SIZE" = "64MiB" in "1B" to "1024GiB", live:
+            "the largest body of an inference; any other has 64 KiB at most";
+        request_timeout "DURATION" = "1m" in "1ms" to "365days", live:
+            "the deadline of an inference, its upload included";
+        allow_unauthenticated_management "BOOL" = "false":
+            "start on an address that others can reach, who may then change models";
+    }
+    models: ModelsConfig {
+        repository "FOLDER" = "models":
+            "the model repository";
+        required "NAMES" = "", live:
+            "models without which the server is not ready";
+        load_threads "COUNT" = "2" in "1" to "256":
+            "loads that run at once";
+        load_timeout "DURATION" = "5m" in "1ms" to "365days":
+            "one load; then it has failed";
+        drain_timeout "DURATION" = "30s" in "0s" to "365days", live:
+            "how long a swap or unload waits for requests before it reports";
+    }
+    inference: InferenceConfig {
+        instances "COUNT" = "auto" in "1" to "256":
+            "instances per model version; one per core";
+        queue_capacity "COUNT" = "512" in "1" to "1048576":
+            "requests that may wait per model version";
+    }
+    onnxruntime: OnnxRuntimeConfig {
+        library "FILE" = "auto":
+            "the ONNX Runtime library; searched for";
+        intra_op_threads "COUNT" = "1" in "1" to "1024":
+            "threads that one inference may use";
+    }
+    lifecycle: LifecycleConfig {
+        startup_timeout "DURATION" = "10m" in "1ms" to "365days":
+            "the whole of start-up";
+        shutdown_timeout "DURATION" = "30s" in "0s" to "365days", live:
+            "the whole of shutdown, after the pre-stop delay";
+        handler_timeout "DURATION" = "10m" in "1ms" to "365days":
+            "one start-up or shutdown handler, within the whole";
+        pre_stop_delay "DURATION" = "3s" in "0s" to "365days", live:
+            "how long to go on serving after SIGTERM";
+        health_interval "DURATION" = "5s" in "1ms" to "365days":
+            "between two runs of a health check";
+        health_timeout "DURATION" = "2s" in "1ms" to "365days":
+            "one run of a health check";
+        health_failure_threshold "COUNT" = "1" in "1" to "1000":
+            "failures in a row before a health check fails";
+        health_success_threshold "COUNT" = "1" in "1" to "1000":
+            "successes in a row before a health check passes";
+    }
+    events: EventsConfig {
+        history "COUNT" = "4096" in "1" to "1048576":
+            "events that are kept for those who come later";
+    }
+    webhooks: WebhooksConfig {
+        urls "URLS" = "":
+            "endpoints that every event is sent to";
+        kinds "KINDS" = "auto":
+            "only events of these kinds; all";
+        secret_file "FILE" = "none":
+            "the file with the key that signs what is sent";
+        timeout "DURATION" = "10s" in "1ms" to "365days":
+            "one attempt to send an event";
+        attempts "COUNT" = "8" in "1" to "100":
+            "attempts before an event is given up";
+    }
+    health: HealthConfig {
+        max_stall "DURATION" = "10s" in "1ms" to "365days":
+            "how long a thread that serves connections may be stuck before /livez fails";
+        min_free_disk "SIZE" = "1GiB" in "0B" to "1048576GiB":
+            "free space of the repository's file system below which the check disk_space fails";
+        max_memory "PERCENT" = "90%" in "0%" to "100%":
+            "use of the memory above which the check memory_pressure fails";
+    }
+    telemetry: TelemetryConfig {
+        log_format "FORMAT" = "text":
+            "what a line of the log is: text or json";
+        log_level "FILTER" = "info", live:
+            "what is logged, such as debug or info,onward::http=debug";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_within_their_bounds_and_written_as_they_are_shown() {
+        for setting in SETTINGS {
+            let mut config = Config::default();
+            let raw = Raw::One(setting.default.to_owned());
+            (setting.assign)(&mut config, &raw, setting.bounds).unwrap();
+            assert_eq!(config, Config::default(), "{}", setting.key);
+            let shown = match (setting.show)(&config) {
+                Tree::String(text) => text,
+                Tree::Array(items) if items.is_empty() => String::new(),
+                other => other.to_string(),
+            };
+            assert_eq!(shown, setting.default, "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn bounds_are_values() {
+        for setting in SETTINGS {
+            let Some((low, high)) = setting.bounds else { continue };
+            for text in [low, high] {
+                let raw = Raw::One(text.to_owned());
+                let read = (setting.assign)(&mut Config::default(), &raw, setting.bounds);
+                assert!(read.is_ok(), "{}: {text}", setting.key);
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_may_say_what_the_table_may() {
+        let instances = SETTINGS.iter().find(|setting| setting.key == "inference.instances");
+        let (_, most) = instances.unwrap().bounds.unwrap();
+        assert_eq!(most, crate::model::MOST_INSTANCES.to_string());
+    }
+
+    #[test]
+    fn what_is_counted_or_timed_is_bounded() {
+        for setting in SETTINGS {
+            let sized = ["COUNT", "DURATION", "SIZE", "PERCENT"].contains(&setting.placeholder);
+            assert_eq!(setting.bounds.is_some(), sized, "{}", setting.key);
+        }
+    }
+}

@@ -25,7 +25,7 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`].
 pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(format!("{ENGINE_FILTER},{}", config.log_level))?;
+    let filter = EnvFilter::try_new(format!("{ENGINE_FILTER},{}", config.log_level.as_str()))?;
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => lines.with_ansi(false).finish().try_init()?,
