@@ -11,7 +11,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve test test-interleavings lint deny bench check-metrics check-containers clean
+.PHONY: help onnxruntime build serve test test-interleavings lint deny schema bench check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,10 @@ deny: $(CARGO_DENY) ## check licenses, sources and bans of the dependencies
 $(CARGO_DENY):
 	cargo install --locked --debug --root .tools/cargo-deny-$(CARGO_DENY_VERSION) \
 		--version $(CARGO_DENY_VERSION) cargo-deny
+
+schema: ## write the JSON Schema of the configuration file anew
+	cargo run --locked --quiet -- config --schema > docs/config.schema.json.new
+	mv docs/config.schema.json.new docs/config.schema.json
 
 bench: onnxruntime ## run the benchmark
 	cargo bench --locked --bench serve

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use onward::config::{Layers, SETTINGS, Setting};
 
+use crate::inspect::{Format, Question};
+
 /// What the process was started to do.
 pub(crate) enum Task {
     /// Serve models.
@@ -16,6 +18,13 @@ pub(crate) enum Task {
         layers: Layers,
         /// The probe to ask.
         probe: &'static str,
+    },
+    /// Tell about the configuration.
+    Config {
+        /// What it is made from.
+        layers: Layers,
+        /// What is to be told.
+        question: Question,
     },
 }
 
@@ -30,11 +39,24 @@ pub(crate) fn parse(
     let matches = command().try_get_matches_from(arguments)?;
     let (name, matches) = matches.subcommand().expect("a subcommand is required");
     let layers = layers(matches, environment);
-    if name == "serve" {
-        return Ok(Task::Serve(layers));
+    Ok(match name {
+        "serve" => Task::Serve(layers),
+        "config" => Task::Config { layers, question: question(matches) },
+        _ => {
+            let probe = if matches.get_flag("live") { "/livez" } else { "/readyz" };
+            Task::Health { layers, probe }
+        }
+    })
+}
+
+fn question(matches: &ArgMatches) -> Question {
+    let json = matches.get_one::<String>("format").is_some_and(|format| format == "json");
+    let format = if json { Format::Json } else { Format::Yaml };
+    match (matches.get_flag("schema"), matches.get_flag("check")) {
+        (true, _) => Question::Schema,
+        (false, true) => Question::Check(format),
+        (false, false) => Question::Print(format),
     }
-    let probe = if matches.get_flag("live") { "/livez" } else { "/readyz" };
-    Ok(Task::Health { layers, probe })
 }
 
 fn command() -> Command {
@@ -52,6 +74,23 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(serve)
         .subcommand(with_settings(health).arg(live))
+        .subcommand(config())
+}
+
+fn config() -> Command {
+    let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+    let check = flag("check").help("only tell whether it is sound; exit 78 if it is not");
+    let schema = flag("schema").help("print the JSON Schema of a configuration file");
+    let format = Arg::new("format")
+        .long("format")
+        .value_name("FORMAT")
+        .value_parser(["yaml", "json"])
+        .default_value("yaml")
+        .help("how to print it");
+    let about = "print the configuration in effect, with the origin of each value; start nothing";
+    with_settings(Command::new("config").about(about))
+        .arg(check.conflicts_with("schema"))
+        .args([schema, format])
 }
 
 /// Adds `--config` and one flag for each setting.

@@ -1,6 +1,7 @@
 //! The `onward` program: command line, configuration, engine, server, exit code.
 
 mod cli;
+mod inspect;
 mod probe;
 
 use std::convert::Infallible;
@@ -17,6 +18,7 @@ use onward::telemetry;
 use tokio::runtime::Runtime;
 
 use cli::Task;
+use inspect::{Answer, Question};
 
 /// Exit codes; those of 64 and above are of `sysexits.h`, and those above 128 a shell's for a signal.
 mod exit {
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
     let result = match task {
         Task::Serve(layers) => serve(&layers).map(|never| match never {}),
         Task::Health { layers, probe } => health(&layers, probe),
+        Task::Config { layers, question } => inspect(&layers, question),
     };
     result.unwrap_or_else(|Refusal { code, text }| {
         // With standard error closed there is nobody to tell.
@@ -89,6 +92,16 @@ fn health(layers: &Layers, path: &str) -> Result<ExitCode, Refusal> {
     let failed = |text| Refusal { code: exit::FAILED, text };
     probe::ask(effective.config().server.listen, path).map_err(failed)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn inspect(layers: &Layers, question: Question) -> Result<ExitCode, Refusal> {
+    let answer = inspect::answer(layers, question);
+    let Answer { text, sound } = answer.map_err(|error| refuse(exit::CONFIG, error))?;
+    match io::stdout().write_all(text.as_bytes()) {
+        // Who has read enough closes the pipe.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(refuse(exit::FAILED, error)),
+        _ => Ok(ExitCode::from(if sound { exit::CLEAN } else { exit::CONFIG })),
+    }
 }
 
 fn read(layers: &Layers) -> Result<Effective, Refusal> {

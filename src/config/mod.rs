@@ -2,8 +2,8 @@
 //!
 //! A setting has one dotted name everywhere: `server.listen` is a key of the file, the variable
 //! `ONWARD_SERVER_LISTEN` and the flag `--server.listen`. Every mistake is reported at once. The table
-//! [`SETTINGS`] has each name, default, bound and meaning; help, README and JSON Schema are made
-//! from it.
+//! [`SETTINGS`] has each name, default, bound and meaning; help, README, JSON Schema and what
+//! `onward config` prints are made from it.
 
 mod effective;
 mod file;

@@ -67,3 +67,10 @@ fn the_readme_has_the_table_of_settings() {
     let table = format!("| Setting | Default | Live | Meaning |\n|---|---|---|---|\n{rows}\n");
     assert!(text("README.md").contains(&table), "README.md has to have this table:\n\n{table}");
 }
+
+#[test]
+fn the_schema_of_the_configuration_is_that_of_the_table() {
+    let file = "docs/config.schema.json";
+    let schema = format!("{:#}\n", onward::config::schema());
+    assert!(text(file) == schema, "`make schema` writes {file} anew");
+}

@@ -6,6 +6,7 @@ mod architecture;
 mod bad_input;
 mod checks;
 mod command_line;
+mod configuration;
 mod documents;
 mod embedding;
 mod events;
