@@ -110,7 +110,7 @@ async fn a_check_is_run_on_demand() {
 #[tokio::test]
 async fn excluded_checks_do_not_count_and_are_listed() {
     let settings =
-        [ON_DEMAND, ("models.required", "needed"), ("health.min_free_disk", "9000000GiB")];
+        [ON_DEMAND, ("models.required", "needed"), ("health.min_free_disk", "1048576GiB")];
     let repository = Repository::of("needed", &add_constant(1.0));
     let server = Server::start_with(repository, &settings).await;
     let disk = "/lifecycle/checks/readiness/disk_space/run";
