@@ -3,12 +3,14 @@
 mod assembly;
 mod checks;
 mod listener;
+mod reload;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use assembly::AssemblyError;
 pub use listener::ListenError;
+pub use reload::Configuration;
 
 use crate::lifecycle::checks::RuntimeWatch;
 use crate::lifecycle::{Application, Ending, HealthRegistry, SignalSource};

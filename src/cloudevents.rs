@@ -77,7 +77,7 @@ impl CloudEvents {
 /// What the event is about; `None` where it is about the application as a whole.
 fn subject(event: &Event) -> Option<String> {
     match event {
-        Event::Application { .. } => None,
+        Event::Application { .. } | Event::Configuration { .. } => None,
         Event::Health { check, kind, .. } => Some(format!("checks/{kind}/{check}")),
         Event::Resource { resource, .. } => Some(format!("resources/{resource}")),
         Event::ModelVersion { model, version, .. } => {
@@ -105,6 +105,9 @@ fn data(event: &Event) -> Value {
         Event::ModelSwapped { model, from, to } => {
             let text = |version: &Option<u64>| version.map(|version| version.to_string());
             json!({ "model": model, "from": text(from), "to": text(to) })
+        }
+        Event::Configuration { changed, ignored, detail } => {
+            json!({ "changed": changed, "ignored": ignored, "detail": detail })
         }
     }
 }

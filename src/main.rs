@@ -9,9 +9,9 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::{env, io};
 
-use onward::app::App;
+use onward::app::{App, Configuration};
 use onward::config::{Config, Effective, Layers};
-use onward::lifecycle::{Ending, Signal, SignalSource};
+use onward::lifecycle::{Ending, SignalSource, StopSignal};
 use onward::onnx::{LibrarySearch, OnnxRuntime};
 use onward::telemetry;
 
@@ -58,13 +58,16 @@ fn main() -> ExitCode {
 fn serve(layers: &Layers) -> Result<Infallible, Refusal> {
     let effective = read(layers)?;
     let config = effective.config();
-    telemetry::init(&config.telemetry).map_err(|error| refuse(exit::CONFIG, error))?;
+    let logs = telemetry::init(&config.telemetry);
+    let logs = logs.map_err(|error| refuse(exit::CONFIG, error))?;
     let runtime = runtime(config)?;
     let ending = runtime.block_on(async {
         // From here on a signal is an event, and no longer the end.
         let signals = SignalSource::of_process().map_err(|error| refuse(exit::FAILED, error))?;
         let engine = engine(config)?;
-        let app = App::assemble(config, engine).map_err(|error| refuse(exit::FAILED, error))?;
+        let configuration = Configuration::new(layers.clone(), effective.clone(), logs);
+        let app = App::assemble(configuration, engine);
+        let app = app.map_err(|error| refuse(exit::FAILED, error))?;
         Ok(app.run(signals).await)
     })?;
     leave(code(ending))
@@ -118,8 +121,8 @@ const fn code(ending: Ending) -> u8 {
         Ending::Clean => exit::CLEAN,
         Ending::Failed => exit::FAILED,
         Ending::Forced => exit::FORCED,
-        Ending::Signalled(Signal::Interrupt) => exit::INTERRUPTED,
-        Ending::Signalled(Signal::Terminate) => exit::TERMINATED,
+        Ending::Signalled(StopSignal::Interrupt) => exit::INTERRUPTED,
+        Ending::Signalled(StopSignal::Terminate) => exit::TERMINATED,
     }
 }
 

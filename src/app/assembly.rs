@@ -6,14 +6,16 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::{ListenError, Listener};
+use super::reload::{self, Configuration, Reloading};
 use super::{App, checks};
 use crate::cloudevents::CloudEvents;
 use crate::config::{Config, HealthConfig, WebhooksConfig};
-use crate::http::{self, InFlight, Limits, MetricsPage, Parts};
+use crate::http::{self, ConfigurationPage, InFlight, MetricsPage, Parts};
 use crate::lifecycle::checks::{RuntimeWatch, disk_space, memory_pressure};
 use crate::lifecycle::{Application, EventBus, Handler, HealthRegistry, Hooks, Resource};
 use crate::metrics::{self, Metrics, Observed};
@@ -47,7 +49,12 @@ impl App {
     ///
     /// # Errors
     /// [`AssemblyError`].
-    pub fn assemble(config: &Config, runtime: OnnxRuntime) -> Result<Self, AssemblyError> {
+    pub fn assemble(
+        configuration: Configuration,
+        runtime: OnnxRuntime,
+    ) -> Result<Self, AssemblyError> {
+        let configuration = Arc::new(configuration);
+        let config = &configuration.config();
         let repository = LocalRepository::open(&config.models.repository);
         let source: Arc<dyn ModelSource> = Arc::new(repository.map_err(AssemblyError::Repository)?);
         let events = EventBus::new(config.events.history.get());
@@ -65,8 +72,15 @@ impl App {
         let models = ModelLifecycleManager::new(manager, manager_options(config));
         application.health().register(checks::repository(source));
         let watch = register_checks(application.health(), config).map_err(AssemblyError::Watch)?;
-        let parts = parts(config, &application, models.clone(), metrics);
+        let parts = parts(&configuration, &application, models.clone(), metrics);
         register_webhooks(&config.webhooks, &parts.cloud_events, application.hooks())?;
+        let reloading = Reloading {
+            limits: Arc::clone(&parts.limits),
+            lifecycle: Arc::clone(application.lifecycle()),
+            models: models.clone(),
+            events: application.events().clone(),
+        };
+        application.on_reload(move || reloading.reload(&configuration));
         let (in_flight, closing) = (parts.in_flight.clone(), parts.closing.clone());
         let listener = Listener::new(&config.server, http::router(parts), in_flight, closing);
         let listener = Arc::new(listener);
@@ -131,13 +145,12 @@ fn manager_options(config: &Config) -> ManagerOptions {
         instances: config.inference.instances.given().copied().unwrap_or_else(cores),
         queue_capacity: config.inference.queue_capacity,
         intra_op_threads: config.onnxruntime.intra_op_threads,
-        drain_timeout: config.models.drain_timeout,
-        required: config.models.required.clone(),
+        terms: reload::terms(config),
     }
 }
 
 fn parts(
-    config: &Config,
+    configuration: &Arc<Configuration>,
     application: &Application,
     models: ModelLifecycleManager,
     metrics: Arc<Metrics>,
@@ -148,6 +161,7 @@ fn parts(
         resources: Arc::clone(application.resources()),
         models: models.clone(),
     };
+    let shown = Arc::clone(configuration);
     Parts {
         lifecycle: Arc::clone(application.lifecycle()),
         health: application.health().clone(),
@@ -157,11 +171,8 @@ fn parts(
             content_type: metrics::CONTENT_TYPE,
             render: Box::new(move || metrics.render(&observed)),
         },
-        limits: Limits {
-            max_body_size: config.server.max_body_size.bytes(),
-            request_timeout: config.server.request_timeout,
-            heavy_work: cores(),
-        },
+        limits: Arc::new(ArcSwap::from_pointee(reload::limits(&configuration.config()))),
+        configuration: ConfigurationPage(Box::new(move || shown.snapshot().json())),
         events: application.events().clone(),
         cloud_events: CloudEvents::new(&instance()),
         hooks: Arc::clone(application.hooks()),
@@ -177,6 +188,6 @@ fn instance() -> String {
 }
 
 /// The cores this process may use; one where the system does not tell.
-fn cores() -> NonZeroUsize {
+pub(super) fn cores() -> NonZeroUsize {
     available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }

@@ -50,6 +50,7 @@ fn row(row: &Row) -> Tree {
         "value": row.value,
         "origin": { "layer": row.origin.layer(), "place": row.origin.place() },
         "reloadable": row.setting.reloadable,
+        "pending": row.pending,
     })
 }
 

@@ -173,7 +173,7 @@ pub(super) async fn shutdown(
 }
 
 async fn read_reason(services: &Services, request: Request) -> Result<String, ApiError> {
-    let body = body::read_small(request, &services.parts.limits).await?;
+    let body = body::read_small(request, &services.limits()).await?;
     let ReasonRequest { reason } = body::parse_or_default(&body)?;
     let reason = reason.unwrap_or_else(|| "requested over REST".to_owned());
     if reason.len() > LONGEST_REASON {
@@ -202,7 +202,7 @@ pub(super) async fn swap(
     target: Target,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let body = body::read_small(request, &services.parts.limits).await?;
+    let body = body::read_small(request, &services.limits()).await?;
     let SwapRequest { to, drain_timeout, keep_previous } = body::parse(&body)?;
     let options = SwapOptions { to, drain_timeout, keep_previous };
     let report = services.parts.models.swap(&target.model, options).await?;

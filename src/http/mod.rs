@@ -32,6 +32,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 pub use in_flight::InFlight;
@@ -51,7 +52,7 @@ pub struct Limits {
     pub max_body_size: usize,
     /// How long a request may take from the moment its head was read.
     pub request_timeout: Duration,
-    /// Large bodies that are parsed or written at once.
+    /// Large bodies that are parsed or written at once; read once, when the router is made.
     pub heavy_work: NonZeroUsize,
 }
 
@@ -62,6 +63,9 @@ pub struct MetricsPage {
     /// Its text.
     pub render: Box<dyn Fn() -> String + Send + Sync>,
 }
+
+/// The JSON of `/lifecycle/config`, made anew for each reader.
+pub struct ConfigurationPage(pub Box<dyn Fn() -> serde_json::Value + Send + Sync>);
 
 /// What the router is made of.
 #[derive(Debug)]
@@ -76,8 +80,10 @@ pub struct Parts {
     pub models: ModelLifecycleManager,
     /// Its metrics.
     pub metrics: MetricsPage,
-    /// What one request may take.
-    pub limits: Limits,
+    /// What one request may take; it may change, and holds for requests that come after.
+    pub limits: Arc<ArcSwap<Limits>>,
+    /// The configuration in effect, as JSON.
+    pub configuration: ConfigurationPage,
     /// Its events.
     pub events: EventBus,
     /// How they are written.
@@ -98,6 +104,12 @@ impl fmt::Debug for MetricsPage {
     }
 }
 
+impl fmt::Debug for ConfigurationPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConfigurationPage")
+    }
+}
+
 /// What every handler can reach.
 #[derive(Debug)]
 struct Services {
@@ -108,8 +120,13 @@ struct Services {
 
 impl Services {
     fn new(parts: Parts) -> Self {
-        let heavy = HeavyWork::new(parts.limits.heavy_work);
+        let heavy = HeavyWork::new(parts.limits.load().heavy_work);
         Self { parts, heavy, request_ids: RequestIds::new() }
+    }
+
+    /// What a request that comes now may take.
+    fn limits(&self) -> Limits {
+        **self.parts.limits.load()
     }
 }
 

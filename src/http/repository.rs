@@ -82,7 +82,7 @@ fn overrides(name: &str) -> bool {
 }
 
 async fn read(services: &Services, request: Request) -> Result<Bytes, ApiError> {
-    body::read_small(request, &services.parts.limits).await
+    body::read_small(request, &services.limits()).await
 }
 
 impl From<IndexEntry> for IndexItem {

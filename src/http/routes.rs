@@ -69,6 +69,7 @@ fn table() -> Vec<Route> {
         read("/lifecycle/checks", get(checks::list)),
         read("/lifecycle/checks/{kind}/{check}", get(checks::detail)),
         write("/lifecycle/checks/{kind}/{check}/run", post(checks::run)),
+        read("/lifecycle/config", get(documents::configuration)),
         write("/lifecycle/drain", post(lifecycle::drain)),
         write("/lifecycle/resume", post(lifecycle::resume)),
         write("/lifecycle/shutdown", post(lifecycle::shutdown)),

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,7 +18,7 @@ use super::event::{EventBus, Hooks};
 use super::health::HealthRegistry;
 use super::manager::{LifecycleConfig, LifecycleManager, StartupError};
 use super::resource::{ResourceError, ResourceManager};
-use super::signal::{Signal, SignalSource};
+use super::signal::{Signal, SignalSource, StopSignal};
 use super::standing::StateReporter;
 use super::state::{AppEvent, AppState};
 use crate::causes;
@@ -51,6 +53,8 @@ struct Parts {
     hooks: Arc<Hooks>,
     stopping: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
     drains: Mutex<Vec<(String, DrainWork)>>,
+    /// How often a reload was asked for.
+    reloads: watch::Sender<u64>,
     background: TaskTracker,
     stop_background: CancellationToken,
 }
@@ -65,13 +69,13 @@ pub enum Ending {
     /// It could not start, or a part of it could not be cleaned up.
     Failed,
     /// It was asked a second time, and left everything as it was.
-    Signalled(Signal),
+    Signalled(StopSignal),
 }
 
 /// Who asked for the end.
 #[derive(Debug)]
 enum Why {
-    Signal(Signal),
+    Signal(StopSignal),
     /// A call of [`LifecycleManager::request_shutdown`], with its reason.
     Request(String),
 }
@@ -99,6 +103,7 @@ impl Application {
             events,
             stopping: Mutex::default(),
             drains: Mutex::default(),
+            reloads: watch::Sender::new(0),
             background: TaskTracker::new(),
             stop_background: CancellationToken::new(),
         };
@@ -141,6 +146,20 @@ impl Application {
         self.parts.background.spawn(task);
     }
 
+    /// Calls `work`, which may block, each time a reload is asked for by [`Signal::Reload`], until the
+    /// application stops. Never twice at once; what is asked for meanwhile is one call more.
+    pub fn on_reload(&self, work: impl Fn() + Send + Sync + 'static) {
+        let (mut asked, work) = (self.parts.reloads.subscribe(), Arc::new(work));
+        self.spawn(async move {
+            while asked.changed().await.is_ok() {
+                let work = Arc::clone(&work);
+                if let Err(panic) = spawn_blocking(move || work()).await {
+                    error!(%panic, "a reload was not completed");
+                }
+            }
+        });
+    }
+
     /// Calls `work` at the moment in which the application begins to stop.
     pub fn on_stopping(&self, work: impl FnOnce() + Send + 'static) {
         lock(&self.parts.stopping).push(Box::new(work));
@@ -166,7 +185,7 @@ impl Application {
         tokio::select! {
             biased;
             ending = self.shut_down(why) => ending,
-            again = signals.next() => {
+            again = next_stop(&mut signals) => {
                 warn!(signal = ?again, "stopped by a second signal, nothing is waited for");
                 Ending::Signalled(again)
             }
@@ -185,9 +204,14 @@ impl Application {
     }
 
     async fn asked(&self, signals: &mut SignalSource) -> Why {
-        tokio::select! {
-            signal = signals.next() => Why::Signal(signal),
-            reason = self.parts.lifecycle.shutdown_requested() => Why::Request(reason),
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Stop(signal) => return Why::Signal(signal),
+                    Signal::Reload => self.parts.reloads.send_modify(|asked| *asked += 1),
+                },
+                reason = self.parts.lifecycle.shutdown_requested() => return Why::Request(reason),
+            }
         }
     }
 
@@ -214,7 +238,7 @@ impl Application {
             work();
         }
         // Somebody at a terminal does not want to wait.
-        if serving && !matches!(why, Ok(Why::Signal(Signal::Interrupt))) {
+        if serving && !matches!(why, Ok(Why::Signal(StopSignal::Interrupt))) {
             info!(delay = ?config.pre_stop_delay, "serving on until traffic has gone elsewhere");
             sleep(config.pre_stop_delay).await;
         }
@@ -283,14 +307,24 @@ impl Application {
     }
 }
 
+/// Waits for a signal that asks for the end. What stops is not configured anew.
+async fn next_stop(signals: &mut SignalSource) -> StopSignal {
+    loop {
+        match signals.next().await {
+            Signal::Stop(signal) => return signal,
+            Signal::Reload => warn!("the application stops, its configuration is not read anew"),
+        }
+    }
+}
+
 fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
     list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn reason(why: &Result<Why, StartError>) -> String {
     match why {
-        Ok(Why::Signal(Signal::Terminate)) => "SIGTERM".to_owned(),
-        Ok(Why::Signal(Signal::Interrupt)) => "SIGINT".to_owned(),
+        Ok(Why::Signal(StopSignal::Terminate)) => "SIGTERM".to_owned(),
+        Ok(Why::Signal(StopSignal::Interrupt)) => "SIGINT".to_owned(),
         Ok(Why::Request(reason)) => reason.clone(),
         Err(failure) => {
             let cause = causes::of_error(failure);

@@ -88,7 +88,7 @@ pub struct ShutdownReport {
 /// Owns the application's state; the only code that assigns it.
 #[derive(Debug)]
 pub struct LifecycleManager {
-    config: LifecycleConfig,
+    config: Mutex<LifecycleConfig>,
     events: EventBus,
     created: Instant,
     state: watch::Sender<AppState>,
@@ -132,7 +132,7 @@ impl LifecycleManager {
         let state = AppState::Uninitialized;
         let life = Life { state, since: created, running_since: None, history: VecDeque::new() };
         Self {
-            config,
+            config: Mutex::new(config),
             events,
             created,
             state: watch::Sender::new(state),
@@ -143,9 +143,15 @@ impl LifecycleManager {
         }
     }
 
-    /// The times it was made with.
+    /// The times that hold now.
     pub fn config(&self) -> LifecycleConfig {
-        self.config
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the times for what has not begun: a start or an end that is under way keeps its own, and
+    /// so does the health registry.
+    pub fn reconfigure(&self, config: LifecycleConfig) {
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
     /// The state now.
@@ -272,14 +278,14 @@ impl LifecycleManager {
     /// # Errors
     /// [`StartupError`] with the cause.
     pub async fn start(&self) -> Result<(), StartupError> {
-        self.start_by(Deadline::after(self.config.startup_timeout)).await
+        self.start_by(Deadline::after(self.config().startup_timeout)).await
     }
 
     /// [`LifecycleManager::start`] with what is left of a deadline.
     pub(super) async fn start_by(&self, deadline: Deadline) -> Result<(), StartupError> {
         self.transition(AppEvent::Start, "start-up begins")?;
         if let Err(failure) = self.start_handlers(deadline).await {
-            self.stop_handlers(Deadline::after(self.config.shutdown_timeout)).await;
+            self.stop_handlers(Deadline::after(self.config().shutdown_timeout)).await;
             self.transition(AppEvent::Fail, causes::of_error(&failure))?;
             return Err(failure);
         }
@@ -309,7 +315,7 @@ impl LifecycleManager {
 
     async fn start_handlers(&self, deadline: Deadline) -> Result<(), StartupError> {
         for handler in self.take_in_order()? {
-            let timeout = handler.timeout.unwrap_or(self.config.handler_timeout);
+            let timeout = handler.timeout.unwrap_or(self.config().handler_timeout);
             if let Some(start) = handler.start {
                 let result = perform(start, deadline.at_most(timeout)).await;
                 let failure = |source| HandlerFailure { handler: handler.name.clone(), source };

@@ -31,5 +31,5 @@ pub use manager::{
 };
 pub use order::OrderError;
 pub use resource::{Resource, ResourceError, ResourceManager, ResourceReport, ResourceState};
-pub use signal::{Signal, SignalSource};
+pub use signal::{Signal, SignalSource, StopSignal};
 pub use state::{AppEvent, AppState, IllegalTransition};

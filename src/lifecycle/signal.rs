@@ -1,10 +1,19 @@
-//! Requests to stop that come from outside the process.
+//! What is asked of the process from outside it.
 
 use tokio::sync::mpsc;
 
-/// Why the process was asked to stop.
+/// What the process was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
+    /// To stop.
+    Stop(StopSignal),
+    /// SIGHUP: to read its configuration anew.
+    Reload,
+}
+
+/// How the process was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSignal {
     /// SIGTERM: an orchestrator; traffic may still be on its way here.
     Terminate,
     /// SIGINT: somebody at a terminal, who does not want to wait.
@@ -16,7 +25,7 @@ pub enum Signal {
 pub struct SignalSource(mpsc::Receiver<Signal>);
 
 impl SignalSource {
-    /// SIGTERM and SIGINT of this process. From the moment this returns they no longer end it by
+    /// SIGTERM, SIGINT and SIGHUP of this process. From the moment this returns they no longer end it by
     /// themselves. Must be called inside a tokio runtime with I/O enabled.
     ///
     /// # Errors
@@ -26,12 +35,14 @@ impl SignalSource {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut reload = signal(SignalKind::hangup())?;
         let (sender, receiver) = mpsc::channel(4);
         tokio::spawn(async move {
             loop {
                 let signal = tokio::select! {
-                    Some(()) = terminate.recv() => Signal::Terminate,
-                    Some(()) = interrupt.recv() => Signal::Interrupt,
+                    Some(()) = terminate.recv() => Signal::Stop(StopSignal::Terminate),
+                    Some(()) = interrupt.recv() => Signal::Stop(StopSignal::Interrupt),
+                    Some(()) = reload.recv() => Signal::Reload,
                     () = sender.closed() => return,
                 };
                 // A full channel means that the process was told already.

@@ -40,6 +40,7 @@ pub struct Metrics {
     versions: Arc<VersionMetrics>,
     transitions: IntCounterVec,
     swaps: IntCounterVec,
+    reloads: IntCounterVec,
 }
 
 impl Metrics {
@@ -49,7 +50,8 @@ impl Metrics {
         let versions = Arc::new(VersionMetrics::new(&kept));
         let transitions = counters(&kept, &names::APPLICATION_TRANSITIONS_TOTAL, &["to"]);
         let swaps = counters(&kept, &names::MODEL_CURRENT_CHANGES_TOTAL, &["model"]);
-        Self { kept, versions, transitions, swaps }
+        let reloads = counters(&kept, &names::CONFIGURATION_RELOADS_TOTAL, &["result"]);
+        Self { kept, versions, transitions, swaps, reloads }
     }
 
     /// Counts events for ever. Cancel safe.
@@ -80,6 +82,10 @@ impl Metrics {
             }
             Event::ModelSwapped { model, .. } => {
                 self.swaps.with_label_values(&[model.as_str()]).inc();
+            }
+            Event::Configuration { detail, .. } => {
+                let result = if detail.is_empty() { "success" } else { "failure" };
+                self.reloads.with_label_values(&[result]).inc();
             }
             Event::Health { .. } | Event::Resource { .. } | Event::ModelVersion { .. } => {}
         }

@@ -18,6 +18,10 @@ pub(super) const APPLICATION_TRANSITIONS_TOTAL: Name = name(
     "onward_application_transitions_total",
     "Moves of the application between states, by the state after.",
 );
+pub(super) const CONFIGURATION_RELOADS_TOTAL: Name = name(
+    "onward_configuration_reloads_total",
+    "Times the configuration was read anew, by whether it was sound.",
+);
 pub(super) const PROCESS_UPTIME_SECONDS: Name =
     name("onward_process_uptime_seconds", "Seconds since the process was started.");
 pub(super) const RUNNING_UPTIME_SECONDS: Name =

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
@@ -39,10 +40,18 @@ pub(super) struct Core {
     pub(super) events: EventBus,
     /// Locked from finding out what is the case until it is told, so that nothing stale is.
     pub(super) readiness: Mutex<HealthReporter>,
-    pub(super) required: Vec<ModelName>,
-    pub(super) drain_timeout: Duration,
+    pub(super) terms: ArcSwap<Terms>,
     pub(super) tasks: TaskTracker,
     pub(super) closing: CancellationToken,
+}
+
+/// What may change while models are served.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The models without which the application is not ready.
+    pub required: Vec<ModelName>,
+    /// How long an unload or a swap waits for requests before it reports that they still run.
+    pub drain_timeout: Duration,
 }
 
 /// A version that has answered its warm-up and waits to be routed.
@@ -93,7 +102,7 @@ impl Core {
         entry.forget_failures();
         // The model may change again while its requests are waited for.
         drop((permit, routes));
-        let drained = self.retire_within(retired, self.drain_timeout).await;
+        let drained = self.retire_within(retired, self.drain_timeout()).await;
         Ok(UnloadReport { versions, drained })
     }
 
@@ -148,6 +157,10 @@ impl Core {
         retired
     }
 
+    pub(super) fn drain_timeout(&self) -> Duration {
+        self.terms.load().drain_timeout
+    }
+
     /// Tells the readiness check whether every required model has a version that serves.
     pub(super) fn report_readiness(&self) {
         let readiness = self.readiness.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,7 +192,8 @@ impl Core {
     }
 
     fn required_are_served(&self) -> CheckResult {
-        let missing: Vec<&str> = self
+        let terms = self.terms.load();
+        let missing: Vec<&str> = terms
             .required
             .iter()
             .filter(|name| self.serving.routes(name).is_none())

@@ -7,11 +7,12 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::change::Core;
+use super::change::{Core, Terms};
 use super::error::{ChangeError, LookupError};
 use super::handle::VersionHandle;
 use super::loader::ModelSource;
@@ -42,10 +43,8 @@ pub struct ManagerOptions {
     pub queue_capacity: NonZeroUsize,
     /// Threads that one run may use inside the engine.
     pub intra_op_threads: NonZeroUsize,
-    /// How long an unload or a swap waits for requests before it reports that they still run.
-    pub drain_timeout: Duration,
-    /// The models without which the application is not ready.
-    pub required: Vec<ModelName>,
+    /// What may change later.
+    pub terms: Terms,
 }
 
 /// What the manager is made of.
@@ -100,13 +99,19 @@ impl ModelLifecycleManager {
             serving: ServingMap::default(),
             events: parts.events,
             readiness: Mutex::new(readiness),
-            required: options.required,
-            drain_timeout: options.drain_timeout,
+            terms: ArcSwap::from_pointee(options.terms),
             tasks: TaskTracker::new(),
             closing,
         };
         core.report_readiness();
         Self { core: Arc::new(core) }
+    }
+
+    /// Sets what holds from now on. A required model that is not loaded makes the application
+    /// unready until somebody loads it; waits that have begun keep their time.
+    pub fn reconfigure(&self, terms: Terms) {
+        self.core.terms.store(Arc::new(terms));
+        self.core.report_readiness();
     }
 
     /// The version that is to answer a request; the model's current one where none is named.
@@ -163,12 +168,13 @@ impl ModelLifecycleManager {
     /// model; the failures of others are in their reports.
     pub async fn load_all(&self) -> Result<(), ChangeError> {
         let mut names: Vec<ModelName> = self.available().await?;
-        let absent = self.core.required.iter().filter(|name| !names.contains(name));
+        let terms = self.core.terms.load_full();
+        let absent = terms.required.iter().filter(|name| !names.contains(name));
         let absent: Vec<ModelName> = absent.cloned().collect();
         names.extend(absent);
         let loads = names.iter().map(async |name| (name, self.load(name).await));
         let results = join_all(loads).await;
-        let required = |name: &ModelName| self.core.required.contains(name);
+        let required = |name: &ModelName| terms.required.contains(name);
         let mut needed = results.into_iter().filter(|(name, _)| required(name));
         needed.try_for_each(|(_, result)| result.map(drop))
     }
@@ -249,7 +255,7 @@ impl ModelLifecycleManager {
 
     fn report_of(&self, entry: &ModelEntry) -> ModelReport {
         let routes = self.core.serving.routes(&entry.name);
-        let required = self.core.required.contains(&entry.name);
+        let required = self.core.terms.load().required.contains(&entry.name);
         report::model(entry, routes.as_deref(), required)
     }
 

@@ -26,6 +26,7 @@ mod warm_up;
 #[cfg(test)]
 mod tests;
 
+pub use change::Terms;
 pub use error::{ChangeError, LoadError, LookupError};
 pub use handle::{Answer, VersionHandle};
 pub use loader::{

@@ -52,7 +52,7 @@ impl Core {
         let (from, to) = (old.current, options.to);
         // The model may change again while the old version's requests are waited for.
         drop((permit, old));
-        let limit = options.drain_timeout.unwrap_or(self.drain_timeout);
+        let limit = options.drain_timeout.unwrap_or_else(|| self.drain_timeout());
         let drained = self.retire_within(retired, limit).await;
         Ok(SwapReport { from, to, load_took, took: started.elapsed(), drained })
     }

@@ -83,6 +83,7 @@ fn it_prints_json_for_programs() {
         "value": 7,
         "origin": { "layer": "file", "place": place },
         "reloadable": false,
+        "pending": null,
     });
     assert_eq!(setting("events.history"), &expected);
     assert_eq!(setting("models.required")["value"], json!([]));

@@ -14,6 +14,7 @@ mod health;
 mod inference;
 mod loading;
 mod readme;
+mod reloading;
 mod samples;
 mod shutdown;
 mod support;

@@ -25,10 +25,10 @@ pub(super) async fn infer(
     target: Target,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let limits = &services.parts.limits;
+    let limits = services.limits();
     let received = Instant::now();
     refuse_binary(request.headers())?;
-    let body = body::read(request, limits, received + limits.request_timeout).await?;
+    let body = body::read(request, &limits, received + limits.request_timeout).await?;
     let size = body.len();
     let decode = move || Decoded::read(&body);
     let deadline = received + limits.request_timeout;

@@ -54,7 +54,7 @@ async fn it_starts_and_stops_in_order() {
     let mut states = application.lifecycle().subscribe();
     states.wait_for(|state| *state == AppState::Running).await.unwrap();
     let begun = tokio::time::Instant::now();
-    signals.send(Signal::Terminate).await.unwrap();
+    signals.send(Signal::Stop(StopSignal::Terminate)).await.unwrap();
     assert_eq!(run.await.unwrap(), Ending::Clean);
     assert_eq!(begun.elapsed(), 3 * SECOND);
     assert_eq!(*lock(&log), WHOLE);
@@ -100,7 +100,7 @@ async fn a_step_that_is_not_done_in_time_forces_the_end_and_the_rest_is_still_do
     application.on_drain("requests", |_| std::future::pending());
     furnish(&application, &log);
     let (signals, source) = SignalSource::injected();
-    signals.send(Signal::Interrupt).await.unwrap();
+    signals.send(Signal::Stop(StopSignal::Interrupt)).await.unwrap();
     let mut events = application.events().subscribe();
     let begun = tokio::time::Instant::now();
     assert_eq!(application.run(source).await, Ending::Forced);
@@ -122,10 +122,10 @@ async fn a_second_signal_ends_it_at_once() {
     let (application, log) = application();
     furnish(&application, &log);
     let (signals, source) = SignalSource::injected();
-    signals.send(Signal::Terminate).await.unwrap();
-    signals.send(Signal::Interrupt).await.unwrap();
+    signals.send(Signal::Stop(StopSignal::Terminate)).await.unwrap();
+    signals.send(Signal::Stop(StopSignal::Interrupt)).await.unwrap();
     let begun = tokio::time::Instant::now();
-    assert_eq!(application.run(source).await, Ending::Signalled(Signal::Interrupt));
+    assert_eq!(application.run(source).await, Ending::Signalled(StopSignal::Interrupt));
     assert_eq!(begun.elapsed(), Duration::ZERO);
     assert!(!lock(&log).contains(&"-first".to_owned()));
 }

@@ -62,6 +62,15 @@ pub enum Event {
         /// The version after; `None` when the model was unloaded.
         to: Option<u64>,
     },
+    /// The configuration was read anew.
+    Configuration {
+        /// The settings that have another value from now on.
+        changed: Vec<String>,
+        /// Those that have changed too, but keep their value until the next start.
+        ignored: Vec<String>,
+        /// Why nothing was changed; empty otherwise.
+        detail: String,
+    },
 }
 
 /// An [`Event`] without its data, to choose by.
@@ -73,12 +82,19 @@ pub enum EventKind {
     Resource,
     ModelVersion,
     ModelSwapped,
+    Configuration,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::Application, Self::Health, Self::Resource, Self::ModelVersion, Self::ModelSwapped];
+    pub const ALL: [Self; 6] = [
+        Self::Application,
+        Self::Health,
+        Self::Resource,
+        Self::ModelVersion,
+        Self::ModelSwapped,
+        Self::Configuration,
+    ];
 
     /// The kind's name, such as `model_version`. It never changes its meaning.
     pub const fn name(self) -> &'static str {
@@ -88,6 +104,7 @@ impl EventKind {
             Self::Resource => "resource",
             Self::ModelVersion => "model_version",
             Self::ModelSwapped => "model_swapped",
+            Self::Configuration => "configuration",
         }
     }
 
@@ -112,6 +129,7 @@ impl Event {
             Self::Resource { .. } => EventKind::Resource,
             Self::ModelVersion { .. } => EventKind::ModelVersion,
             Self::ModelSwapped { .. } => EventKind::ModelSwapped,
+            Self::Configuration { .. } => EventKind::Configuration,
         }
     }
 }
@@ -141,5 +159,13 @@ pub(super) fn log(event: &Event) {
         Event::ModelSwapped { model, from, to } => {
             info!(model, from, to, "current version changed");
         }
+        Event::Configuration { changed, ignored, detail } if detail.is_empty() => {
+            info!(changed = changed.join(","), "configuration read anew");
+            if !ignored.is_empty() {
+                let ignored = ignored.join(",");
+                warn!(ignored, "these settings change only when the server is started anew");
+            }
+        }
+        Event::Configuration { detail, .. } => warn!(detail, "the configuration stays as it is"),
     }
 }

@@ -23,7 +23,7 @@ use self::fakes::{Door, FakeBackend, FakeObserver, Observed, World, soon};
 use super::{
     Answer, ChangeError, LoadReport, LookupError, ManagerOptions, ManagerParts,
     ModelLifecycleManager, ModelName, ModelReport, Outcome, StateKind, SwapOptions, SwapReport,
-    UnloadReport, Version, VersionHandle, VersionPolicy, VersionReport,
+    Terms, UnloadReport, Version, VersionHandle, VersionPolicy, VersionReport,
 };
 use crate::inference::{InferError, InferenceRequest, NamedTensor, Tensor};
 use crate::lifecycle::{CheckKind, Event, EventBus, HealthRegistry};
@@ -84,8 +84,7 @@ impl Fixture {
             instances: many(1),
             queue_capacity: many(2),
             intra_op_threads: many(1),
-            drain_timeout: Duration::from_hours(1),
-            required: Vec::new(),
+            terms: Terms { drain_timeout: Duration::from_hours(1), required: Vec::new() },
         };
         change(&mut options);
         let parts = ManagerParts {

@@ -7,7 +7,7 @@ use super::*;
 
 fn requiring(models: &[&str]) -> Fixture {
     let fixture = Fixture::with(|options| {
-        options.required = models.iter().map(|model| name(model)).collect();
+        options.terms.required = models.iter().map(|model| name(model)).collect();
     });
     fixture.world.put_each(&["a", "b", "c"]);
     fixture
@@ -82,7 +82,7 @@ async fn it_tells_the_truth_after_changes_at_once() {
     const MODELS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
     let fixture = Fixture::with(|options| {
         options.load_threads = many(MODELS.len());
-        options.required = MODELS.map(name).to_vec();
+        options.terms.required = MODELS.map(name).to_vec();
     });
     fixture.world.put_each(&MODELS);
     for _ in 0..100 {

@@ -55,7 +55,7 @@ async fn every_version_is_unloaded() {
 
 #[tokio::test]
 async fn an_unload_waits_for_the_requests_inside_as_long_as_it_may() {
-    let fixture = Fixture::with(|options| options.drain_timeout = BRIEF);
+    let fixture = Fixture::with(|options| options.terms.drain_timeout = BRIEF);
     fixture.world.put("a", 1, "one");
     fixture.load("a").await.unwrap();
     let door = fixture.world.door(Step::Run, "a/1");
@@ -100,7 +100,7 @@ async fn an_unload_forgets_the_failures_before_it() {
 #[tokio::test]
 async fn engines_that_cannot_be_interrupted_hold_up_only_their_own_unload() {
     let models = ["a", "b", "c"];
-    let fixture = Fixture::with(|options| options.drain_timeout = BRIEF);
+    let fixture = Fixture::with(|options| options.terms.drain_timeout = BRIEF);
     let mut doors = Vec::new();
     for model in models {
         fixture.world.put(model, 1, "one");

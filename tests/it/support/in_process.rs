@@ -5,11 +5,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use onward::cloudevents::CloudEvents;
-use onward::http::{self, InFlight, Limits, MetricsPage, Parts};
+use onward::http::{self, ConfigurationPage, InFlight, Limits, MetricsPage, Parts};
 use onward::inference::{Backend, BackendError, ModelFiles, OpenOptions, OpenedModel};
 use onward::lifecycle::{Application, EventBus, HealthRegistry, LifecycleConfig};
-use onward::model::{ManagerOptions, ManagerParts, ModelLifecycleManager};
+use onward::model::{ManagerOptions, ManagerParts, ModelLifecycleManager, Terms};
 use onward::repository::LocalRepository;
 use reqwest::Method;
 use tokio::runtime::{Builder, Runtime};
@@ -97,11 +98,12 @@ fn parts(application: &Application) -> Parts {
         resources: Arc::clone(application.resources()),
         models: models(application),
         metrics: MetricsPage { content_type: "text/plain", render: Box::new(String::new) },
-        limits: Limits {
+        limits: Arc::new(ArcSwap::from_pointee(Limits {
             max_body_size: 1 << 20,
             request_timeout: PATIENCE,
             heavy_work: NonZeroUsize::MIN,
-        },
+        })),
+        configuration: ConfigurationPage(Box::new(|| serde_json::json!({ "settings": [] }))),
         events: application.events().clone(),
         cloud_events: CloudEvents::new("in-process"),
         hooks: Arc::clone(application.hooks()),
@@ -124,8 +126,7 @@ fn models(application: &Application) -> ModelLifecycleManager {
         instances: NonZeroUsize::MIN,
         queue_capacity: NonZeroUsize::MIN,
         intra_op_threads: NonZeroUsize::MIN,
-        drain_timeout: PATIENCE,
-        required: Vec::new(),
+        terms: Terms { drain_timeout: PATIENCE, required: Vec::new() },
     };
     ModelLifecycleManager::new(parts, options)
 }

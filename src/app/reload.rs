@@ -1,0 +1,103 @@
+//! The configuration while the server runs: what is shown of it, and how it is read anew.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::assembly::cores;
+use crate::config::{Config, ConfigError, Effective, Layers, Reloaded};
+use crate::http::Limits;
+use crate::lifecycle::{Event, EventBus, LifecycleManager};
+use crate::model::{ModelLifecycleManager, Terms};
+use crate::telemetry::LogLevel;
+
+/// The configuration in effect, with what it was made from and will be made from again.
+#[derive(Debug)]
+pub struct Configuration {
+    layers: Layers,
+    effective: Mutex<Effective>,
+    log_level: LogLevel,
+}
+
+impl Configuration {
+    /// What was read from the layers, and what changes the logs of this process.
+    pub fn new(layers: Layers, effective: Effective, log_level: LogLevel) -> Self {
+        Self { layers, effective: Mutex::new(effective), log_level }
+    }
+
+    /// The values in effect.
+    pub(super) fn config(&self) -> Config {
+        self.effective().config().clone()
+    }
+
+    /// What is in effect.
+    pub(super) fn snapshot(&self) -> Effective {
+        self.effective().clone()
+    }
+
+    /// Reads the layers anew and keeps what can be changed.
+    fn read_anew(&self) -> Result<Reloaded, ConfigError> {
+        let read = self.layers.read()?;
+        let mut effective = self.effective();
+        let reloaded = effective.reloaded(read);
+        effective.clone_from(&reloaded.effective);
+        Ok(reloaded)
+    }
+
+    fn effective(&self) -> MutexGuard<'_, Effective> {
+        self.effective.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What takes new values while it runs.
+pub(super) struct Reloading {
+    pub(super) limits: Arc<ArcSwap<Limits>>,
+    pub(super) lifecycle: Arc<LifecycleManager>,
+    pub(super) models: ModelLifecycleManager,
+    pub(super) events: EventBus,
+}
+
+impl Reloading {
+    /// Reads the configuration anew, all or nothing, and tells what has become of it. Blocks for as
+    /// long as the file takes to read.
+    pub(super) fn reload(&self, configuration: &Configuration) {
+        let event = match configuration.read_anew() {
+            Ok(Reloaded { effective, changed, ignored }) => {
+                let detail = self.apply(effective.config(), configuration).err();
+                Event::Configuration {
+                    changed: changed.into_iter().map(str::to_owned).collect(),
+                    ignored: ignored.into_iter().map(str::to_owned).collect(),
+                    detail: detail.unwrap_or_default(),
+                }
+            }
+            Err(mistakes) => Event::Configuration {
+                changed: Vec::new(),
+                ignored: Vec::new(),
+                detail: mistakes.to_string(),
+            },
+        };
+        self.events.publish(event);
+    }
+
+    fn apply(&self, config: &Config, configuration: &Configuration) -> Result<(), String> {
+        self.limits.store(Arc::new(limits(config)));
+        self.lifecycle.reconfigure(config.lifecycle);
+        self.models.reconfigure(terms(config));
+        let level = &config.telemetry.log_level;
+        configuration.log_level.set(level).map_err(|error| error.to_string())
+    }
+}
+
+/// What one request may take.
+pub(super) fn limits(config: &Config) -> Limits {
+    Limits {
+        max_body_size: config.server.max_body_size.bytes(),
+        request_timeout: config.server.request_timeout,
+        heavy_work: cores(),
+    }
+}
+
+/// What holds for all models and may change.
+pub(super) fn terms(config: &Config) -> Terms {
+    Terms { required: config.models.required.clone(), drain_timeout: config.models.drain_timeout }
+}
