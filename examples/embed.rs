@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use onward::lifecycle::{
-    Application, Check, CheckKind, Ending, EventBus, EventKind, Handler, Hook, LifecycleConfig,
-    LifecycleManager, Resource, SignalSource,
+    Application, Ending, EventBus, EventKind, Handler, Hook, LifecycleConfig, LifecycleManager,
+    Resource, ResourceHandle, SignalSource,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,32 +35,26 @@ struct Connection {
 struct Pool {
     idle: Mutex<VecDeque<Connection>>,
     places: Arc<Semaphore>,
-    queries: AtomicUsize,
+    queries: Arc<AtomicUsize>,
 }
 
 /// A connection that goes back to its pool.
-struct Borrowed {
+struct Borrowed<'a> {
     connection: Option<Connection>,
-    pool: Arc<Pool>,
-    _place: OwnedSemaphorePermit,
+    pool: &'a Pool,
+    _place: SemaphorePermit<'a>,
 }
 
 impl Pool {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            idle: Mutex::default(),
-            places: Arc::new(Semaphore::new(CONNECTIONS)),
-            queries: AtomicUsize::new(0),
-        })
-    }
-
-    async fn open(&self) -> Result<(), String> {
+    async fn open(queries: Arc<AtomicUsize>) -> Result<Self, String> {
+        let mut idle = VecDeque::new();
         for number in 1..=CONNECTIONS {
             sleep(Duration::from_millis(5)).await;
-            self.idle().push_back(Connection { number });
+            idle.push_back(Connection { number });
         }
         println!("opened {CONNECTIONS} connections");
-        Ok(())
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        Ok(Self { idle: Mutex::new(idle), places, queries })
     }
 
     /// Closes every connection; none is borrowed any more.
@@ -76,11 +70,14 @@ impl Pool {
         Ok(())
     }
 
-    async fn borrow(self: &Arc<Self>) -> Borrowed {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.expect("the semaphore is never closed");
+    async fn borrow(&self) -> Borrowed<'_> {
+        let place = self.places.acquire().await.expect("the semaphore is never closed");
         let connection = self.idle().pop_front();
-        Borrowed { connection, pool: Arc::clone(self), _place: place }
+        Borrowed { connection, pool: self, _place: place }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.idle().is_empty() { Err("every connection is borrowed".to_owned()) } else { Ok(()) }
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, VecDeque<Connection>> {
@@ -88,7 +85,7 @@ impl Pool {
     }
 }
 
-impl Borrowed {
+impl Borrowed<'_> {
     async fn query(&self, job: usize) -> String {
         let number = self.connection.as_ref().map_or(0, |connection| connection.number);
         sleep(Duration::from_millis(20)).await;
@@ -97,21 +94,26 @@ impl Borrowed {
     }
 }
 
-impl Drop for Borrowed {
+impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
         self.pool.idle().extend(self.connection.take());
     }
 }
 
 /// Takes a job every few milliseconds until it is told to stop.
-async fn work(pool: Arc<Pool>, stop: CancellationToken, limit: Limit) {
+async fn work(pool: ResourceHandle<Pool>, stop: CancellationToken, limit: Limit) {
     let (jobs, mut ticks) = (TaskTracker::new(), interval(Duration::from_millis(10)));
     for job in 1..=limit.jobs {
         if stop.run_until_cancelled(ticks.tick()).await.is_none() {
             break;
         }
-        let pool = Arc::clone(&pool);
-        jobs.spawn(async move { println!("{}", pool.borrow().await.query(job).await) });
+        let pool = pool.clone();
+        jobs.spawn(async move {
+            match pool.get().await {
+                Ok(pool) => println!("{}", pool.borrow().await.query(job).await),
+                Err(refusal) => println!("job {job} was not done: {refusal}"),
+            }
+        });
     }
     // What was taken is done, however the work ended.
     jobs.close();
@@ -125,16 +127,16 @@ struct Limit {
     lifecycle: Arc<LifecycleManager>,
 }
 
-fn furnish(application: &Application, pool: &Arc<Pool>, jobs: usize) {
-    let (opening, closing) = (Arc::clone(pool), Arc::clone(pool));
-    application.resources().register(
-        Resource::new("pool")
-            .init(move || async move { opening.open().await })
-            .clean(move || async move { closing.close() }),
-    );
+fn furnish(application: &Application, queries: &Arc<AtomicUsize>, jobs: usize) {
+    let queries = Arc::clone(queries);
+    let pool = Resource::new("pool", move || Pool::open(Arc::clone(&queries)))
+        .clean(|pool| async move { pool.close() })
+        .check(|pool| async move { pool.check() })
+        .timeout(Duration::from_secs(2));
+    let pool = application.resources().register(pool);
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let limit = Limit { jobs, lifecycle: Arc::clone(application.lifecycle()) };
-    let (spawner, worker) = (tasks.clone(), work(Arc::clone(pool), stop.clone(), limit));
+    let (spawner, worker) = (tasks.clone(), work(pool, stop.clone(), limit));
     application.lifecycle().register(Handler::new("worker").on_start(move || async move {
         spawner.spawn(worker);
         Ok::<_, String>(())
@@ -145,11 +147,6 @@ fn furnish(application: &Application, pool: &Arc<Pool>, jobs: usize) {
         tasks.wait().await;
         Ok(())
     });
-    let checked = Arc::clone(pool);
-    application.health().register(Check::new("pool", CheckKind::Readiness, move || {
-        let idle = checked.idle().len();
-        async move { if idle > 0 { Ok(()) } else { Err("every connection is borrowed".to_owned()) } }
-    }));
     let hook = Hook::new("diary", |record: Arc<onward::lifecycle::EventRecord>| async move {
         println!("event {}: {:?}", record.sequence, record.event);
         Ok::<_, String>(())
@@ -180,9 +177,9 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     };
     let signals = SignalSource::of_process()?;
     let application = Application::new(config(), EventBus::new(1024));
-    let pool = Pool::new();
-    furnish(&application, &pool, jobs);
+    let queries = Arc::new(AtomicUsize::new(0));
+    furnish(&application, &queries, jobs);
     let ending = application.run(signals).await;
-    println!("{ending:?} end after {} queries", pool.queries.load(Ordering::Relaxed));
+    println!("{ending:?} end after {} queries", queries.load(Ordering::Relaxed));
     Ok(if ending == Ending::Clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -92,8 +92,11 @@ impl App {
 /// What there is to do, each list in its order.
 fn register(application: &Application, models: &ModelLifecycleManager, listener: &Arc<Listener>) {
     let opening = Arc::clone(listener);
-    let open = move || async move { opening.open() as Result<_, ListenError> };
-    application.resources().register(Resource::new("http").init(open));
+    let open = move || {
+        let opened = opening.open();
+        async move { opened as Result<_, ListenError> }
+    };
+    application.resources().register(Resource::new("http", open).lasting());
     let loading = models.clone();
     let load = move || async move { loading.load_all().await as Result<(), ChangeError> };
     application.lifecycle().register(Handler::new("load models").on_start(load));

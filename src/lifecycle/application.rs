@@ -95,10 +95,11 @@ impl Application {
         let lifecycle = Arc::new(LifecycleManager::new(config, events.clone()));
         let health = HealthRegistry::with(config.into(), events.clone());
         let states = StateReporter::new(&lifecycle, &health);
+        let resources = Arc::new(ResourceManager::new(health.clone(), events.clone()));
         let parts = Parts {
             lifecycle,
             health,
-            resources: Arc::new(ResourceManager::new(events.clone())),
+            resources,
             hooks: Arc::new(Hooks::new(events.clone())),
             events,
             stopping: Mutex::default(),

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use super::deadline::Deadline;
 use crate::causes;
 
-type Failure = Box<dyn Error + Send + Sync>;
+pub(super) type Failure = Box<dyn Error + Send + Sync>;
 type Work = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 pub(super) type Action = Box<dyn FnOnce() -> Work + Send>;
 
@@ -141,8 +141,16 @@ where
 
 /// Runs an action to its end, its deadline or its panic.
 pub(super) async fn perform(action: Action, deadline: Deadline) -> Result<(), HandlerError> {
+    attempt(async move { action().await }, deadline).await
+}
+
+/// Runs work to its end, its deadline or its panic.
+pub(super) async fn attempt<T>(
+    work: impl Future<Output = Result<T, Failure>>,
+    deadline: Deadline,
+) -> Result<T, HandlerError> {
     let allowed = deadline.remaining();
-    let work = AssertUnwindSafe(async move { action().await }).catch_unwind();
+    let work = AssertUnwindSafe(work).catch_unwind();
     match deadline.bound(work).await {
         Some(Ok(result)) => result.map_err(HandlerError::Failed),
         Some(Err(panic)) => Err(HandlerError::Panicked(causes::of_panic(panic.as_ref()))),

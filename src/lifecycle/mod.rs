@@ -30,6 +30,9 @@ pub use manager::{
     TransitionError,
 };
 pub use order::OrderError;
-pub use resource::{Resource, ResourceError, ResourceManager, ResourceReport, ResourceState};
+pub use resource::{
+    Backoff, IllegalResourceTransition, Resource, ResourceError, ResourceEvent, ResourceHandle,
+    ResourceManager, ResourceRef, ResourceReport, ResourceState, ResourceType,
+};
 pub use signal::{Signal, SignalSource, StopSignal};
 pub use state::{AppEvent, AppState, IllegalTransition};

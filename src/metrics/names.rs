@@ -29,7 +29,7 @@ pub(super) const RUNNING_UPTIME_SECONDS: Name =
 pub(super) const HEALTH_CHECK_PASSING: Name =
     name("onward_health_check_passing", "1 while the health check passes, 0 while it fails.");
 pub(super) const RESOURCE_READY: Name =
-    name("onward_resource_ready", "1 while the resource is READY, otherwise 0.");
+    name("onward_resource_ready", "1 while the resource is READY or DEGRADED, otherwise 0.");
 pub(super) const MODEL_VERSION_STATE: Name =
     name("onward_model_version_state", "Always 1; the label tells the state of the model version.");
 pub(super) const MODEL_CURRENT_VERSION: Name =

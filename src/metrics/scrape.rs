@@ -4,7 +4,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntGaugeVec, Registry};
 
 use super::{Observed, names, opts, register};
-use crate::lifecycle::{AppState, CheckStatus, ResourceState};
+use crate::lifecycle::{AppState, CheckStatus};
 use crate::model::{ModelReport, StateKind, VersionReport};
 
 /// The families of everything that is a state now.
@@ -45,7 +45,7 @@ fn health(registry: &Registry, observed: &Observed) {
     }
     let ready = gauges(registry, &names::RESOURCE_READY, &["resource"]);
     for report in observed.resources.reports() {
-        let is_ready = report.state == ResourceState::Ready;
+        let is_ready = report.state.is_live();
         ready.with_label_values(&[report.name.as_str()]).set(i64::from(is_ready));
     }
 }

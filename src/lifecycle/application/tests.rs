@@ -20,6 +20,12 @@ fn application() -> (Application, Log) {
     (Application::new(config, EventBus::new(256)), Log::default())
 }
 
+fn noted(log: &Log, name: &'static str) -> Resource<()> {
+    let (up, down) = (Arc::clone(log), Arc::clone(log));
+    let resource = Resource::new(name, move || note(&up, &format!("+{name}")));
+    resource.clean(move |_| note(&down, &format!("-{name}")))
+}
+
 fn note(log: &Log, text: &str) -> impl Future<Output = Result<(), String>> + Send + use<> {
     let (log, text) = (Arc::clone(log), text.to_owned());
     async move {
@@ -30,8 +36,7 @@ fn note(log: &Log, text: &str) -> impl Future<Output = Result<(), String>> + Sen
 
 fn furnish(application: &Application, log: &Log) {
     for name in ["first", "second"] {
-        let (up, down) = (note(log, &format!("+{name}")), note(log, &format!("-{name}")));
-        application.resources().register(Resource::new(name).init(|| up).clean(|| down));
+        application.resources().register(noted(log, name));
     }
     let (up, down) = (note(log, "+handler"), note(log, "-handler"));
     application.lifecycle().register(Handler::new("handler").on_start(|| up).on_stop(|| down));
@@ -81,9 +86,8 @@ async fn an_end_that_is_requested_early_is_an_orderly_one() {
 #[tokio::test(start_paused = true)]
 async fn a_resource_that_fails_ends_the_start_and_the_others_are_cleaned() {
     let (application, log) = application();
-    let (up, down) = (note(&log, "+first"), note(&log, "-first"));
-    application.resources().register(Resource::new("first").init(|| up).clean(|| down));
-    let fails = Resource::new("second").init(|| async { Err::<(), _>("no disk".to_owned()) });
+    application.resources().register(noted(&log, "first"));
+    let fails = Resource::new("second", || async { Err::<(), _>("no disk".to_owned()) });
     application.resources().register(fails);
     let (_signals, source) = SignalSource::injected();
     assert_eq!(application.run(source).await, Ending::Failed);

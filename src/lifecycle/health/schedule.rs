@@ -57,7 +57,8 @@ impl Jitter {
         interval.saturating_sub((interval / PLAY).mul_f64(self.share())).max(SHORTEST)
     }
 
-    fn share(&self) -> f64 {
+    /// A share from 0 to 1.
+    pub(in crate::lifecycle) fn share(&self) -> f64 {
         let share = (self.0)();
         if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) }
     }

@@ -2,11 +2,14 @@
 
 #![cfg(all(loom, test))]
 
+#[path = "../../../src/lifecycle/resource/flight.rs"]
+mod flight;
 #[path = "../../../src/model/gate.rs"]
 #[expect(dead_code, reason = "not everything of it is checked here")]
 mod gate;
 mod notify;
 
+use flight::Flight;
 use gate::Gate;
 use loom::future::block_on;
 use loom::sync::Arc;
@@ -31,7 +34,10 @@ fn nobody_is_inside_when_the_gate_is_drained() {
                 let (gate, freed) = (Arc::clone(&gate), Arc::clone(&freed));
                 thread::spawn(move || {
                     if gate.enter() {
-                        assert!(!freed.load(Ordering::SeqCst), "a request is inside what was freed");
+                        assert!(
+                            !freed.load(Ordering::SeqCst),
+                            "a request is inside what was freed"
+                        );
                         gate.leave();
                     }
                 })
@@ -43,6 +49,37 @@ fn nobody_is_inside_when_the_gate_is_drained() {
         assert!(!gate.enter());
         for request in requests {
             request.join().unwrap();
+        }
+    });
+}
+
+/// Whoever needs what has to be set up once: one does it, and all go on when it is there.
+#[test]
+fn one_sets_up_and_the_others_wait_for_it() {
+    model(|| {
+        let flight = Arc::new(Flight::default());
+        let (inside, set_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let need = |flight: Arc<Flight>, inside: Arc<AtomicBool>, set_up: Arc<AtomicBool>| {
+            if flight.begin() {
+                assert!(!inside.swap(true, Ordering::SeqCst), "two are at it at once");
+                // Another may have landed before.
+                set_up.store(true, Ordering::Relaxed);
+                inside.store(false, Ordering::SeqCst);
+                flight.land();
+            }
+            block_on(flight.landed());
+            assert!(set_up.load(Ordering::Relaxed), "it went on before it was there");
+        };
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let (flight, inside) = (Arc::clone(&flight), Arc::clone(&inside));
+                let set_up = Arc::clone(&set_up);
+                thread::spawn(move || need(flight, inside, set_up))
+            })
+            .collect();
+        need(flight, inside, set_up);
+        for other in others {
+            other.join().unwrap();
         }
     });
 }

@@ -1,0 +1,242 @@
+//! What a resource is made of.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::lifecycle::handler::Failure;
+use crate::lifecycle::health::CheckResult;
+
+pub(super) type Initializer<T> =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<T, Failure>> + Send + Sync>;
+pub(super) type Cleaner<T> =
+    Arc<dyn Fn(Arc<T>) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
+pub(super) type Probe<T> = Arc<dyn Fn(Arc<T>) -> BoxFuture<'static, CheckResult> + Send + Sync>;
+
+/// How to set up, check and clean one kind of resource, of which there may be several, each with a
+/// configuration of its own.
+///
+/// ```
+/// use onward::lifecycle::{EventBus, HealthRegistry, ResourceManager, ResourceType};
+/// # use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), onward::lifecycle::ResourceError> {
+/// # let (second, events) = (Duration::from_secs(1), EventBus::new(64));
+/// # let health = HealthRegistry::new(5 * second, second, events.clone());
+/// let resources = ResourceManager::new(health, events);
+/// let file = ResourceType::new(|path: &'static str| async move { std::fs::read_to_string(path) });
+/// let hosts = resources.register(file.resource("hosts", "/etc/hosts").lazy());
+/// let text = hosts.get().await?;
+/// assert!(text.len() > 0);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a resource type does nothing until a resource of it is registered"]
+pub struct ResourceType<C, T> {
+    init: Arc<dyn Fn(C) -> BoxFuture<'static, Result<T, Failure>> + Send + Sync>,
+    clean: Option<Cleaner<T>>,
+    probe: Option<Probe<T>>,
+}
+
+impl<C, T> ResourceType<C, T>
+where
+    C: Clone + Send + Sync + 'static,
+    T: Send + Sync + 'static,
+{
+    /// One that is set up by `init` from a configuration. What blocks belongs into
+    /// [`tokio::task::spawn_blocking`]. When it takes longer than the resource's timeout it is dropped.
+    pub fn new<F, R, E>(init: F) -> Self
+    where
+        F: Fn(C) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<Failure>,
+    {
+        let init = move |config| init(config).map(|result| result.map_err(Into::into)).boxed();
+        Self { init: Arc::new(init), clean: None, probe: None }
+    }
+
+    /// Cleans each up with `clean`, once for each time that it was set up.
+    pub fn clean<F, R, E>(mut self, clean: F) -> Self
+    where
+        F: Fn(Arc<T>) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Failure>,
+    {
+        let clean = move |value| clean(value).map(|result| result.map_err(Into::into)).boxed();
+        self.clean = Some(Arc::new(clean));
+        self
+    }
+
+    /// Checks each with `check` while it is set up; see [`Resource::check`].
+    pub fn check<F, R>(mut self, check: F) -> Self
+    where
+        F: Fn(Arc<T>) -> R + Send + Sync + 'static,
+        R: Future<Output = CheckResult> + Send + 'static,
+    {
+        self.probe = Some(Arc::new(move |value| check(value).boxed()));
+        self
+    }
+
+    /// A resource of this type.
+    pub fn resource(&self, name: impl Into<String>, config: C) -> Resource<T> {
+        let init = Arc::clone(&self.init);
+        let mut resource = Resource::boxed(name.into(), Arc::new(move || init(config.clone())));
+        resource.clean.clone_from(&self.clean);
+        resource.probe.clone_from(&self.probe);
+        resource
+    }
+}
+
+/// How long to wait before a failed initialisation is tried again: twice as long each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first failure.
+    pub first: Duration,
+    /// At most.
+    pub most: Duration,
+}
+
+impl Default for Backoff {
+    /// From 100 milliseconds to 30 seconds.
+    fn default() -> Self {
+        Self { first: Duration::from_millis(100), most: Duration::from_secs(30) }
+    }
+}
+
+impl Backoff {
+    /// The time after so many failures in a row, of which a share from 0 to 1 takes up to half off.
+    pub(super) fn delay(self, failures: u32, share: f64) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        let full = self.first.saturating_mul(1 << doublings).min(self.most);
+        full.mul_f64(1.0 - share / 2.0)
+    }
+}
+
+/// A resource with its initialiser, cleaner and check. Without further words it is set up at the start,
+/// in one attempt.
+#[must_use = "a resource does nothing until it is registered"]
+pub struct Resource<T> {
+    pub(super) name: String,
+    pub(super) after: Vec<String>,
+    pub(super) lazy: bool,
+    pub(super) lasting: bool,
+    pub(super) timeout: Option<Duration>,
+    pub(super) attempts: u32,
+    pub(super) backoff: Backoff,
+    pub(super) init: Initializer<T>,
+    pub(super) clean: Option<Cleaner<T>>,
+    pub(super) probe: Option<Probe<T>>,
+}
+
+impl<T: Send + Sync + 'static> Resource<T> {
+    /// One that is the only one of its type.
+    pub fn new<F, R, E>(name: impl Into<String>, init: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<Failure>,
+    {
+        ResourceType::new(move |()| init()).resource(name, ())
+    }
+
+    fn boxed(name: String, init: Initializer<T>) -> Self {
+        Self {
+            name,
+            after: Vec::new(),
+            lazy: false,
+            lasting: false,
+            timeout: None,
+            attempts: 1,
+            backoff: Backoff::default(),
+            init,
+            clean: None,
+            probe: None,
+        }
+    }
+
+    /// Cleans it up with `clean`, once for each time that it was set up.
+    pub fn clean<F, R, E>(mut self, clean: F) -> Self
+    where
+        F: Fn(Arc<T>) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Failure>,
+    {
+        let clean = move |value| clean(value).map(|result| result.map_err(Into::into)).boxed();
+        self.clean = Some(Arc::new(clean));
+        self
+    }
+
+    /// Checks it with `check`, which becomes a critical readiness check of the resource's name. While
+    /// it fails the resource is DEGRADED, and is used on. What is not set up passes.
+    pub fn check<F, R>(mut self, check: F) -> Self
+    where
+        F: Fn(Arc<T>) -> R + Send + Sync + 'static,
+        R: Future<Output = CheckResult> + Send + 'static,
+    {
+        self.probe = Some(Arc::new(move |value| check(value).boxed()));
+        self
+    }
+
+    /// Sets it up after the resource called `name`, and cleans it before.
+    pub fn after(mut self, name: impl Into<String>) -> Self {
+        self.after.push(name.into());
+        self
+    }
+
+    /// Sets it up when somebody first needs it, and not at the start.
+    pub fn lazy(mut self) -> Self {
+        self.lazy = true;
+        self
+    }
+
+    /// Lets nothing but the end of the application clean it.
+    pub fn lasting(mut self) -> Self {
+        self.lasting = true;
+        self
+    }
+
+    /// Bounds each attempt to set it up, and its cleaner.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Tries so many times to set it up, at least once, and waits in between. After the last failure,
+    /// whoever needs it is refused at once until the time of the back-off has passed.
+    pub fn retry(mut self, attempts: u32, backoff: Backoff) -> Self {
+        self.attempts = attempts.max(1);
+        self.backoff = backoff;
+        self
+    }
+}
+
+impl<T> fmt::Debug for Resource<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resource").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<C, T> fmt::Debug for ResourceType<C, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResourceType")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_most_and_chance_takes_half_off() {
+        let second = Duration::from_secs(1);
+        let backoff = Backoff { first: second, most: 5 * second };
+        let delays = [0, 1, 2, 3, 4, 99].map(|failures| backoff.delay(failures, 0.0).as_secs());
+        assert_eq!(delays, [1, 1, 2, 4, 5, 5]);
+        assert_eq!(backoff.delay(2, 1.0), second);
+    }
+}

@@ -1,0 +1,436 @@
+//! The place of one registered resource: its state, and the one step of its life that may be under way.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::flight::Flight;
+use super::kind::{Cleaner, Resource};
+use super::report::{ResourceError, ResourceReport};
+use super::state::{ResourceEvent, ResourceState};
+use crate::causes;
+use crate::lifecycle::deadline::Deadline;
+use crate::lifecycle::event::{Event, EventBus};
+use crate::lifecycle::handler::{HandlerError, attempt};
+use crate::lifecycle::health::{CheckResult, Jitter};
+
+/// How long a resource that is needed in between may take, where it does not say itself.
+pub(super) const ON_DEMAND: Duration = Duration::from_mins(1);
+
+/// What all resources have around them.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub(super) events: EventBus,
+    pub(super) jitter: Jitter,
+    /// Every step runs on a task of its own, so that nobody who goes away breaks it off.
+    pub(super) tasks: TaskTracker,
+}
+
+/// How to set up.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    pub(super) deadline: Deadline,
+    /// Also before the time of the back-off has passed.
+    pub(super) at_once: bool,
+}
+
+impl How {
+    /// As for somebody who needs it in between.
+    pub(super) fn on_demand() -> Self {
+        Self { deadline: Deadline::after(ON_DEMAND), at_once: false }
+    }
+}
+
+pub(super) struct Slot<T> {
+    resource: Resource<T>,
+    around: Surroundings,
+    flight: Flight,
+    state: Mutex<Life<T>>,
+}
+
+struct Life<T> {
+    state: ResourceState,
+    since: SystemTime,
+    live: Option<Live<T>>,
+    /// Why it is FAILED.
+    failure: Option<Arc<HandlerError>>,
+    /// Why it is DEGRADED.
+    degraded: Option<String>,
+    failures: u32,
+    retry_at: Option<Instant>,
+    initializations: u64,
+    uses: u64,
+    last_use: Option<SystemTime>,
+    /// The manager has ended: nothing is set up any more.
+    closed: bool,
+}
+
+/// What was set up, and those who have it.
+struct Live<T> {
+    value: Arc<T>,
+    users: TaskTracker,
+}
+
+/// A slot whose type does not matter.
+pub(super) trait AnySlot: Send + Sync {
+    fn name(&self) -> &str;
+    fn after(&self) -> &[String];
+    fn is_lazy(&self) -> bool;
+    fn is_lasting(&self) -> bool;
+    fn is_live(&self) -> bool;
+    fn report(&self) -> ResourceReport;
+    /// Sets it up, or waits for whoever does.
+    fn set_up(self: Arc<Self>, how: How) -> BoxFuture<'static, Result<(), ResourceError>>;
+    /// Cleans it up, if it is set up.
+    fn clean(self: Arc<Self>, deadline: Deadline) -> BoxFuture<'static, Result<(), ResourceError>>;
+    /// Lets nobody set it up any more.
+    fn close(&self);
+}
+
+impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
+    fn name(&self) -> &str {
+        &self.resource.name
+    }
+
+    fn after(&self) -> &[String] {
+        &self.resource.after
+    }
+
+    fn is_lazy(&self) -> bool {
+        self.resource.lazy
+    }
+
+    fn is_lasting(&self) -> bool {
+        self.resource.lasting
+    }
+
+    fn is_live(&self) -> bool {
+        self.state().state.is_live()
+    }
+
+    fn report(&self) -> ResourceReport {
+        let state = self.state();
+        let failure = state.failure.as_ref().map(|failure| causes::of_error(failure.as_ref()));
+        ResourceReport {
+            name: self.resource.name.clone(),
+            state: state.state,
+            since: state.since,
+            error: failure.or_else(|| state.degraded.clone()),
+            lazy: self.resource.lazy,
+            lasting: self.resource.lasting,
+            after: self.resource.after.clone(),
+            uses: state.uses,
+            in_use: state.live.as_ref().map_or(0, |live| live.users.len()),
+            last_use: state.last_use,
+            initializations: state.initializations,
+            consecutive_failures: state.failures,
+            retry_in: state.retry_in(),
+        }
+    }
+
+    fn set_up(self: Arc<Self>, how: How) -> BoxFuture<'static, Result<(), ResourceError>> {
+        async move {
+            if let Some(result) = self.without_work(how) {
+                return result;
+            }
+            if self.flight.begin() {
+                let flying = Landing(Arc::clone(&self));
+                self.around.tasks.spawn(async move { flying.0.initialize(how).await });
+            }
+            self.flight.landed().await;
+            self.outcome()
+        }
+        .boxed()
+    }
+
+    fn clean(self: Arc<Self>, deadline: Deadline) -> BoxFuture<'static, Result<(), ResourceError>> {
+        async move {
+            let late = Arc::clone(&self);
+            let begun = async {
+                while !self.flight.begin() {
+                    self.flight.landed().await;
+                }
+                Landing(Arc::clone(&self))
+            };
+            let Some(flying) = deadline.bound(begun).await else {
+                return Err(late.failed(HandlerError::TimedOut(Duration::ZERO)));
+            };
+            let work = self.around.tasks.spawn(async move { flying.0.clean_up(deadline).await });
+            work.await.unwrap_or_else(|panic| {
+                let panic = HandlerError::Panicked(causes::of_panic(panic.into_panic().as_ref()));
+                Err(late.failed(panic))
+            })
+        }
+        .boxed()
+    }
+
+    fn close(&self) {
+        self.state().closed = true;
+    }
+}
+
+/// Ends a step, however it ends.
+struct Landing<T>(Arc<Slot<T>>);
+
+impl<T> Drop for Landing<T> {
+    fn drop(&mut self) {
+        self.0.flight.land();
+    }
+}
+
+impl<T: Send + Sync + 'static> Slot<T> {
+    pub(super) fn new(resource: Resource<T>, around: Surroundings) -> Self {
+        let state = Life {
+            state: ResourceState::Uninitialized,
+            since: SystemTime::now(),
+            live: None,
+            failure: None,
+            degraded: None,
+            failures: 0,
+            retry_at: None,
+            initializations: 0,
+            uses: 0,
+            last_use: None,
+            closed: false,
+        };
+        Self { resource, around, flight: Flight::default(), state: Mutex::new(state) }
+    }
+
+    /// Counts a user in; `None` while there is nothing to use.
+    pub(super) fn enter(&self) -> Option<(Arc<T>, TaskTrackerToken)> {
+        let mut state = self.state();
+        if !state.state.is_live() {
+            return None;
+        }
+        let live = state.live.as_ref()?;
+        let entered = (Arc::clone(&live.value), live.users.token());
+        state.uses += 1;
+        state.last_use = Some(SystemTime::now());
+        Some(entered)
+    }
+
+    pub(super) fn unavailable(&self) -> ResourceError {
+        ResourceError::Unavailable {
+            resource: self.resource.name.clone(),
+            state: self.state().state,
+        }
+    }
+
+    /// Runs its health check, and is degraded by what it finds.
+    pub(super) async fn check(&self) -> CheckResult {
+        let live = self.state().live.as_ref().map(|live| Arc::clone(&live.value));
+        let (Some(value), Some(probe)) = (live, &self.resource.probe) else {
+            return self.check_without_value();
+        };
+        let result = probe(value).await;
+        self.judge(&result);
+        result
+    }
+
+    pub(super) fn has_check(&self) -> bool {
+        self.resource.probe.is_some()
+    }
+
+    /// What was not needed yet, or no more, is sound.
+    fn check_without_value(&self) -> CheckResult {
+        match &self.state().failure {
+            Some(failure) => Err(causes::of_error(failure.as_ref())),
+            None => Ok(()),
+        }
+    }
+
+    fn judge(&self, result: &CheckResult) {
+        let mut state = self.state();
+        state.degraded = result.clone().err();
+        match (state.state, result) {
+            (ResourceState::Ready, Err(_)) => self.enter_state(&mut state, ResourceEvent::Degrade),
+            (ResourceState::Degraded, Ok(())) => {
+                self.enter_state(&mut state, ResourceEvent::Recover);
+            }
+            _ => {}
+        }
+    }
+
+    /// What setting up comes to where there is nothing to do.
+    fn without_work(&self, how: How) -> Option<Result<(), ResourceError>> {
+        let state = self.state();
+        if state.state.is_live() {
+            return Some(Ok(()));
+        }
+        let name = || self.resource.name.clone();
+        if state.closed {
+            return Some(Err(ResourceError::Unavailable { resource: name(), state: state.state }));
+        }
+        match (state.retry_in(), &state.failure) {
+            (Some(retry_in), Some(failure)) if !how.at_once => {
+                let source = Arc::clone(failure);
+                Some(Err(ResourceError::BackingOff { resource: name(), retry_in, source }))
+            }
+            _ => None,
+        }
+    }
+
+    /// What the step that has just landed came to.
+    fn outcome(&self) -> Result<(), ResourceError> {
+        let state = self.state();
+        let resource = self.resource.name.clone();
+        match (&state.failure, state.state) {
+            (_, live) if live.is_live() => Ok(()),
+            (Some(failure), _) => {
+                Err(ResourceError::Failed { resource, source: Arc::clone(failure) })
+            }
+            (None, state) => Err(ResourceError::Unavailable { resource, state }),
+        }
+    }
+
+    /// Sets it up, in as many attempts as there may be. Only within a flight.
+    async fn initialize(&self, how: How) {
+        // Another may have landed between the look and the begin.
+        if self.without_work(how).is_some() {
+            return;
+        }
+        self.enter_state(&mut self.state(), ResourceEvent::Initialize);
+        for left in (0..self.resource.attempts).rev() {
+            let init = Arc::clone(&self.resource.init);
+            let result = attempt(async move { init().await }, self.within(how.deadline)).await;
+            match result {
+                Ok(value) => return self.begin_life(value, how.deadline).await,
+                Err(failure) => {
+                    let pause = self.count_failure();
+                    let again = left > 0 && pause < how.deadline.remaining();
+                    if !again || self.state().closed {
+                        return self.fail(failure, Some(pause));
+                    }
+                    tracing::warn!(
+                        resource = self.resource.name,
+                        cause = causes::of_error(&failure),
+                        ?pause,
+                        "a resource could not be set up and is tried again"
+                    );
+                    sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    async fn begin_life(&self, value: T, deadline: Deadline) {
+        let closed = {
+            let mut state = self.state();
+            state.live = Some(Live { value: Arc::new(value), users: TaskTracker::new() });
+            state.failure = None;
+            state.degraded = None;
+            state.failures = 0;
+            state.retry_at = None;
+            state.initializations += 1;
+            self.enter_state(&mut state, ResourceEvent::Initialized);
+            state.closed
+        };
+        // Whoever ended the manager could not wait for it.
+        if closed {
+            self.clean_up(deadline).await.err();
+        }
+    }
+
+    /// Cleans it up once nobody has it any more, or half of the time is over. Only within a flight.
+    async fn clean_up(&self, deadline: Deadline) -> Result<(), ResourceError> {
+        let Some(Live { value, users }) = self.end_life() else {
+            return Ok(());
+        };
+        let deadline = self.within(deadline);
+        users.close();
+        if deadline.at_most(deadline.remaining() / 2).bound(users.wait()).await.is_none() {
+            tracing::warn!(
+                resource = self.resource.name,
+                in_use = users.len(),
+                "cleaned while used"
+            );
+        }
+        let Some(clean) = &self.resource.clean else {
+            self.enter_state(&mut self.state(), ResourceEvent::Cleaned);
+            return Ok(());
+        };
+        match attempt(run(clean, value), deadline).await {
+            Ok(()) => {
+                self.enter_state(&mut self.state(), ResourceEvent::Cleaned);
+                Ok(())
+            }
+            Err(failure) => {
+                self.fail(failure, None);
+                self.outcome()
+            }
+        }
+    }
+
+    /// Takes what is to be cleaned: the one moment that decides who cleans it.
+    fn end_life(&self) -> Option<Live<T>> {
+        let mut state = self.state();
+        let live = state.live.take()?;
+        state.degraded = None;
+        self.enter_state(&mut state, ResourceEvent::Clean);
+        Some(live)
+    }
+
+    fn within(&self, deadline: Deadline) -> Deadline {
+        self.resource.timeout.map_or(deadline, |timeout| deadline.at_most(timeout))
+    }
+
+    /// How long not to try again.
+    fn count_failure(&self) -> Duration {
+        let mut state = self.state();
+        state.failures += 1;
+        self.resource.backoff.delay(state.failures, self.around.jitter.share())
+    }
+
+    fn fail(&self, failure: HandlerError, pause: Option<Duration>) {
+        let mut state = self.state();
+        state.failure = Some(Arc::new(failure));
+        state.retry_at = pause.map(|pause| Deadline::after(pause).instant());
+        self.enter_state(&mut state, ResourceEvent::Fail);
+    }
+
+    fn failed(&self, failure: HandlerError) -> ResourceError {
+        ResourceError::Failed { resource: self.resource.name.clone(), source: Arc::new(failure) }
+    }
+
+    /// The only code that assigns the state.
+    fn enter_state(&self, state: &mut Life<T>, event: ResourceEvent) {
+        let next = state.state.next(event);
+        state.state = next.expect("a flight takes the steps in the order of the state machine");
+        state.since = SystemTime::now();
+        let failure = state.failure.as_ref().map(|failure| causes::of_error(failure.as_ref()));
+        let detail = match state.state {
+            ResourceState::Failed => failure.unwrap_or_default(),
+            ResourceState::Degraded => state.degraded.clone().unwrap_or_default(),
+            _ => String::new(),
+        };
+        let (resource, state) = (self.resource.name.clone(), state.state);
+        // Published under the lock, so that events come in the order of the changes.
+        self.around.events.publish(Event::Resource { resource, state, detail });
+    }
+
+    fn state(&self) -> MutexGuard<'_, Life<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Life<T> {
+    fn retry_in(&self) -> Option<Duration> {
+        let left = self.retry_at?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+}
+
+/// Calls the cleaner inside the future, so that a panic of the call is caught like one of its work.
+fn run<T: Send + Sync + 'static>(
+    clean: &Cleaner<T>,
+    value: Arc<T>,
+) -> impl Future<Output = Result<(), crate::lifecycle::handler::Failure>> + Send + use<T> {
+    let clean = Arc::clone(clean);
+    async move { clean(value).await }
+}
