@@ -128,9 +128,11 @@ where
     Box::new(move || Box::pin(work().map(|result| result.map_err(Into::into))))
 }
 
-async fn blocking<F, E>(work: F) -> Result<(), Failure>
+/// Runs work where it may block; its panic is the caller's.
+pub(super) async fn blocking<F, T, E>(work: F) -> Result<T, Failure>
 where
-    F: FnOnce() -> Result<(), E> + Send + 'static,
+    F: FnOnce() -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
     E: Into<Failure> + Send + 'static,
 {
     match spawn_blocking(work).await {

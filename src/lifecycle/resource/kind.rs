@@ -8,14 +8,29 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::lifecycle::handler::Failure;
+use crate::lifecycle::handler::{Failure, blocking};
 use crate::lifecycle::health::CheckResult;
 
-pub(super) type Initializer<T> =
-    Arc<dyn Fn() -> BoxFuture<'static, Result<T, Failure>> + Send + Sync>;
 pub(super) type Cleaner<T> =
     Arc<dyn Fn(Arc<T>) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
-pub(super) type Probe<T> = Arc<dyn Fn(Arc<T>) -> BoxFuture<'static, CheckResult> + Send + Sync>;
+
+/// Sets something up from a configuration.
+enum Setup<C, T> {
+    Async(Arc<dyn Fn(C) -> BoxFuture<'static, Result<T, Failure>> + Send + Sync>),
+    Blocking(Arc<dyn Fn(C) -> Result<T, Failure> + Send + Sync>),
+}
+
+/// Sets one thing up.
+pub(super) enum Initializer<T> {
+    Async(Box<dyn Fn() -> BoxFuture<'static, Result<T, Failure>> + Send + Sync>),
+    Blocking(Arc<dyn Fn() -> Result<T, Failure> + Send + Sync>),
+}
+
+/// A check of what was set up.
+pub(super) enum Probe<T> {
+    Async(Arc<dyn Fn(Arc<T>) -> BoxFuture<'static, CheckResult> + Send + Sync>),
+    Blocking(Arc<dyn Fn(&T) -> CheckResult + Send + Sync>),
+}
 
 /// How to set up, check and clean one kind of resource, of which there may be several, each with a
 /// configuration of its own.
@@ -38,7 +53,7 @@ pub(super) type Probe<T> = Arc<dyn Fn(Arc<T>) -> BoxFuture<'static, CheckResult>
 /// ```
 #[must_use = "a resource type does nothing until a resource of it is registered"]
 pub struct ResourceType<C, T> {
-    init: Arc<dyn Fn(C) -> BoxFuture<'static, Result<T, Failure>> + Send + Sync>,
+    setup: Setup<C, T>,
     clean: Option<Cleaner<T>>,
     probe: Option<Probe<T>>,
 }
@@ -48,8 +63,8 @@ where
     C: Clone + Send + Sync + 'static,
     T: Send + Sync + 'static,
 {
-    /// One that is set up by `init` from a configuration. What blocks belongs into
-    /// [`tokio::task::spawn_blocking`]. When it takes longer than the resource's timeout it is dropped.
+    /// One that is set up by `init` from a configuration; what blocks belongs into
+    /// [`ResourceType::blocking`]. When it takes longer than the resource's timeout it is dropped.
     pub fn new<F, R, E>(init: F) -> Self
     where
         F: Fn(C) -> R + Send + Sync + 'static,
@@ -57,7 +72,18 @@ where
         E: Into<Failure>,
     {
         let init = move |config| init(config).map(|result| result.map_err(Into::into)).boxed();
-        Self { init: Arc::new(init), clean: None, probe: None }
+        Self { setup: Setup::Async(Arc::new(init)), clean: None, probe: None }
+    }
+
+    /// One that is set up by an `init` that may block, on a thread where it may. When it takes longer
+    /// than the resource's timeout nobody waits for it, and what it sets up at last is cleaned up.
+    pub fn blocking<F, E>(init: F) -> Self
+    where
+        F: Fn(C) -> Result<T, E> + Send + Sync + 'static,
+        E: Into<Failure>,
+    {
+        let init = move |config| init(config).map_err(Into::into);
+        Self { setup: Setup::Blocking(Arc::new(init)), clean: None, probe: None }
     }
 
     /// Cleans each up with `clean`, once for each time that it was set up.
@@ -72,20 +98,51 @@ where
         self
     }
 
+    /// Cleans each up with a `clean` that may block, as [`ResourceType::clean`] does.
+    pub fn clean_blocking<F, E>(self, clean: F) -> Self
+    where
+        F: Fn(Arc<T>) -> Result<(), E> + Send + Sync + 'static,
+        E: Into<Failure> + Send + 'static,
+    {
+        let clean = Arc::new(clean);
+        self.clean(move |value| {
+            let clean = Arc::clone(&clean);
+            blocking(move || clean(value))
+        })
+    }
+
     /// Checks each with `check` while it is set up; see [`Resource::check`].
     pub fn check<F, R>(mut self, check: F) -> Self
     where
         F: Fn(Arc<T>) -> R + Send + Sync + 'static,
         R: Future<Output = CheckResult> + Send + 'static,
     {
-        self.probe = Some(Arc::new(move |value| check(value).boxed()));
+        self.probe = Some(Probe::Async(Arc::new(move |value| check(value).boxed())));
+        self
+    }
+
+    /// Checks each with a `check` that may block; see [`Resource::check`].
+    pub fn check_blocking<F>(mut self, check: F) -> Self
+    where
+        F: Fn(&T) -> CheckResult + Send + Sync + 'static,
+    {
+        self.probe = Some(Probe::Blocking(Arc::new(check)));
         self
     }
 
     /// A resource of this type.
     pub fn resource(&self, name: impl Into<String>, config: C) -> Resource<T> {
-        let init = Arc::clone(&self.init);
-        let mut resource = Resource::boxed(name.into(), Arc::new(move || init(config.clone())));
+        let init = match &self.setup {
+            Setup::Async(init) => {
+                let init = Arc::clone(init);
+                Initializer::Async(Box::new(move || init(config.clone())))
+            }
+            Setup::Blocking(init) => {
+                let init = Arc::clone(init);
+                Initializer::Blocking(Arc::new(move || init(config.clone())))
+            }
+        };
+        let mut resource = Resource::boxed(name.into(), init);
         resource.clean.clone_from(&self.clean);
         resource.probe.clone_from(&self.probe);
         resource
@@ -125,6 +182,7 @@ pub struct Resource<T> {
     pub(super) after: Vec<String>,
     pub(super) lazy: bool,
     pub(super) lasting: bool,
+    pub(super) critical: bool,
     pub(super) timeout: Option<Duration>,
     pub(super) attempts: u32,
     pub(super) backoff: Backoff,
@@ -144,12 +202,23 @@ impl<T: Send + Sync + 'static> Resource<T> {
         ResourceType::new(move |()| init()).resource(name, ())
     }
 
+    /// One that is the only one of its type, set up by an `init` that may block; see
+    /// [`ResourceType::blocking`].
+    pub fn blocking<F, E>(name: impl Into<String>, init: F) -> Self
+    where
+        F: Fn() -> Result<T, E> + Send + Sync + 'static,
+        E: Into<Failure>,
+    {
+        ResourceType::blocking(move |()| init()).resource(name, ())
+    }
+
     fn boxed(name: String, init: Initializer<T>) -> Self {
         Self {
             name,
             after: Vec::new(),
             lazy: false,
             lasting: false,
+            critical: true,
             timeout: None,
             attempts: 1,
             backoff: Backoff::default(),
@@ -178,7 +247,13 @@ impl<T: Send + Sync + 'static> Resource<T> {
         F: Fn(Arc<T>) -> R + Send + Sync + 'static,
         R: Future<Output = CheckResult> + Send + 'static,
     {
-        self.probe = Some(Arc::new(move |value| check(value).boxed()));
+        self.probe = Some(Probe::Async(Arc::new(move |value| check(value).boxed())));
+        self
+    }
+
+    /// Reports its check without letting it fail the readiness probe.
+    pub fn not_critical(mut self) -> Self {
+        self.critical = false;
         self
     }
 
@@ -212,6 +287,15 @@ impl<T: Send + Sync + 'static> Resource<T> {
         self.attempts = attempts.max(1);
         self.backoff = backoff;
         self
+    }
+}
+
+impl<T> Clone for Probe<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Async(probe) => Self::Async(Arc::clone(probe)),
+            Self::Blocking(probe) => Self::Blocking(Arc::clone(probe)),
+        }
     }
 }
 

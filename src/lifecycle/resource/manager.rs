@@ -1,13 +1,13 @@
 //! Every resource, set up in order and cleaned in reverse.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::handle::ResourceHandle;
 use super::kind::Resource;
@@ -16,7 +16,7 @@ use super::slot::{AnySlot, How, ON_DEMAND, Slot, Surroundings};
 use crate::causes;
 use crate::lifecycle::deadline::Deadline;
 use crate::lifecycle::event::EventBus;
-use crate::lifecycle::health::{Check, CheckKind, HealthRegistry, Jitter};
+use crate::lifecycle::health::{HealthRegistry, Jitter};
 use crate::lifecycle::order::{self, Item, OrderError};
 
 /// Sets resources up, each after what it depends on, and cleans them in reverse.
@@ -51,18 +51,8 @@ impl ResourceManager {
     /// Adds a resource. One with a check must be added inside a tokio runtime.
     pub fn register<T: Send + Sync + 'static>(&self, resource: Resource<T>) -> ResourceHandle<T> {
         let slot = Arc::new(Slot::new(resource, self.shared.around.clone()));
-        if slot.has_check() {
-            let checked: Weak<Slot<T>> = Arc::downgrade(&slot);
-            let check = move || {
-                let slot = checked.upgrade();
-                async move {
-                    match slot {
-                        Some(slot) => slot.check().await,
-                        None => Ok(()),
-                    }
-                }
-            };
-            self.shared.health.register(Check::new(slot.name(), CheckKind::Readiness, check));
+        if let Some(check) = slot.health_check() {
+            self.shared.health.register(check);
         }
         self.shared.slots().push(Arc::clone(&slot) as Arc<dyn AnySlot>);
         ResourceHandle { slot, shared: Arc::downgrade(&self.shared) }
@@ -93,6 +83,11 @@ impl ResourceManager {
         let mut failures = Vec::new();
         for slot in slots {
             failures.extend(slot.clean(deadline).await.err());
+        }
+        // What was under way without anybody who waited for it.
+        self.shared.around.tasks.close();
+        if deadline.bound(self.shared.around.tasks.wait()).await.is_none() {
+            warn!("resources are still being set up, and will not be cleaned up");
         }
         failures
     }

@@ -1,24 +1,25 @@
 //! The place of one registered resource: its state, and the one step of its life that may be under way.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::flight::Flight;
-use super::kind::{Cleaner, Resource};
+use super::kind::{Cleaner, Initializer, Probe, Resource};
 use super::report::{ResourceError, ResourceReport};
 use super::state::{ResourceEvent, ResourceState};
 use crate::causes;
 use crate::lifecycle::deadline::Deadline;
 use crate::lifecycle::event::{Event, EventBus};
-use crate::lifecycle::handler::{HandlerError, attempt};
-use crate::lifecycle::health::{CheckResult, Jitter};
+use crate::lifecycle::handler::{Failure, HandlerError, attempt};
+use crate::lifecycle::health::{Check, CheckKind, CheckResult, Jitter};
 
 /// How long a resource that is needed in between may take, where it does not say itself.
 pub(super) const ON_DEMAND: Duration = Duration::from_mins(1);
@@ -222,19 +223,35 @@ impl<T: Send + Sync + 'static> Slot<T> {
         }
     }
 
-    /// Runs its health check, and is degraded by what it finds.
-    pub(super) async fn check(&self) -> CheckResult {
-        let live = self.state().live.as_ref().map(|live| Arc::clone(&live.value));
-        let (Some(value), Some(probe)) = (live, &self.resource.probe) else {
-            return self.check_without_value();
+    /// Its health check, which degrades it, as a readiness check of its name.
+    pub(super) fn health_check(self: &Arc<Self>) -> Option<Check> {
+        // The registry outlives the resource.
+        let slot = Arc::downgrade(self);
+        let (name, kind) = (self.name(), CheckKind::Readiness);
+        let check = match self.resource.probe.clone()? {
+            Probe::Async(probe) => Check::new(name, kind, move || {
+                let (slot, probe) = (Weak::clone(&slot), Arc::clone(&probe));
+                async move {
+                    let Some(slot) = slot.upgrade() else { return Ok(()) };
+                    match slot.value() {
+                        Some(value) => slot.judge(probe(value).await),
+                        None => slot.check_without_value(),
+                    }
+                }
+            }),
+            Probe::Blocking(probe) => Check::blocking(name, kind, move || {
+                let Some(slot) = slot.upgrade() else { return Ok(()) };
+                match slot.value() {
+                    Some(value) => slot.judge(probe(&value)),
+                    None => slot.check_without_value(),
+                }
+            }),
         };
-        let result = probe(value).await;
-        self.judge(&result);
-        result
+        Some(if self.resource.critical { check } else { check.not_critical() })
     }
 
-    pub(super) fn has_check(&self) -> bool {
-        self.resource.probe.is_some()
+    fn value(&self) -> Option<Arc<T>> {
+        self.state().live.as_ref().map(|live| Arc::clone(&live.value))
     }
 
     /// What was not needed yet, or no more, is sound.
@@ -245,16 +262,18 @@ impl<T: Send + Sync + 'static> Slot<T> {
         }
     }
 
-    fn judge(&self, result: &CheckResult) {
+    /// What its check found, which changes its state.
+    fn judge(&self, result: CheckResult) -> CheckResult {
         let mut state = self.state();
         state.degraded = result.clone().err();
-        match (state.state, result) {
+        match (state.state, &result) {
             (ResourceState::Ready, Err(_)) => self.enter_state(&mut state, ResourceEvent::Degrade),
             (ResourceState::Degraded, Ok(())) => {
                 self.enter_state(&mut state, ResourceEvent::Recover);
             }
             _ => {}
         }
+        result
     }
 
     /// What setting up comes to where there is nothing to do.
@@ -297,9 +316,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
         }
         self.enter_state(&mut self.state(), ResourceEvent::Initialize);
         for left in (0..self.resource.attempts).rev() {
-            let init = Arc::clone(&self.resource.init);
-            let result = attempt(async move { init().await }, self.within(how.deadline)).await;
-            match result {
+            match self.attempt_once(self.within(how.deadline)).await {
                 Ok(value) => return self.begin_life(value, how.deadline).await,
                 Err(failure) => {
                     let pause = self.count_failure();
@@ -317,6 +334,35 @@ impl<T: Send + Sync + 'static> Slot<T> {
                 }
             }
         }
+    }
+
+    async fn attempt_once(&self, deadline: Deadline) -> Result<T, HandlerError> {
+        match &self.resource.init {
+            Initializer::Async(init) => attempt(async { init().await }, deadline).await,
+            Initializer::Blocking(init) => {
+                let init = Arc::clone(init);
+                let mut work = spawn_blocking(move || init());
+                let result = attempt(joined(&mut work), deadline).await;
+                if let Err(HandlerError::TimedOut(_)) = result {
+                    self.clean_when_done(work);
+                }
+                result
+            }
+        }
+    }
+
+    /// What is set up too late is nobody's, and cleaned up.
+    fn clean_when_done(&self, work: JoinHandle<Result<T, Failure>>) {
+        let (name, clean) = (self.resource.name.clone(), self.resource.clean.clone());
+        self.around.tasks.spawn(async move {
+            let (Ok(Ok(value)), Some(clean)) = (work.await, clean) else { return };
+            tracing::warn!(resource = name, "set up too late, so it is cleaned up");
+            let cleaned = attempt(run(&clean, Arc::new(value)), Deadline::after(ON_DEMAND)).await;
+            if let Err(failure) = cleaned {
+                let cause = causes::of_error(&failure);
+                tracing::error!(resource = name, cause, "a resource was not cleaned up");
+            }
+        });
     }
 
     async fn begin_life(&self, value: T, deadline: Deadline) {
@@ -426,11 +472,16 @@ impl<T> Life<T> {
     }
 }
 
+/// The result of blocking work; its panic is the caller's.
+async fn joined<T>(work: &mut JoinHandle<Result<T, Failure>>) -> Result<T, Failure> {
+    work.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+}
+
 /// Calls the cleaner inside the future, so that a panic of the call is caught like one of its work.
 fn run<T: Send + Sync + 'static>(
     clean: &Cleaner<T>,
     value: Arc<T>,
-) -> impl Future<Output = Result<(), crate::lifecycle::handler::Failure>> + Send + use<T> {
+) -> impl Future<Output = Result<(), Failure>> + Send + use<T> {
     let clean = Arc::clone(clean);
     async move { clean(value).await }
 }

@@ -346,3 +346,54 @@ async fn what_is_set_up_too_late_is_cleaned_at_once() {
     }
     log.check(&["clean late"]);
 }
+
+#[tokio::test]
+async fn what_blocks_is_set_up_checked_and_cleaned_on_threads_of_its_own() {
+    let at = fixture();
+    let (init, clean) = (at.log.clone(), at.log.clone());
+    let kind = ResourceType::blocking(move |name: &'static str| {
+        init.note(format!("init {name}"));
+        if name == "boom" { panic!("no") } else { Ok::<_, String>(name) }
+    });
+    let kind = kind.clean_blocking(move |name: Arc<&'static str>| {
+        clean.note(format!("clean {name}"));
+        Err::<(), _>("stuck")
+    });
+    let kind = kind.check_blocking(|name| Err(format!("{name} is not well")));
+    let file = at.manager.register(kind.resource("file", "a file").not_critical());
+    at.manager.register(kind.resource("boom", "boom").lazy());
+    at.manager.init_all(soon()).await.unwrap();
+    refused(at.manager.init("boom").await, "resource 'boom' failed: it panicked: no");
+    at.health.run(CheckKind::Readiness, "file").await.unwrap();
+    assert_eq!(file.report().state, ResourceState::Degraded);
+    assert_eq!(file.report().error.as_deref(), Some("a file is not well"));
+    let verdict = at.health.verdict(CheckKind::Readiness);
+    let checked = verdict.checks.iter().find(|check| check.name == "file").unwrap();
+    assert!(!checked.critical, "{checked:?}");
+    let failures = at.manager.clean_all(soon()).await;
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    at.log.check(&["init a file", "init boom", "clean a file"]);
+}
+
+#[tokio::test]
+async fn what_is_set_up_too_late_is_cleaned_up() {
+    let at = fixture();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (wait, clean) = (Mutex::new(wait), at.log.clone());
+    let late = Resource::blocking("late", move || {
+        wait.lock().unwrap().recv().unwrap();
+        Ok::<_, String>("late")
+    });
+    let late = late.clean(move |name| {
+        clean.note(format!("clean {name}"));
+        async { Ok::<_, String>(()) }
+    });
+    at.manager.register(late.lazy().timeout(Duration::from_millis(10)));
+    let refusal = at.manager.init("late").await.unwrap_err();
+    assert!(causes::of_error(&refusal).contains("did not finish within"), "{refusal}");
+    at.log.check(&[]);
+    go.send(()).unwrap();
+    // It waits for what is under way.
+    assert!(at.manager.clean_all(soon()).await.is_empty());
+    at.log.check(&["clean late"]);
+}
