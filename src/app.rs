@@ -1,8 +1,8 @@
 //! The composition root: what the server is made of.
 
 mod assembly;
-mod checks;
 mod listener;
+mod managed;
 mod reload;
 
 use std::net::SocketAddr;

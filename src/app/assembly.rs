@@ -10,28 +10,23 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::App;
 use super::listener::{ListenError, Listener};
+use super::managed::{self, ManagedBackend, ManagedRepository};
 use super::reload::{self, Configuration, Reloading};
-use super::{App, checks};
 use crate::cloudevents::CloudEvents;
 use crate::config::{Config, HealthConfig, WebhooksConfig};
 use crate::http::{self, ConfigurationPage, InFlight, MetricsPage, Parts};
 use crate::lifecycle::checks::{RuntimeWatch, disk_space, memory_pressure};
 use crate::lifecycle::{Application, EventBus, Handler, HealthRegistry, Hooks, Resource};
 use crate::metrics::{self, Metrics, Observed};
-use crate::model::{
-    ChangeError, ManagerOptions, ManagerParts, ModelLifecycleManager, ModelSource, SourceError,
-};
-use crate::onnx::{OnnxBackend, OnnxRuntime};
-use crate::repository::LocalRepository;
+use crate::model::{ChangeError, ManagerOptions, ManagerParts, ModelLifecycleManager};
+use crate::onnx::OnnxRuntime;
 use crate::webhooks::{self, Secret};
 
 /// Why the server cannot be put together.
 #[derive(Debug, thiserror::Error)]
 pub enum AssemblyError {
-    /// There is no repository where the configuration says.
-    #[error("the model repository, models.repository, cannot be opened")]
-    Repository(#[source] SourceError),
     /// The key that signs webhooks cannot be had.
     #[error(transparent)]
     Secret(#[from] webhooks::SecretError),
@@ -55,22 +50,21 @@ impl App {
     ) -> Result<Self, AssemblyError> {
         let configuration = Arc::new(configuration);
         let config = &configuration.config();
-        let repository = LocalRepository::open(&config.models.repository);
-        let source: Arc<dyn ModelSource> = Arc::new(repository.map_err(AssemblyError::Repository)?);
         let events = EventBus::new(config.events.history.get());
         let application = Application::new(config.lifecycle, events.clone());
         let metrics = Arc::new(Metrics::new());
-        let (counters, stream) = (Arc::clone(&metrics), events.subscribe());
-        application.spawn(async move { counters.count_events(stream).await });
+        let resources = application.resources();
+        resources.register(managed::metrics(&metrics, &events));
+        let engine = resources.register(managed::engine(runtime));
+        let repository = resources.register(managed::repository(&config.models.repository));
         let manager = ManagerParts {
-            source: Arc::clone(&source),
-            backend: Arc::new(OnnxBackend::new(runtime)),
+            source: Arc::new(ManagedRepository::new(repository)),
+            backend: Arc::new(ManagedBackend::new(engine)),
             observer: Arc::new(Arc::clone(&metrics)),
             events,
             health: application.health().clone(),
         };
         let models = ModelLifecycleManager::new(manager, manager_options(config));
-        application.health().register(checks::repository(source));
         let watch = register_checks(application.health(), config).map_err(AssemblyError::Watch)?;
         let parts = parts(&configuration, &application, models.clone(), metrics);
         register_webhooks(&config.webhooks, &parts.cloud_events, application.hooks())?;

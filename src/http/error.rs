@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{self, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::wire::JSON;
 use crate::causes;
-use crate::inference::{InferError, RunError};
-use crate::lifecycle::{CheckRunError, NotRunning};
+use crate::inference::{BackendError, InferError, RunError};
+use crate::lifecycle::{CheckRunError, NotRunning, ResourceError};
 use crate::model::{
     ChangeError, LoadError, LookupError, ModelName, NameError, SourceError, StateKind,
 };
 
-/// How long a client should wait before it asks again, in seconds.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+/// How long a client should wait before it asks again, where nothing tells better.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Everything that can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,8 @@ pub(super) enum ApiError {
     Infer(#[from] InferError),
     #[error(transparent)]
     CheckRun(#[from] CheckRunError),
+    #[error(transparent)]
+    Resource(#[from] ResourceError),
     #[error(transparent)]
     NotRunning(#[from] NotRunning),
     /// The request makes no sense.
@@ -71,12 +73,14 @@ enum Code {
     UnknownVersion,
     ModelNotLoaded,
     UnknownCheck,
+    UnknownResource,
     NotFound,
     MethodNotAllowed,
     CrossSite,
     RequestTimeout,
     ChangeInProgress,
     AlreadyCurrent,
+    ResourceInUse,
     NotRunning,
     PayloadTooLarge,
     UnsupportedEncoding,
@@ -85,6 +89,7 @@ enum Code {
     Unsupported,
     ModelUnavailable,
     RepositoryUnavailable,
+    ResourceUnavailable,
     ShuttingDown,
     Cancelled,
     DeadlineExceeded,
@@ -100,12 +105,14 @@ impl Code {
             Self::UnknownVersion => "unknown_version",
             Self::ModelNotLoaded => "model_not_loaded",
             Self::UnknownCheck => "unknown_check",
+            Self::UnknownResource => "unknown_resource",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::CrossSite => "cross_site",
             Self::RequestTimeout => "request_timeout",
             Self::ChangeInProgress => "change_in_progress",
             Self::AlreadyCurrent => "already_current",
+            Self::ResourceInUse => "resource_in_use",
             Self::NotRunning => "not_running",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedEncoding => "unsupported_encoding",
@@ -114,6 +121,7 @@ impl Code {
             Self::Unsupported => "unsupported",
             Self::ModelUnavailable => "model_unavailable",
             Self::RepositoryUnavailable => "repository_unavailable",
+            Self::ResourceUnavailable => "resource_unavailable",
             Self::ShuttingDown => "shutting_down",
             Self::Cancelled => "cancelled",
             Self::DeadlineExceeded => "deadline_exceeded",
@@ -127,13 +135,15 @@ impl Code {
             | Self::UnknownVersion
             | Self::ModelNotLoaded
             | Self::UnknownCheck
+            | Self::UnknownResource
             | Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::ChangeInProgress | Self::AlreadyCurrent | Self::NotRunning => {
-                StatusCode::CONFLICT
-            }
+            Self::ChangeInProgress
+            | Self::AlreadyCurrent
+            | Self::ResourceInUse
+            | Self::NotRunning => StatusCode::CONFLICT,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
@@ -141,6 +151,7 @@ impl Code {
             Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
             Self::ModelUnavailable
             | Self::RepositoryUnavailable
+            | Self::ResourceUnavailable
             | Self::ShuttingDown
             | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
             Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
@@ -157,6 +168,14 @@ impl ApiError {
         Self::Unsupported(text.into())
     }
 
+    /// Used where the status is one of those that go with it.
+    fn retry_after(&self) -> Duration {
+        match self {
+            Self::Resource(ResourceError::BackingOff { retry_in, .. }) => *retry_in,
+            _ => RETRY_AFTER,
+        }
+    }
+
     fn code(&self) -> Code {
         match self {
             Self::Name(_) => Code::InvalidName,
@@ -167,6 +186,7 @@ impl ApiError {
                 Code::UnknownCheck
             }
             Self::CheckRun(CheckRunError::Stopped) => Code::ShuttingDown,
+            Self::Resource(error) => of_resource(error),
             Self::NotRunning(_) => Code::NotRunning,
             Self::BadRequest(_) => Code::InvalidRequest,
             Self::Unsupported(_) => Code::Unsupported,
@@ -179,6 +199,17 @@ impl ApiError {
             Self::CrossSite => Code::CrossSite,
             Self::Panicked(_) => Code::Internal,
         }
+    }
+}
+
+fn of_resource(error: &ResourceError) -> Code {
+    match error {
+        ResourceError::Unknown(_) => Code::UnknownResource,
+        ResourceError::Needed { .. } | ResourceError::Lasting(_) => Code::ResourceInUse,
+        ResourceError::Failed { .. }
+        | ResourceError::BackingOff { .. }
+        | ResourceError::Unavailable { .. } => Code::ResourceUnavailable,
+        ResourceError::Order(_) => Code::Internal,
     }
 }
 
@@ -213,6 +244,7 @@ fn of_change(error: &ChangeError) -> Code {
 fn of_load(error: &LoadError) -> Code {
     match error {
         LoadError::Source(source) => of_source(source),
+        LoadError::Backend(BackendError::Unavailable(_)) => Code::ModelUnavailable,
         LoadError::Backend(_)
         | LoadError::Changed
         | LoadError::TimedOut(_)
@@ -247,6 +279,7 @@ fn of_infer(error: &InferError) -> Code {
 pub(super) struct Failure {
     code: Code,
     text: String,
+    retry_after: Duration,
     /// What only the log is told.
     pub(super) secret: Option<String>,
 }
@@ -265,7 +298,7 @@ impl Failure {
         headers.insert(CONTENT_TYPE, JSON);
         let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
         if again.contains(&self.code.status()) {
-            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+            headers.insert(header::RETRY_AFTER, whole_seconds(self.retry_after));
         }
         serde_json::to_vec(&body).expect("three texts can be written")
     }
@@ -279,17 +312,24 @@ impl Failure {
     }
 }
 
+/// Rounded up, so that nobody comes too early.
+fn whole_seconds(duration: Duration) -> HeaderValue {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    HeaderValue::from(seconds.max(1))
+}
+
 impl IntoResponse for ApiError {
     /// The status alone; [`super::finish`] adds the body, which tells the request's id.
     fn into_response(self) -> Response {
         let code = self.code();
         let text = causes::of_error(&self);
+        let retry_after = self.retry_after();
         let secret = match self {
             Self::Panicked(message) => Some(message),
             _ => None,
         };
         let mut response = code.status().into_response();
-        response.extensions_mut().insert(Failure { code, text, secret });
+        response.extensions_mut().insert(Failure { code, text, retry_after, secret });
         response
     }
 }

@@ -9,10 +9,11 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::ApiError;
+use super::resources::ResourceBody;
 use super::target::Target;
 use super::wire::{Check, json, time};
 use super::{Services, Shared, body};
-use crate::lifecycle::{ResourceReport, Transition};
+use crate::lifecycle::Transition;
 use crate::model::{ModelReport, ServingReport, SwapOptions, Version, VersionReport};
 use crate::units;
 
@@ -38,14 +39,6 @@ struct TransitionBody {
     at: String,
     after_seconds: f64,
     reason: String,
-}
-
-#[derive(Serialize)]
-struct ResourceBody {
-    name: String,
-    state: &'static str,
-    since: String,
-    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -249,17 +242,6 @@ impl From<Transition> for TransitionBody {
             at: time(transition.at),
             after_seconds: transition.after.as_secs_f64(),
             reason: transition.reason,
-        }
-    }
-}
-
-impl From<ResourceReport> for ResourceBody {
-    fn from(report: ResourceReport) -> Self {
-        Self {
-            name: report.name,
-            state: report.state.name(),
-            since: time(report.since),
-            error: report.error,
         }
     }
 }

@@ -21,6 +21,7 @@ mod metadata;
 mod query;
 mod repository;
 mod request_id;
+mod resources;
 mod routes;
 mod server;
 mod target;

@@ -10,7 +10,9 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{Parts, Services};
-use super::{checks, documents, events, finish, health, infer, lifecycle, metadata, repository};
+use super::{
+    checks, documents, events, finish, health, infer, lifecycle, metadata, repository, resources,
+};
 
 type Handler = MethodRouter<Arc<Services>>;
 
@@ -76,6 +78,11 @@ fn table() -> Vec<Route> {
         read("/lifecycle/events", get(events::page)),
         read("/lifecycle/events/stream", get(events::stream)),
         read("/lifecycle/hooks", get(events::hooks)),
+        read("/lifecycle/resources", get(resources::list)),
+        read("/lifecycle/resources/{resource}", get(resources::detail)),
+        write("/lifecycle/resources/{resource}/init", post(resources::init)),
+        write("/lifecycle/resources/{resource}/reset", post(resources::reset)),
+        write("/lifecycle/resources/{resource}/clean", post(resources::clean)),
         read("/lifecycle/models", get(lifecycle::models)),
         read("/lifecycle/models/{model}", get(lifecycle::model)),
         write("/lifecycle/models/{model}/swap", post(lifecycle::swap)),

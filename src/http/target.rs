@@ -1,4 +1,4 @@
-//! What a path names: a model and a version, or a check.
+//! What a path names: a model and a version, a check, or a resource.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
@@ -40,6 +40,19 @@ impl<S: Send + Sync> FromRequestParts<S> for CheckTarget {
         let kind = param(&params, "kind").unwrap_or_default();
         let kind = CheckKind::from_name(kind).ok_or_else(|| ApiError::NoCheckKind(kind.into()))?;
         Ok(Self { kind, name: param(&params, "check").unwrap_or_default().to_owned() })
+    }
+}
+
+/// `{resource}`
+#[derive(Debug)]
+pub(super) struct ResourceTarget(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ResourceTarget {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = params(parts, state).await?;
+        Ok(Self(param(&params, "resource").unwrap_or_default().to_owned()))
     }
 }
 

@@ -28,6 +28,9 @@ pub enum BackendError {
     /// The engine refused the file: corrupt, or uses what the engine does not have.
     #[error("{0}")]
     Rejected(String),
+    /// The engine is not there, or not any more.
+    #[error("{0}")]
+    Unavailable(String),
     /// The graph has an input or output that cannot travel over the protocol.
     #[error("{direction} '{name}' has {what}, which cannot be served")]
     Unservable {

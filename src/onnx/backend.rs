@@ -19,6 +19,9 @@ pub struct OnnxBackend {
 }
 
 impl OnnxBackend {
+    /// The protocol's name for it.
+    pub const PLATFORM: &str = "onnxruntime_onnx";
+
     /// A backend on a runtime that was loaded.
     pub fn new(runtime: OnnxRuntime) -> Self {
         Self { runtime }
@@ -37,7 +40,7 @@ impl OnnxBackend {
 
 impl Backend for OnnxBackend {
     fn platform(&self) -> &'static str {
-        "onnxruntime_onnx"
+        Self::PLATFORM
     }
 
     fn open(

@@ -34,6 +34,7 @@ async fn every_check_is_told_of() {
         ("readiness", "application"),
         ("readiness", "disk_space"),
         ("readiness", "memory_pressure"),
+        ("readiness", "metrics"),
         ("readiness", "repository"),
         ("readiness", "required_models"),
         ("startup", "application"),
@@ -43,7 +44,7 @@ async fn every_check_is_told_of() {
         let detail = server.get(&format!("/lifecycle/checks/{kind}/{name}")).await.ok();
         let told = (&detail["check"]["kind"], &detail["check"]["name"]);
         assert_eq!(told, (&json!(kind), &json!(name)));
-        let runs = ["disk_space", "memory_pressure", "repository"].contains(&name);
+        let runs = ["disk_space", "memory_pressure", "metrics", "repository"].contains(&name);
         let schedule = json!({
             "interval_ms": 3_600_000.0,
             "timeout_ms": 2000.0,
@@ -136,7 +137,14 @@ async fn excluded_checks_do_not_count_and_are_listed() {
         assert_eq!(answer.status, status, "{query}: {body}");
         assert_eq!((&body["excluded"], &body["unmatched"]), (&excluded, &unmatched), "{query}");
         let listed: Vec<&str> = names(&body).into_iter().map(|(_, name)| name).collect();
-        let all = ["application", "disk_space", "memory_pressure", "repository", "required_models"];
+        let all = [
+            "application",
+            "disk_space",
+            "memory_pressure",
+            "metrics",
+            "repository",
+            "required_models",
+        ];
         assert_eq!(listed, all, "{query}");
     }
     let passing = server.get("/readyz?exclude=required_models").await.ok();

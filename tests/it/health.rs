@@ -21,8 +21,14 @@ async fn verbose_probes_list_their_checks() {
     let verbose = server.get("/readyz?verbose").await.ok();
     let checks = verbose["checks"].as_array().unwrap();
     let names: Vec<&str> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
-    let expected =
-        ["application", "disk_space", "memory_pressure", "repository", "required_models"];
+    let expected = [
+        "application",
+        "disk_space",
+        "memory_pressure",
+        "metrics",
+        "repository",
+        "required_models",
+    ];
     assert_eq!(names, expected);
     let fails = |check: &&Value| check["critical"] == true && check["status"] != "passing";
     assert!(checks.iter().all(|check| check["kind"] == "readiness"));

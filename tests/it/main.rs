@@ -15,6 +15,7 @@ mod inference;
 mod loading;
 mod readme;
 mod reloading;
+mod resources;
 mod samples;
 mod shutdown;
 mod support;

@@ -119,13 +119,21 @@ impl ResourceManager {
         self.report(name)
     }
 
-    /// Cleans a resource, where it is set up, and sets it up anew.
+    /// Cleans a resource, where it is set up, and sets it up anew; both also when the caller goes away.
     ///
     /// # Errors
     /// [`ResourceError`].
     pub async fn reset(&self, name: &str) -> Result<ResourceReport, ResourceError> {
-        self.clean(name).await?;
-        self.init(name).await
+        let (manager, owned) = (Self { shared: Arc::clone(&self.shared) }, name.to_owned());
+        let reset = self.shared.around.tasks.spawn(async move {
+            manager.clean(&owned).await?;
+            manager.init(&owned).await
+        });
+        match reset.await {
+            Ok(result) => result,
+            // The runtime ends.
+            Err(_) => Err(self.shared.slot(name)?.unavailable()),
+        }
     }
 
     /// How a resource is.

@@ -86,6 +86,8 @@ pub(super) trait AnySlot: Send + Sync {
     fn is_lasting(&self) -> bool;
     fn is_live(&self) -> bool;
     fn report(&self) -> ResourceReport;
+    /// Why it cannot be had in its state.
+    fn unavailable(&self) -> ResourceError;
     /// Sets it up, or waits for whoever does.
     fn set_up(self: Arc<Self>, how: How) -> BoxFuture<'static, Result<(), ResourceError>>;
     /// Cleans it up, if it is set up.
@@ -133,6 +135,11 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
             consecutive_failures: state.failures,
             retry_in: state.retry_in(),
         }
+    }
+
+    fn unavailable(&self) -> ResourceError {
+        let (resource, state) = (self.resource.name.clone(), self.state().state);
+        ResourceError::Unavailable { resource, state }
     }
 
     fn set_up(self: Arc<Self>, how: How) -> BoxFuture<'static, Result<(), ResourceError>> {
@@ -214,13 +221,6 @@ impl<T: Send + Sync + 'static> Slot<T> {
         state.uses += 1;
         state.last_use = Some(SystemTime::now());
         Some(entered)
-    }
-
-    pub(super) fn unavailable(&self) -> ResourceError {
-        ResourceError::Unavailable {
-            resource: self.resource.name.clone(),
-            state: self.state().state,
-        }
     }
 
     /// Its health check, which degrades it, as a readiness check of its name.

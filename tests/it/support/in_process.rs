@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use onward::cloudevents::CloudEvents;
 use onward::http::{self, ConfigurationPage, InFlight, Limits, MetricsPage, Parts};
 use onward::inference::{Backend, BackendError, ModelFiles, OpenOptions, OpenedModel};
-use onward::lifecycle::{Application, EventBus, HealthRegistry, LifecycleConfig};
+use onward::lifecycle::{Application, EventBus, HealthRegistry, LifecycleConfig, ResourceManager};
 use onward::model::{ManagerOptions, ManagerParts, ModelLifecycleManager, Terms};
 use onward::repository::LocalRepository;
 use reqwest::Method;
@@ -25,6 +25,7 @@ use super::{Answer, contract};
 #[derive(Debug)]
 pub(crate) struct InProcess {
     pub(crate) health: HealthRegistry,
+    pub(crate) resources: Arc<ResourceManager>,
     runtime: Option<Runtime>,
     address: SocketAddr,
     client: reqwest::Client,
@@ -44,7 +45,8 @@ impl InProcess {
         let router = http::router(parts(&application));
         runtime.spawn(http::serve(listener, router, CancellationToken::new()));
         let health = application.health().clone();
-        Self { health, runtime: Some(runtime), address, client: client() }
+        let resources = Arc::clone(application.resources());
+        Self { health, resources, runtime: Some(runtime), address, client: client() }
     }
 
     /// The runtime that serves.

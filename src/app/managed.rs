@@ -1,0 +1,173 @@
+//! What the server stands on, as resources. Whoever reads the repository or has a model of the engine is
+//! counted as a user, and neither is cleaned up under its users.
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::causes;
+use crate::inference::{
+    Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, PreparedRequest,
+    RunControl, RunError, Signature, Tensor,
+};
+use crate::lifecycle::{EventBus, Resource, ResourceHandle, ResourceRef, ResourceType};
+use crate::metrics::Metrics;
+use crate::model::{AvailableModel, ModelName, ModelSettings, ModelSource, SourceError, VersionId};
+use crate::onnx::{OnnxBackend, OnnxRuntime};
+use crate::repository::LocalRepository;
+
+/// An engine that is in use for as long as there is a model of it.
+pub(super) struct ManagedBackend {
+    engine: ResourceHandle<OnnxBackend>,
+}
+
+/// A model or an instance, with the engine that it needs.
+struct Using<T> {
+    used: T,
+    engine: Arc<ResourceRef<OnnxBackend>>,
+}
+
+/// Why there is no repository.
+#[derive(Debug, thiserror::Error)]
+#[error("the model repository, the setting models.repository, cannot be opened")]
+struct NotOpened(#[source] SourceError);
+
+/// The task that keeps the counters of `/metrics`, from the first event on.
+pub(super) fn metrics(metrics: &Arc<Metrics>, events: &EventBus) -> Resource<JoinHandle<()>> {
+    let (metrics, events) = (Arc::clone(metrics), events.clone());
+    let init = move || {
+        let (metrics, stream) = (Arc::clone(&metrics), events.subscribe_after(0));
+        let counting = tokio::spawn(async move { metrics.count_events(stream).await });
+        ready(Ok::<_, Infallible>(counting))
+    };
+    let exporter = Resource::new("metrics", init).lasting().not_critical();
+    let exporter = exporter.check(|counting| {
+        let ended = counting.is_finished();
+        ready(if ended { Err("events are no longer counted".to_owned()) } else { Ok(()) })
+    });
+    exporter.clean(|counting| {
+        counting.abort();
+        ready(Ok::<_, Infallible>(()))
+    })
+}
+
+/// The engine of this process, which cannot be ended and begun anew.
+pub(super) fn engine(runtime: OnnxRuntime) -> Resource<OnnxBackend> {
+    let backend = OnnxBackend::new(runtime);
+    let init = move || ready(Ok::<_, Infallible>(backend.clone()));
+    Resource::new("onnxruntime", init).lasting()
+}
+
+/// The folder of models. What is loaded is served without it, so its check is not critical.
+pub(super) fn repository(root: &Path) -> Resource<LocalRepository> {
+    let root = root.to_owned();
+    let open = |root: PathBuf| LocalRepository::open(&root).map_err(NotOpened);
+    let kind = ResourceType::blocking(open);
+    let kind = kind.check_blocking(|repository| match repository.list() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(causes::of_error(&error)),
+    });
+    kind.resource("repository", root).not_critical()
+}
+
+/// A repository that is in use while it is read, and opened anew where it was cleaned up.
+pub(super) struct ManagedRepository {
+    repository: ResourceHandle<LocalRepository>,
+    runtime: Handle,
+}
+
+impl ManagedBackend {
+    pub(super) fn new(engine: ResourceHandle<OnnxBackend>) -> Self {
+        Self { engine }
+    }
+}
+
+impl Backend for ManagedBackend {
+    fn platform(&self) -> &'static str {
+        OnnxBackend::PLATFORM
+    }
+
+    fn open(
+        &self,
+        files: &ModelFiles,
+        options: OpenOptions,
+    ) -> Result<Box<dyn OpenedModel>, BackendError> {
+        let engine = self.engine.try_get().ok_or_else(|| {
+            BackendError::Unavailable(format!("the engine is {}", self.engine.report().state))
+        })?;
+        let used = engine.open(files, options)?;
+        Ok(Box::new(Using { used, engine: Arc::new(engine) }))
+    }
+
+    fn released(&self) {
+        if let Some(engine) = self.engine.try_get() {
+            engine.released();
+        }
+    }
+}
+
+impl OpenedModel for Using<Box<dyn OpenedModel>> {
+    fn signature(&self) -> &Signature {
+        self.used.signature()
+    }
+
+    fn instantiate(&mut self) -> Result<Box<dyn Instance>, BackendError> {
+        let used = self.used.instantiate()?;
+        Ok(Box::new(Using { used, engine: Arc::clone(&self.engine) }))
+    }
+}
+
+impl Instance for Using<Box<dyn Instance>> {
+    fn run(
+        &mut self,
+        request: &PreparedRequest,
+        control: &RunControl,
+    ) -> Result<Vec<Tensor>, RunError> {
+        self.used.run(request, control)
+    }
+}
+
+impl ManagedRepository {
+    /// Must be called inside a tokio runtime.
+    pub(super) fn new(repository: ResourceHandle<LocalRepository>) -> Self {
+        Self { repository, runtime: Handle::current() }
+    }
+
+    /// The repository, opened if it is not. Blocks, as every call of a source may.
+    fn opened(&self) -> Result<ResourceRef<LocalRepository>, SourceError> {
+        if let Some(repository) = self.repository.try_get() {
+            return Ok(repository);
+        }
+        self.runtime.block_on(self.repository.get()).map_err(|refusal| SourceError::Io {
+            what: "the model repository".to_owned(),
+            source: io::Error::other(refusal),
+        })
+    }
+}
+
+impl ModelSource for ManagedRepository {
+    fn list(&self) -> Result<Vec<AvailableModel>, SourceError> {
+        self.opened()?.list()
+    }
+
+    fn model(&self, name: &ModelName) -> Result<AvailableModel, SourceError> {
+        self.opened()?.model(name)
+    }
+
+    fn settings(&self, name: &ModelName) -> Result<ModelSettings, SourceError> {
+        self.opened()?.settings(name)
+    }
+
+    fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
+        self.opened()?.fetch(id)
+    }
+
+    fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
+        self.opened()?.digest(files)
+    }
+}
