@@ -87,6 +87,26 @@ async fn a_repository_that_is_gone_is_told_and_serves_on() {
 }
 
 #[tokio::test]
+async fn a_repository_behind_a_link_is_read_anew_after_a_reset() {
+    let repository = Repository::of("one", &add_constant(1.0));
+    let (first, second) = (Repository::of("one", &add_constant(1.0)), Repository::empty());
+    second.put("two", 1, &add_constant(2.0));
+    std::fs::remove_dir_all(repository.path()).unwrap();
+    std::os::unix::fs::symlink(first.path(), repository.path()).unwrap();
+    let server = Server::start(repository).await;
+    std::fs::remove_file(server.repository.path()).unwrap();
+    std::os::unix::fs::symlink(second.path(), server.repository.path()).unwrap();
+    let load = "/v2/repository/models/two/load";
+    assert_eq!(server.post(load, &json!({})).await.status, 404);
+    server.post(&path("repository", "/reset"), &json!({})).await.ok();
+    assert_eq!(server.post(load, &json!({})).await.status, 200);
+    for (model, expected) in [("one", 1.0), ("two", 2.0)] {
+        let answer = server.infer(model, &x(&[1, 4], &[0.0; 4])).await;
+        assert_eq!(answer.output("y")[0], json!(expected));
+    }
+}
+
+#[tokio::test]
 async fn a_resource_that_is_not_there_is_told() {
     let server = Server::start(Repository::empty()).await;
     server.get(&path("nope", "")).await.refused(404, "unknown_resource", &["'nope'"]);
