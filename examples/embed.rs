@@ -6,114 +6,92 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
-use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use onward::lifecycle::{
     Application, Ending, EventBus, EventKind, Handler, Hook, LifecycleConfig, LifecycleManager,
-    Resource, ResourceHandle, SignalSource,
+    Pool, PoolOptions, ResourceHandle, ResourceType, SignalSource,
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Connections that are open at once.
-const CONNECTIONS: usize = 4;
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
-/// Something that is expensive to open and must be closed.
+/// Something that is expensive to open, and must be closed.
 #[derive(Debug)]
 struct Connection {
     number: usize,
+    queries: usize,
 }
 
-/// Connections to be borrowed.
-#[derive(Debug)]
-struct Pool {
-    idle: Mutex<VecDeque<Connection>>,
-    places: Arc<Semaphore>,
-    queries: Arc<AtomicUsize>,
-}
-
-/// A connection that goes back to its pool.
-struct Borrowed<'a> {
-    connection: Option<Connection>,
-    pool: &'a Pool,
-    _place: SemaphorePermit<'a>,
-}
-
-impl Pool {
-    async fn open(queries: Arc<AtomicUsize>) -> Result<Self, String> {
-        let mut idle = VecDeque::new();
-        for number in 1..=CONNECTIONS {
-            sleep(Duration::from_millis(5)).await;
-            idle.push_back(Connection { number });
-        }
-        println!("opened {CONNECTIONS} connections");
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        Ok(Self { idle: Mutex::new(idle), places, queries })
+impl Connection {
+    async fn open(number: usize) -> Result<Self, String> {
+        sleep(Duration::from_millis(5)).await;
+        println!("opened connection {number}");
+        Ok(Self { number, queries: 0 })
     }
 
-    /// Closes every connection; none is borrowed any more.
-    fn close(&self) -> Result<(), String> {
-        let connections = std::mem::take(&mut *self.idle());
-        if connections.len() < CONNECTIONS {
-            return Err(format!(
-                "{} connections are still borrowed",
-                CONNECTIONS - connections.len()
-            ));
-        }
-        println!("closed {} connections", connections.len());
+    /// Only one user at a time may send a query.
+    async fn query(&mut self, job: usize) -> String {
+        sleep(Duration::from_millis(20)).await;
+        self.queries += 1;
+        format!("job {job} was done on connection {}", self.number)
+    }
+
+    async fn close(&self, queries: &AtomicUsize) -> Result<(), String> {
+        sleep(Duration::from_millis(5)).await;
+        queries.fetch_add(self.queries, Ordering::Relaxed);
+        println!("closed connection {} after {} queries", self.number, self.queries);
         Ok(())
     }
 
-    async fn borrow(&self) -> Borrowed<'_> {
-        let place = self.places.acquire().await.expect("the semaphore is never closed");
-        let connection = self.idle().pop_front();
-        Borrowed { connection, pool: self, _place: place }
-    }
-
     fn check(&self) -> Result<(), String> {
-        if self.idle().is_empty() { Err("every connection is borrowed".to_owned()) } else { Ok(()) }
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, VecDeque<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        // As a server does that ends old connections.
+        if self.queries < 1000 { Ok(()) } else { Err("it is worn out".to_owned()) }
     }
 }
 
-impl Borrowed<'_> {
-    async fn query(&self, job: usize) -> String {
-        let number = self.connection.as_ref().map_or(0, |connection| connection.number);
-        sleep(Duration::from_millis(20)).await;
-        self.pool.queries.fetch_add(1, Ordering::Relaxed);
-        format!("job {job} was done on connection {number}")
-    }
+/// Connections are opened one by one, checked before each use, and closed for certain.
+fn connections(queries: &Arc<AtomicUsize>) -> ResourceType<Arc<AtomicUsize>, Connection> {
+    let queries = Arc::clone(queries);
+    ResourceType::new(|numbers: Arc<AtomicUsize>| async move {
+        Connection::open(numbers.fetch_add(1, Ordering::Relaxed) + 1).await
+    })
+    .check(|connection| async move { connection.check() })
+    .clean(move |connection| {
+        let queries = Arc::clone(&queries);
+        async move { connection.close(&queries).await }
+    })
 }
 
-impl Drop for Borrowed<'_> {
-    fn drop(&mut self) {
-        self.pool.idle().extend(self.connection.take());
+/// One job, on the next connection that is free.
+async fn run(job: usize, pool: ResourceHandle<Pool<Connection>>) {
+    let done: Result<String, Box<dyn std::error::Error + Send + Sync>> = async {
+        let pool = pool.get().await?;
+        let mut connection = pool.get().await?;
+        Ok(connection.query(job).await)
+    }
+    .await;
+    match done {
+        Ok(done) => println!("{done}"),
+        Err(refusal) => println!("job {job} was not done: {refusal}"),
     }
 }
 
 /// Takes a job every few milliseconds until it is told to stop.
-async fn work(pool: ResourceHandle<Pool>, stop: CancellationToken, limit: Limit) {
+async fn work(pool: ResourceHandle<Pool<Connection>>, stop: CancellationToken, limit: Limit) {
     let (jobs, mut ticks) = (TaskTracker::new(), interval(Duration::from_millis(10)));
     for job in 1..=limit.jobs {
         if stop.run_until_cancelled(ticks.tick()).await.is_none() {
             break;
         }
-        let pool = pool.clone();
-        jobs.spawn(async move {
-            match pool.get().await {
-                Ok(pool) => println!("{}", pool.borrow().await.query(job).await),
-                Err(refusal) => println!("job {job} was not done: {refusal}"),
-            }
-        });
+        jobs.spawn(run(job, pool.clone()));
     }
     // What was taken is done, however the work ended.
     jobs.close();
@@ -128,11 +106,8 @@ struct Limit {
 }
 
 fn furnish(application: &Application, queries: &Arc<AtomicUsize>, jobs: usize) {
-    let queries = Arc::clone(queries);
-    let pool = Resource::new("pool", move || Pool::open(Arc::clone(&queries)))
-        .clean(|pool| async move { pool.close() })
-        .check(|pool| async move { pool.check() })
-        .timeout(Duration::from_secs(2));
+    let options = PoolOptions { min: 1, ..PoolOptions::new(CONNECTIONS) };
+    let pool = connections(queries).pool("connections", Arc::default(), options);
     let pool = application.resources().register(pool);
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let limit = Limit { jobs, lifecycle: Arc::clone(application.lifecycle()) };

@@ -31,8 +31,9 @@ pub use manager::{
 };
 pub use order::OrderError;
 pub use resource::{
-    Backoff, IllegalResourceTransition, Resource, ResourceError, ResourceEvent, ResourceHandle,
-    ResourceManager, ResourceRef, ResourceReport, ResourceState, ResourceType,
+    Backoff, IllegalResourceTransition, Pool, PoolError, PoolItem, PoolOptions, PoolStatus,
+    Resource, ResourceError, ResourceEvent, ResourceHandle, ResourceManager, ResourceRef,
+    ResourceReport, ResourceState, ResourceType,
 };
 pub use signal::{Signal, SignalSource, StopSignal};
 pub use state::{AppEvent, AppState, IllegalTransition};

@@ -1,36 +1,18 @@
 //! What a resource is made of.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use tokio_util::task::TaskTracker;
 
+use super::backoff::Backoff;
+use super::pool::{Pool, PoolOptions, Recipe};
+use super::work::{Cleaner, Initializer, Probe, Setup};
 use crate::lifecycle::handler::{Failure, blocking};
 use crate::lifecycle::health::CheckResult;
-
-pub(super) type Cleaner<T> =
-    Arc<dyn Fn(Arc<T>) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
-
-/// Sets something up from a configuration.
-enum Setup<C, T> {
-    Async(Arc<dyn Fn(C) -> BoxFuture<'static, Result<T, Failure>> + Send + Sync>),
-    Blocking(Arc<dyn Fn(C) -> Result<T, Failure> + Send + Sync>),
-}
-
-/// Sets one thing up.
-pub(super) enum Initializer<T> {
-    Async(Box<dyn Fn() -> BoxFuture<'static, Result<T, Failure>> + Send + Sync>),
-    Blocking(Arc<dyn Fn() -> Result<T, Failure> + Send + Sync>),
-}
-
-/// A check of what was set up.
-pub(super) enum Probe<T> {
-    Async(Arc<dyn Fn(Arc<T>) -> BoxFuture<'static, CheckResult> + Send + Sync>),
-    Blocking(Arc<dyn Fn(&T) -> CheckResult + Send + Sync>),
-}
 
 /// How to set up, check and clean one kind of resource, of which there may be several, each with a
 /// configuration of its own.
@@ -132,45 +114,27 @@ where
 
     /// A resource of this type.
     pub fn resource(&self, name: impl Into<String>, config: C) -> Resource<T> {
-        let init = match &self.setup {
-            Setup::Async(init) => {
-                let init = Arc::clone(init);
-                Initializer::Async(Box::new(move || init(config.clone())))
-            }
-            Setup::Blocking(init) => {
-                let init = Arc::clone(init);
-                Initializer::Blocking(Arc::new(move || init(config.clone())))
-            }
-        };
-        let mut resource = Resource::boxed(name.into(), init);
+        let mut resource = Resource::boxed(name.into(), self.setup.with(config));
         resource.clean.clone_from(&self.clean);
         resource.probe.clone_from(&self.probe);
         resource
     }
-}
 
-/// How long to wait before a failed initialisation is tried again: twice as long each time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
-    /// After the first failure.
-    pub first: Duration,
-    /// At most.
-    pub most: Duration,
-}
-
-impl Default for Backoff {
-    /// From 100 milliseconds to 30 seconds.
-    fn default() -> Self {
-        Self { first: Duration::from_millis(100), most: Duration::from_secs(30) }
-    }
-}
-
-impl Backoff {
-    /// The time after so many failures in a row, of which a share from 0 to 1 takes up to half off.
-    pub(super) fn delay(self, failures: u32, share: f64) -> Duration {
-        let doublings = failures.saturating_sub(1).min(31);
-        let full = self.first.saturating_mul(1 << doublings).min(self.most);
-        full.mul_f64(1.0 - share / 2.0)
+    /// A pool of items of this type, all with the same configuration. Its check fails while no item
+    /// can be set up.
+    pub fn pool(
+        &self,
+        name: impl Into<String>,
+        config: C,
+        options: PoolOptions,
+    ) -> Resource<Pool<T>> {
+        let (name, items) = (name.into(), self.setup.with(config));
+        let recipe = Recipe::new(name.clone(), items, self.clean.clone(), options);
+        let recipe = recipe.checked(self.probe.clone());
+        let left = recipe.alive().clone();
+        let pool = Resource::new(name, move || Pool::open(recipe.clone()));
+        let pool = pool.clean(|pool| async move { pool.end().await });
+        Resource { left, ..pool.check(|pool| ready(pool.health())) }
     }
 }
 
@@ -183,6 +147,8 @@ pub struct Resource<T> {
     pub(super) lazy: bool,
     pub(super) lasting: bool,
     pub(super) critical: bool,
+    /// What its life leaves behind, and the end waits for.
+    pub(super) left: TaskTracker,
     pub(super) timeout: Option<Duration>,
     pub(super) attempts: u32,
     pub(super) backoff: Backoff,
@@ -219,6 +185,7 @@ impl<T: Send + Sync + 'static> Resource<T> {
             lazy: false,
             lasting: false,
             critical: true,
+            left: TaskTracker::new(),
             timeout: None,
             attempts: 1,
             backoff: Backoff::default(),
@@ -290,15 +257,6 @@ impl<T: Send + Sync + 'static> Resource<T> {
     }
 }
 
-impl<T> Clone for Probe<T> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Async(probe) => Self::Async(Arc::clone(probe)),
-            Self::Blocking(probe) => Self::Blocking(Arc::clone(probe)),
-        }
-    }
-}
-
 impl<T> fmt::Debug for Resource<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Resource").field("name", &self.name).finish_non_exhaustive()
@@ -308,19 +266,5 @@ impl<T> fmt::Debug for Resource<T> {
 impl<C, T> fmt::Debug for ResourceType<C, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ResourceType")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_double_up_to_the_most_and_chance_takes_half_off() {
-        let second = Duration::from_secs(1);
-        let backoff = Backoff { first: second, most: 5 * second };
-        let delays = [0, 1, 2, 3, 4, 99].map(|failures| backoff.delay(failures, 0.0).as_secs());
-        assert_eq!(delays, [1, 1, 2, 4, 5, 5]);
-        assert_eq!(backoff.delay(2, 1.0), second);
     }
 }

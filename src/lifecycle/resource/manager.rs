@@ -81,13 +81,16 @@ impl ResourceManager {
             slot.close();
         }
         let mut failures = Vec::new();
-        for slot in slots {
-            failures.extend(slot.clean(deadline).await.err());
+        for slot in &slots {
+            failures.extend(Arc::clone(slot).clean(deadline).await.err());
         }
-        // What was under way without anybody who waited for it.
-        self.shared.around.tasks.close();
-        if deadline.bound(self.shared.around.tasks.wait()).await.is_none() {
-            warn!("resources are still being set up, and will not be cleaned up");
+        // What is under way without anybody who waits for it.
+        let left = slots.iter().map(|slot| slot.left()).chain([&self.shared.around.tasks]);
+        for tasks in left {
+            tasks.close();
+            if deadline.bound(tasks.wait()).await.is_none() {
+                warn!("what is being set up or cleaned up now is not waited for");
+            }
         }
         failures
     }

@@ -1,24 +1,24 @@
 //! The place of one registered resource: its state, and the one step of its life that may be under way.
 
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::flight::Flight;
-use super::kind::{Cleaner, Initializer, Probe, Resource};
+use super::kind::Resource;
+use super::owned::{self, Cleaning, CleaningCount};
 use super::report::{ResourceError, ResourceReport};
 use super::state::{ResourceEvent, ResourceState};
+use super::work::Probe;
 use crate::causes;
 use crate::lifecycle::deadline::Deadline;
 use crate::lifecycle::event::{Event, EventBus};
-use crate::lifecycle::handler::{Failure, HandlerError, attempt};
+use crate::lifecycle::handler::{HandlerError, attempt};
 use crate::lifecycle::health::{Check, CheckKind, CheckResult, Jitter};
 
 /// How long a resource that is needed in between may take, where it does not say itself.
@@ -51,6 +51,8 @@ impl How {
 pub(super) struct Slot<T> {
     resource: Resource<T>,
     around: Surroundings,
+    /// How what is set up too late is cleaned up.
+    cleaning: Arc<Cleaning<T>>,
     flight: Flight,
     state: Mutex<Life<T>>,
 }
@@ -94,6 +96,8 @@ pub(super) trait AnySlot: Send + Sync {
     fn clean(self: Arc<Self>, deadline: Deadline) -> BoxFuture<'static, Result<(), ResourceError>>;
     /// Lets nobody set it up any more.
     fn close(&self);
+    /// What its lives have left behind, and is cleaned up beside everything else.
+    fn left(&self) -> &TaskTracker;
 }
 
 impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
@@ -181,6 +185,10 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
     fn close(&self) {
         self.state().closed = true;
     }
+
+    fn left(&self) -> &TaskTracker {
+        &self.resource.left
+    }
 }
 
 /// Ends a step, however it ends.
@@ -207,7 +215,14 @@ impl<T: Send + Sync + 'static> Slot<T> {
             last_use: None,
             closed: false,
         };
-        Self { resource, around, flight: Flight::default(), state: Mutex::new(state) }
+        let cleaning = Arc::new(Cleaning {
+            name: resource.name.clone(),
+            clean: resource.clean.clone(),
+            timeout: resource.timeout.unwrap_or(ON_DEMAND),
+            alive: resource.left.clone(),
+            count: CleaningCount::default(),
+        });
+        Self { resource, around, cleaning, flight: Flight::default(), state: Mutex::new(state) }
     }
 
     /// Counts a user in; `None` while there is nothing to use.
@@ -316,8 +331,8 @@ impl<T: Send + Sync + 'static> Slot<T> {
         }
         self.enter_state(&mut self.state(), ResourceEvent::Initialize);
         for left in (0..self.resource.attempts).rev() {
-            match self.attempt_once(self.within(how.deadline)).await {
-                Ok(value) => return self.begin_life(value, how.deadline).await,
+            match self.resource.init.attempt(&self.cleaning, self.within(how.deadline)).await {
+                Ok(owned) => return self.begin_life(owned.keep(), how.deadline).await,
                 Err(failure) => {
                     let pause = self.count_failure();
                     let again = left > 0 && pause < how.deadline.remaining();
@@ -336,39 +351,10 @@ impl<T: Send + Sync + 'static> Slot<T> {
         }
     }
 
-    async fn attempt_once(&self, deadline: Deadline) -> Result<T, HandlerError> {
-        match &self.resource.init {
-            Initializer::Async(init) => attempt(async { init().await }, deadline).await,
-            Initializer::Blocking(init) => {
-                let init = Arc::clone(init);
-                let mut work = spawn_blocking(move || init());
-                let result = attempt(joined(&mut work), deadline).await;
-                if let Err(HandlerError::TimedOut(_)) = result {
-                    self.clean_when_done(work);
-                }
-                result
-            }
-        }
-    }
-
-    /// What is set up too late is nobody's, and cleaned up.
-    fn clean_when_done(&self, work: JoinHandle<Result<T, Failure>>) {
-        let (name, clean) = (self.resource.name.clone(), self.resource.clean.clone());
-        self.around.tasks.spawn(async move {
-            let (Ok(Ok(value)), Some(clean)) = (work.await, clean) else { return };
-            tracing::warn!(resource = name, "set up too late, so it is cleaned up");
-            let cleaned = attempt(run(&clean, Arc::new(value)), Deadline::after(ON_DEMAND)).await;
-            if let Err(failure) = cleaned {
-                let cause = causes::of_error(&failure);
-                tracing::error!(resource = name, cause, "a resource was not cleaned up");
-            }
-        });
-    }
-
-    async fn begin_life(&self, value: T, deadline: Deadline) {
+    async fn begin_life(&self, value: Arc<T>, deadline: Deadline) {
         let closed = {
             let mut state = self.state();
-            state.live = Some(Live { value: Arc::new(value), users: TaskTracker::new() });
+            state.live = Some(Live { value, users: TaskTracker::new() });
             state.failure = None;
             state.degraded = None;
             state.failures = 0;
@@ -401,7 +387,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
             self.enter_state(&mut self.state(), ResourceEvent::Cleaned);
             return Ok(());
         };
-        match attempt(run(clean, value), deadline).await {
+        match attempt(owned::call(clean, value), deadline).await {
             Ok(()) => {
                 self.enter_state(&mut self.state(), ResourceEvent::Cleaned);
                 Ok(())
@@ -470,18 +456,4 @@ impl<T> Life<T> {
         let left = self.retry_at?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
-}
-
-/// The result of blocking work; its panic is the caller's.
-async fn joined<T>(work: &mut JoinHandle<Result<T, Failure>>) -> Result<T, Failure> {
-    work.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
-}
-
-/// Calls the cleaner inside the future, so that a panic of the call is caught like one of its work.
-fn run<T: Send + Sync + 'static>(
-    clean: &Cleaner<T>,
-    value: Arc<T>,
-) -> impl Future<Output = Result<(), Failure>> + Send + use<T> {
-    let clean = Arc::clone(clean);
-    async move { clean(value).await }
 }
