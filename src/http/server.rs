@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,7 +13,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{interval, sleep};
+use tokio::sync::SetOnce;
+use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -24,14 +26,20 @@ use super::watched_stream::WatchedStream;
 /// How long a client may take over the head of a request, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// At the end of the server, how long a connection may take to send the rest of a head.
+/// At the end of the server, how long a new connection may take to send its first request, and any
+/// to send the rest of a head.
 const HEAD_GRACE: Duration = Duration::from_secs(1);
+
+/// At the end of the server, how long a connection that was open already may take to send another
+/// request: one that is on its way shall not find it closed.
+const NEXT_GRACE: Duration = Duration::from_millis(20);
 
 /// How long to wait after the system had no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves connections from `listener` until `stop` is cancelled; then takes no new one, lets those
-/// that are open finish the request they are in, and returns when all are closed.
+/// Serves connections from `listener` until `stop` is cancelled; then takes those that the system has
+/// connected already and no new one, lets all finish the request they are in or are about to send,
+/// and returns when all are closed.
 ///
 /// Cancel safe: dropping the future closes the listener; connections that are open go on until the
 /// runtime ends.
@@ -41,7 +49,9 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     if let Some(never) = stop.run_until_cancelled(accepting).await {
         match never {}
     }
-    drop(listener);
+    for stream in connected(listener) {
+        connections.spawn(connection(stream, router.clone(), stop.child_token()));
+    }
     connections.close();
     connections.wait().await;
 }
@@ -66,6 +76,24 @@ async fn accept(
     }
 }
 
+/// What the system has connected and nobody has accepted; the listener is closed.
+fn connected(listener: TcpListener) -> Vec<TcpStream> {
+    let mut streams = Vec::new();
+    let Ok(listener) = listener.into_std() else { return streams };
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => streams.extend(adopt(stream).ok()),
+            Err(error) if of_one_connection(&error) => {}
+            Err(_) => return streams,
+        }
+    }
+}
+
+fn adopt(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
+}
+
 /// Whether the error concerns only the connection that was to be accepted.
 fn of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
@@ -82,8 +110,13 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
     }
     let (stream, backlog) = WatchedStream::new(stream);
     let requests = InFlight::default();
-    let counted = requests.clone();
+    let (counted, asked) = (requests.clone(), Arc::new(SetOnce::new()));
+    let first = Arc::clone(&asked);
     let service = service_fn(move |request: Request<Incoming>| {
+        // All but the first find it set.
+        if !first.initialized() {
+            first.set(()).ok();
+        }
         let (entered, answer) = (counted.enter(), router.clone().oneshot(request));
         async move {
             let _entered = entered;
@@ -97,7 +130,7 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = stop.cancelled() => {
+        () = lingering(&stop, &asked) => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 served = connection.as_mut() => served,
@@ -107,6 +140,16 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
     };
     if let Err(error) = served {
         debug!(%error, "connection ended with an error");
+    }
+}
+
+/// Waits for the end of the server, and then for a request that may be on its way.
+async fn lingering(stop: &CancellationToken, asked: &SetOnce<()>) {
+    stop.cancelled().await;
+    if asked.initialized() {
+        sleep(NEXT_GRACE).await;
+    } else {
+        timeout(HEAD_GRACE, asked.wait()).await.ok();
     }
 }
 

@@ -129,6 +129,40 @@ async fn the_end_of_the_server_is_an_event_that_is_sent() {
 }
 
 #[tokio::test]
+async fn a_start_that_fails_is_undone_in_reverse_order_and_told_to_its_end() {
+    let mut receiver = Receiver::failing(0, StatusCode::OK).await;
+    let settings = [
+        ("webhooks.urls", receiver.url.as_str()),
+        ("webhooks.kinds", "application,resource"),
+        ("models.required", "bad"),
+    ];
+    let repository = Repository::of("bad", b"broken").and("good", 1, &add_constant(1.0));
+    let mut server = Server::launch(repository, &settings).await;
+    assert_eq!(server.process.exit_code().await, 1);
+    let (mut told, mut causes) = (Vec::new(), Vec::new());
+    while told.last().is_none_or(|last| last != "STOPPED") {
+        let data = receiver.next().await.event()["data"].clone();
+        match data["resource"].as_str() {
+            Some(resource) => told.push(format!("{resource} {}", data["state"].as_str().unwrap())),
+            None => told.push(data["to"].as_str().unwrap().to_owned()),
+        }
+        causes.extend((data["to"] == "ERROR").then(|| data["reason"].clone()));
+    }
+    let resources = ["metrics", "onnxruntime", "repository", "http"];
+    let mut expected = vec!["INITIALIZING".to_owned()];
+    let steps =
+        |resource: &&str, states: [&str; 2]| states.map(|state| format!("{resource} {state}"));
+    expected.extend(resources.iter().flat_map(|of| steps(of, ["INITIALIZING", "READY"])));
+    expected.extend(["READY", "STARTING", "ERROR", "STOPPING"].map(str::to_owned));
+    expected.extend(resources.iter().rev().flat_map(|of| steps(of, ["CLEANING", "CLEANED"])));
+    expected.push("STOPPED".to_owned());
+    assert_eq!(told, expected);
+    let [cause] = causes.as_slice() else { panic!("{causes:?}") };
+    let cause = cause.as_str().unwrap();
+    assert!(cause.contains("'load models'") && cause.contains("failed to load 'bad/1'"), "{cause}");
+}
+
+#[tokio::test]
 async fn an_event_that_is_refused_for_good_is_given_up_and_told() {
     let mut receiver = Receiver::failing(1, StatusCode::GONE).await;
     let (server, _home) = server(&receiver, "model_swapped").await;

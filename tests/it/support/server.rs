@@ -40,16 +40,37 @@ impl Server {
     /// Starts with these settings and waits until it is ready.
     pub(crate) async fn start_with(repository: Repository, settings: &[(&str, &str)]) -> Self {
         let server = Self::launch(repository, settings).await;
-        let ready = ["health check passes", "application", "readiness"];
-        server.process.logged(&ready).await;
+        server.is_ready().await;
         server
+    }
+
+    async fn is_ready(&self) {
+        self.process.logged(&["health check passes", "application", "readiness"]).await;
     }
 
     /// Starts with these settings and waits only until it listens.
     pub(crate) async fn launch(repository: Repository, settings: &[(&str, &str)]) -> Self {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::launch_on(anywhere, repository, settings).await
+    }
+
+    /// Kills it, and starts another with the same repository on the same address.
+    pub(crate) async fn kill_and_restart(self) -> Self {
+        let Self { process, address, repository, .. } = self;
+        drop(process);
+        let server = Self::launch_on(address, repository, &[]).await;
+        server.is_ready().await;
+        server
+    }
+
+    async fn launch_on(
+        address: SocketAddr,
+        repository: Repository,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let home = TempDir::new().expect("the system has a temporary folder");
         let mut command = onward();
-        command.arg("serve").args(["--server.listen", "127.0.0.1:0"]);
+        command.arg("serve").arg("--server.listen").arg(address.to_string());
         command.arg("--models.repository").arg(repository.path());
         command.args(["--telemetry.log_format", "json"]);
         if !settings.iter().any(|(key, _)| *key == "lifecycle.pre_stop_delay") {
