@@ -11,7 +11,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve test test-interleavings lint deny schema bench check-metrics check-containers clean
+.PHONY: help onnxruntime build serve test test-interleavings lint deny schema bench bench-probes check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -53,8 +53,11 @@ schema: ## write the JSON Schema of the configuration file anew
 	cargo run --locked --quiet -- config --schema > docs/config.schema.json.new
 	mv docs/config.schema.json.new docs/config.schema.json
 
-bench: onnxruntime ## run the benchmark
+bench: onnxruntime ## compare the server with a loop over ONNX Runtime
 	cargo bench --locked --bench serve
+
+bench-probes: onnxruntime ## compare probes with and without a health check that is stuck
+	cargo bench --locked --bench probes -- --rounds 7 --seconds 2
 
 check-metrics: onnxruntime ## lint /metrics of a running server with promtool
 	scripts/check_metrics.sh $(BINARY)
