@@ -1,17 +1,19 @@
 # GNU make, on Linux and macOS. `make help` lists the targets.
 
 CARGO_DENY_VERSION := 0.20.2
+CARGO_LLVM_COV_VERSION := 0.9.1
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY     ?= $(TARGET_DIR)/release/onward
 PYTHON     ?= python3
+CARGO_LLVM_COV := .tools/cargo-llvm-cov-$(CARGO_LLVM_COV_VERSION)/bin/cargo-llvm-cov
 CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve test test-interleavings lint deny schema bench bench-probes check-metrics check-containers clean
+.PHONY: help onnxruntime build serve test test-interleavings lint deny coverage schema bench bench-probes check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +37,17 @@ test-interleavings: ## check the lock-free parts under every order of their step
 	RUSTFLAGS="--cfg loom" cargo test --locked --release --manifest-path tests/interleavings/Cargo.toml \
 		--target-dir $(TARGET_DIR)/interleavings
 
+# The servers that tests start write their counts as they go, so that those are there also after a kill.
+coverage: export RUSTFLAGS := -C llvm-args=-runtime-counter-relocation
+coverage: export LLVM_PROFILE_FILE_NAME := onward-%p%c.profraw
+coverage: onnxruntime $(CARGO_LLVM_COV) ## run all tests, and tell how many lines of the sources they reach
+	rustup component add llvm-tools
+	$(CARGO_LLVM_COV) llvm-cov clean --profraw-only
+	$(CARGO_LLVM_COV) llvm-cov run --locked --no-report --example embed -- --jobs 1
+	$(CARGO_LLVM_COV) llvm-cov test --locked --no-report
+	$(CARGO_LLVM_COV) llvm-cov report --lcov --output-path $(TARGET_DIR)/coverage.lcov
+	$(PYTHON) scripts/coverage.py $(TARGET_DIR)/coverage.lcov --least src/lifecycle=95 --least src=90
+
 lint: ## check format, clippy, documentation and the dependency policy
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
@@ -45,6 +58,10 @@ deny: $(CARGO_DENY) ## check licenses, sources and bans of the dependencies
 	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
 
 # Unoptimised, which compiles in a minute; a check takes about a second all the same.
+$(CARGO_LLVM_COV):
+	env -u RUSTFLAGS cargo install --locked --debug --root .tools/cargo-llvm-cov-$(CARGO_LLVM_COV_VERSION) \
+		--version $(CARGO_LLVM_COV_VERSION) cargo-llvm-cov
+
 $(CARGO_DENY):
 	cargo install --locked --debug --root .tools/cargo-deny-$(CARGO_DENY_VERSION) \
 		--version $(CARGO_DENY_VERSION) cargo-deny
