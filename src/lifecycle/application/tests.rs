@@ -133,3 +133,43 @@ async fn a_second_signal_ends_it_at_once() {
     assert_eq!(begun.elapsed(), Duration::ZERO);
     assert!(!lock(&log).contains(&"-first".to_owned()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn whatever_fails_at_the_end_the_rest_is_done_and_the_end_is_no_clean_one() {
+    let (application, log) = application();
+    furnish(&application, &log);
+    let unclean = Resource::new("unclean", || async { Ok::<_, String>(()) });
+    let unclean = unclean.clean(|_| async { Err("it is locked".to_owned()) });
+    application.resources().register(unclean);
+    let fails = Handler::new("fails").on_stop(|| async { Err("it is away".to_owned()) });
+    application.lifecycle().register(fails);
+    let (signals, source) = SignalSource::injected();
+    let running = application.clone();
+    let run = tokio::spawn(async move { running.run(source).await });
+    let mut states = application.lifecycle().subscribe();
+    states.wait_for(|state| *state == AppState::Running).await.unwrap();
+    signals.send(Signal::Stop(StopSignal::Terminate)).await.unwrap();
+    assert_eq!(run.await.unwrap(), Ending::Failed);
+    assert_eq!(*lock(&log), WHOLE);
+    let last = application.lifecycle().history().pop().unwrap();
+    assert_eq!((last.to, last.reason.as_str()), (Stopped, "the end was not clean"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_takes_too_long_to_start_is_named() {
+    for (timeout, after) in [(Some(2 * SECOND), 2), (None, 10)] {
+        let (application, log) = application();
+        furnish(&application, &log);
+        let slow = Handler::new("slow").on_start(std::future::pending::<Result<(), String>>);
+        let slow = if let Some(timeout) = timeout { slow.timeout(timeout) } else { slow };
+        application.lifecycle().register(slow);
+        let (_signals, source) = SignalSource::injected();
+        assert_eq!(application.run(source).await, Ending::Failed);
+        let history = application.lifecycle().history();
+        let error = history.iter().find(|step| step.to == Error).unwrap();
+        let told = format!("it did not finish within {after}s");
+        assert!(error.reason.contains("'slow'") && error.reason.contains(&told), "{error:?}");
+        assert_eq!(lock(&log)[..4], ["+first", "+second", "+handler", "-handler"]);
+        assert!(lock(&log).ends_with(&["-second".to_owned(), "-first".to_owned()]));
+    }
+}

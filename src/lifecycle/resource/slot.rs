@@ -163,7 +163,7 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
 
     fn clean(self: Arc<Self>, deadline: Deadline) -> BoxFuture<'static, Result<(), ResourceError>> {
         async move {
-            let late = Arc::clone(&self);
+            let (late, allowed) = (Arc::clone(&self), deadline.remaining());
             let begun = async {
                 while !self.flight.begin() {
                     self.flight.landed().await;
@@ -171,7 +171,7 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
                 Landing(Arc::clone(&self))
             };
             let Some(flying) = deadline.bound(begun).await else {
-                return Err(late.failed(HandlerError::TimedOut(Duration::ZERO)));
+                return Err(late.failed(HandlerError::TimedOut(allowed)));
             };
             let work = self.around.tasks.spawn(async move { flying.0.clean_up(deadline).await });
             work.await.unwrap_or_else(|panic| {

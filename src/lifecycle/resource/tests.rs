@@ -400,3 +400,48 @@ async fn what_is_set_up_too_late_is_cleaned_up() {
     assert!(failures.is_empty(), "{failures:?}");
     at.log.check(&["clean late"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_still_being_set_up_at_the_deadline_is_told() {
+    let at = fixture();
+    let hung = Resource::new("hung", std::future::pending::<Result<(), String>>);
+    let handle = at.manager.register(hung.lazy());
+    let (got, failures) = tokio::join!(handle.get(), async {
+        tokio::task::yield_now().await;
+        at.manager.clean_all(Deadline::after(3 * SECOND)).await
+    });
+    got.map(drop).unwrap_err();
+    let told: Vec<_> = failures.iter().map(|failure| causes::of_error(failure)).collect();
+    assert_eq!(told, ["resource 'hung' failed: it did not finish within 3s"]);
+}
+
+#[test]
+fn dropped_outside_a_runtime_nothing_can_be_cleaned() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (manager, log) = runtime.block_on(async {
+        let at = fixture();
+        at.register(at.log.resource("pool"));
+        at.manager.init_all(soon()).await.unwrap();
+        (at.manager, at.log)
+    });
+    drop(manager);
+    runtime.block_on(tokio::task::yield_now());
+    log.check(&["init pool"]);
+}
+
+#[tokio::test]
+async fn a_cleaner_that_fails_after_a_drop_hurts_no_other() {
+    let at = fixture();
+    at.register(at.log.resource("first"));
+    at.register(at.log.resource("unclean"));
+    at.manager.init_all(soon()).await.unwrap();
+    let log = at.log.clone();
+    drop(at);
+    let cleaned = async {
+        while log.0.lock().unwrap().len() < 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(10 * SECOND, cleaned).await.unwrap();
+    log.check(&["init first", "init unclean", "clean unclean", "clean first"]);
+}
