@@ -18,7 +18,8 @@ mod state;
 pub use application::{Application, Drained, Ending};
 pub use deadline::{Deadline, telling};
 pub use event::{
-    Event, EventBus, EventKind, EventRecord, EventStream, Hook, HookReport, Hooks, Missed, Replay,
+    Event, EventBus, EventKind, EventRecord, EventStream, Hook, HookProgress, HookReport, Hooks,
+    Missed, Replay,
 };
 pub use handler::{Handler, HandlerError, HandlerFailure};
 pub use health::{

@@ -16,7 +16,7 @@ pub use secret::{Secret, SecretError};
 pub use sending::SendError;
 
 use crate::cloudevents::CloudEvents;
-use crate::lifecycle::{EventKind, EventRecord, Hook};
+use crate::lifecycle::{EventKind, EventRecord, Hook, HookProgress};
 use sending::Sender;
 
 /// How events are sent.
@@ -45,11 +45,11 @@ pub struct ClientError(#[from] reqwest::Error);
 pub fn hook(url: &str, events: &CloudEvents, options: &Options) -> Result<Hook, ClientError> {
     let sender = Arc::new(Sender::new(url, events.clone(), options.clone())?);
     let longest = sender.longest();
-    let send = move |record: Arc<EventRecord>| {
+    let send = move |record: Arc<EventRecord>, progress: HookProgress| {
         let sender = Arc::clone(&sender);
-        async move { sender.send(&record).await }
+        async move { sender.send(&record, &progress).await }
     };
-    let hook = Hook::new(format!("webhook {}", shown(url)), send).timeout(longest);
+    let hook = Hook::with_progress(format!("webhook {}", shown(url)), send).timeout(longest);
     Ok(if options.kinds.is_empty() { hook } else { hook.kinds(options.kinds.iter().copied()) })
 }
 

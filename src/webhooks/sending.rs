@@ -10,7 +10,7 @@ use tracing::warn;
 use super::{ClientError, Options};
 use crate::causes;
 use crate::cloudevents::{self, CloudEvents};
-use crate::lifecycle::EventRecord;
+use crate::lifecycle::{EventRecord, HookProgress};
 
 /// The wait after the first attempt; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -79,7 +79,11 @@ impl Sender {
     ///
     /// # Errors
     /// The last attempt's.
-    pub(super) async fn send(&self, record: &EventRecord) -> Result<(), SendError> {
+    pub(super) async fn send(
+        &self,
+        record: &EventRecord,
+        progress: &HookProgress,
+    ) -> Result<(), SendError> {
         let id = self.events.id(record.sequence);
         let body = self.events.value(record).to_string();
         let mut attempt = 1;
@@ -93,6 +97,7 @@ impl Sender {
             let wait = wait_after(attempt);
             let (url, cause) = (super::shown(&self.url), error.to_string());
             warn!(url, event = id, attempt, cause, ?wait, "webhook failed, it is tried again");
+            progress.attempt_failed(cause);
             sleep(wait).await;
             attempt += 1;
         }

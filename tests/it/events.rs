@@ -77,6 +77,42 @@ fn versions() -> Repository {
         .with_settings("add", "version_policy: { specific: [1] }\n")
 }
 
+/// The order that `docs/lifecycle.md` promises.
+#[tokio::test]
+async fn events_come_in_the_documented_order() {
+    let server = Server::start(versions()).await;
+    swap(&server, 2).await;
+    let page = server.get("/lifecycle/events").await.ok();
+    let told: Vec<String> = page["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|event| {
+            let data = &event["data"];
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            match event["type"].as_str().unwrap().strip_prefix("onward.").unwrap() {
+                "application" => Some(text(&data["to"])),
+                "resource" => Some(format!("{} {}", text(&data["resource"]), text(&data["state"]))),
+                "model_version" => {
+                    Some(format!("{} {}", text(&data["version"]), text(&data["to"])))
+                }
+                "model_swapped" => Some(format!("current {}", text(&data["to"]))),
+                _ => None,
+            }
+        })
+        .collect();
+    let mut expected = vec!["INITIALIZING"];
+    expected.extend(["metrics INITIALIZING", "metrics READY"]);
+    expected.extend(["onnxruntime INITIALIZING", "onnxruntime READY"]);
+    expected.extend(["repository INITIALIZING", "repository READY"]);
+    expected.extend(["http INITIALIZING", "http READY", "READY", "STARTING"]);
+    expected.extend(["1 FETCHING", "1 VERIFYING", "1 LOADING", "1 WARMING", "1 READY"]);
+    expected.extend(["current 1", "RUNNING"]);
+    expected.extend(["2 FETCHING", "2 VERIFYING", "2 LOADING", "2 WARMING"]);
+    expected.extend(["1 DRAINING", "2 READY", "current 2", "1 UNLOADING", "1 UNLOADED"]);
+    assert_eq!(told, expected);
+}
+
 #[tokio::test]
 async fn events_are_listed_without_gaps() {
     let server = Server::start(versions()).await;

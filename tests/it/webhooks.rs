@@ -116,6 +116,29 @@ async fn an_endpoint_that_fails_twice_gets_the_event_on_the_third_try_once() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_away_is_told_of_until_it_is_back() {
+    let mut receiver = Receiver::failing(2, StatusCode::BAD_GATEWAY).await;
+    let (server, _home) = server(&receiver, "model_swapped").await;
+    let hook = async |wanted: &dyn Fn(&Value) -> bool| {
+        loop {
+            let hook = server.get("/lifecycle/hooks").await.ok()["hooks"][0].clone();
+            if wanted(&hook) {
+                return hook;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    receiver.next().await;
+    let away = timeout(PATIENCE, hook(&|hook| hook["healthy"] == false)).await.unwrap();
+    assert!(away["last_error"].as_str().unwrap().contains("502"), "{away}");
+    assert!(away["pending"].as_u64().unwrap() >= 1, "{away}");
+    assert_eq!((&away["handled"], &away["failed"]), (&json!(0), &json!(0)));
+    let back = |hook: &Value| hook["healthy"] == true && hook["pending"] == 0;
+    let back = timeout(PATIENCE, hook(&back)).await.unwrap();
+    assert_eq!((&back["handled"], &back["failed"]), (&json!(1), &json!(0)));
+}
+
+#[tokio::test]
 async fn the_end_of_the_server_is_an_event_that_is_sent() {
     let mut receiver = Receiver::failing(0, StatusCode::OK).await;
     let (server, _home) = server(&receiver, "application").await;

@@ -171,9 +171,9 @@ impl EventStream {
         Some(Ok(record))
     }
 
-    /// How many events have been published and not been read.
-    pub fn pending(&self) -> u64 {
-        (self.bus.last() + 1).saturating_sub(self.next)
+    /// The number of the last event that was read, or missed; 0 before the first.
+    pub fn seen(&self) -> u64 {
+        self.next - 1
     }
 }
 
@@ -213,8 +213,9 @@ mod tests {
         let bus = EventBus::new(3);
         let mut stream = bus.subscribe();
         publish(&bus, 1..=5);
-        assert_eq!(stream.pending(), 5);
+        assert_eq!(stream.seen(), 0);
         assert_eq!(stream.try_recv(), Some(Err(Missed { count: 2 })));
+        assert_eq!(stream.seen(), 2);
         let mut next = || stream.try_recv().map(|result| result.map(|record| record.sequence));
         assert_eq!(next(), Some(Ok(3)));
         publish(&bus, 6..=6);

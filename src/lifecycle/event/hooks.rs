@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +22,7 @@ use crate::lifecycle::deadline::Deadline;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Work = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
-type Handler = Box<dyn Fn(Arc<EventRecord>) -> Work + Send + Sync>;
+type Handler = Box<dyn Fn(Arc<EventRecord>, HookProgress) -> Work + Send + Sync>;
 
 /// How long one event may keep a hook that does not say otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,8 +47,19 @@ impl Hook {
         W: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<Failure>,
     {
-        let handler: Handler =
-            Box::new(move |record| Box::pin(work(record).map(|result| result.map_err(Into::into))));
+        Self::with_progress(name, move |record, _| work(record))
+    }
+
+    /// A hook that runs `work` for every event, and of which can be seen meanwhile how that goes.
+    pub fn with_progress<F, W, E>(name: impl Into<String>, work: F) -> Self
+    where
+        F: Fn(Arc<EventRecord>, HookProgress) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Failure>,
+    {
+        let handler: Handler = Box::new(move |record, progress| {
+            Box::pin(work(record, progress).map(|result| result.map_err(Into::into)))
+        });
         Self { name: name.into(), kinds: None, timeout: PATIENCE, handler }
     }
 
@@ -69,8 +81,9 @@ impl Hook {
     }
 
     /// Handles one event; what went wrong is text, for nobody acts on its kind.
-    async fn handle(&self, record: Arc<EventRecord>) -> Result<(), String> {
-        let work = AssertUnwindSafe(async { (self.handler)(record).await }).catch_unwind();
+    async fn handle(&self, record: Arc<EventRecord>, progress: HookProgress) -> Result<(), String> {
+        let work = AssertUnwindSafe(async { (self.handler)(record, progress).await });
+        let work = work.catch_unwind();
         match timeout(self.timeout, work).await {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(error))) => Err(causes::of_error(error.as_ref())),
@@ -88,12 +101,25 @@ impl fmt::Debug for Hook {
     }
 }
 
+/// Tells of an event that a hook has not handled yet.
+#[derive(Debug, Clone)]
+pub struct HookProgress(Arc<Entry>);
+
+impl HookProgress {
+    /// An attempt has failed, and there will be another: the hook is not healthy until one succeeds.
+    pub fn attempt_failed(&self, cause: impl Into<String>) {
+        let mut report = self.0.report();
+        report.healthy = false;
+        report.last_error = Some(cause.into());
+    }
+}
+
 /// How a hook is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookReport {
     /// Its name.
     pub name: String,
-    /// Whether its last event was handled.
+    /// Whether its last event was handled, and no attempt at the present one has failed.
     pub healthy: bool,
     /// Events it has handled.
     pub handled: u64,
@@ -103,7 +129,7 @@ pub struct HookReport {
     pub missed: u64,
     /// Events it has yet to see, whether it wants them or not.
     pub pending: u64,
-    /// What the last failure was; `None` if it never failed.
+    /// What the last failure was, that of an attempt included; `None` if it never failed.
     pub last_error: Option<String>,
     /// When it last handled an event.
     pub last_success: Option<SystemTime>,
@@ -113,22 +139,37 @@ pub struct HookReport {
 #[derive(Debug)]
 pub struct Hooks {
     events: EventBus,
-    reports: Mutex<Vec<Arc<Mutex<HookReport>>>>,
+    entries: Mutex<Vec<Arc<Entry>>>,
     tasks: TaskTracker,
     finish: CancellationToken,
     abort: CancellationToken,
+}
+
+/// What is known of one hook.
+#[derive(Debug)]
+struct Entry {
+    report: Mutex<HookReport>,
+    /// The last event that it has done with.
+    seen: AtomicU64,
+}
+
+impl Entry {
+    fn report(&self) -> MutexGuard<'_, HookReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Hooks {
     /// Hooks on the events of `events`.
     pub fn new(events: EventBus) -> Self {
         let (finish, abort) = (CancellationToken::new(), CancellationToken::new());
-        Self { events, reports: Mutex::default(), tasks: TaskTracker::new(), finish, abort }
+        Self { events, entries: Mutex::default(), tasks: TaskTracker::new(), finish, abort }
     }
 
     /// Adds a hook, for the events from now on. Must be called inside a tokio runtime.
     pub fn register(&self, hook: Hook) {
-        let report = Arc::new(Mutex::new(HookReport {
+        let stream = self.events.subscribe();
+        let report = HookReport {
             name: hook.name.clone(),
             healthy: true,
             handled: 0,
@@ -137,16 +178,22 @@ impl Hooks {
             pending: 0,
             last_error: None,
             last_success: None,
-        }));
-        self.entries().push(Arc::clone(&report));
-        let (stream, finish) = (self.events.subscribe(), self.finish.clone());
-        let run = async move { Runner { hook, stream, report }.run(&finish).await };
+        };
+        let entry = Entry { report: Mutex::new(report), seen: AtomicU64::new(stream.seen()) };
+        let (entry, finish) = (Arc::new(entry), self.finish.clone());
+        self.entries().push(Arc::clone(&entry));
+        let run = async move { Runner { hook, stream, entry }.run(&finish).await };
         self.tasks.spawn(self.abort.clone().run_until_cancelled_owned(run));
     }
 
     /// How each hook is doing, in the order of registration.
     pub fn reports(&self) -> Vec<HookReport> {
-        self.entries().iter().map(|report| lock(report).clone()).collect()
+        let last = self.events.last();
+        let report = |entry: &Arc<Entry>| {
+            let pending = last.saturating_sub(entry.seen.load(Ordering::Relaxed));
+            HookReport { pending, ..entry.report().clone() }
+        };
+        self.entries().iter().map(report).collect()
     }
 
     /// Lets every hook handle what has been published until now, then ends them; whether all were
@@ -159,19 +206,15 @@ impl Hooks {
         done
     }
 
-    fn entries(&self) -> MutexGuard<'_, Vec<Arc<Mutex<HookReport>>>> {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entries(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn lock(report: &Mutex<HookReport>) -> MutexGuard<'_, HookReport> {
-    report.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Runner {
     hook: Hook,
     stream: EventStream,
-    report: Arc<Mutex<HookReport>>,
+    entry: Arc<Entry>,
 }
 
 impl Runner {
@@ -191,14 +234,15 @@ impl Runner {
                 Ok(_) => {}
                 Err(missed) => self.miss(missed.count),
             }
-            lock(&self.report).pending = self.stream.pending();
+            self.entry.seen.store(self.stream.seen(), Ordering::Relaxed);
         }
     }
 
     async fn handle(&self, record: Arc<EventRecord>) {
         let sequence = record.sequence;
-        let result = self.hook.handle(record).await;
-        let mut report = lock(&self.report);
+        let progress = HookProgress(Arc::clone(&self.entry));
+        let result = self.hook.handle(record, progress).await;
+        let mut report = self.entry.report();
         report.healthy = result.is_ok();
         match result {
             Ok(()) => {
@@ -215,7 +259,7 @@ impl Runner {
 
     fn miss(&self, count: u64) {
         warn!(hook = self.hook.name, count, "hook was too slow and has missed events");
-        lock(&self.report).missed += count;
+        self.entry.report().missed += count;
     }
 }
 

@@ -5,5 +5,5 @@ mod hooks;
 mod kinds;
 
 pub use bus::{EventBus, EventRecord, EventStream, Missed, Replay};
-pub use hooks::{Hook, HookReport, Hooks};
+pub use hooks::{Hook, HookProgress, HookReport, Hooks};
 pub use kinds::{Event, EventKind};
