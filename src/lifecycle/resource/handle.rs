@@ -30,12 +30,18 @@ impl<T: Send + Sync + 'static> ResourceHandle<T> {
     /// # Errors
     /// [`ResourceError`]: it cannot be set up, it is too early to try again, or the manager has ended.
     pub async fn get(&self) -> Result<ResourceRef<T>, ResourceError> {
-        if let Some(user) = self.try_get() {
-            return Ok(user);
+        let how = How::on_demand();
+        loop {
+            if let Some(user) = self.try_get() {
+                return Ok(user);
+            }
+            let shared = self.shared.upgrade().ok_or_else(|| self.slot.unavailable())?;
+            shared.set_up(self.slot.name(), how).await?;
+            // Somebody may clean it before it is taken.
+            if how.deadline.remaining().is_zero() {
+                return self.try_get().ok_or_else(|| self.slot.unavailable());
+            }
         }
-        let shared = self.shared.upgrade().ok_or_else(|| self.slot.unavailable())?;
-        shared.set_up(self.slot.name(), How::on_demand()).await?;
-        self.try_get().ok_or_else(|| self.slot.unavailable())
     }
 
     /// The resource, if it is set up.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -148,15 +149,24 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
 
     fn set_up(self: Arc<Self>, how: How) -> BoxFuture<'static, Result<(), ResourceError>> {
         async move {
-            if let Some(result) = self.without_work(how) {
-                return result;
+            loop {
+                if let Some(result) = self.without_work(how) {
+                    return result;
+                }
+                if self.flight.begin() {
+                    let flying = Landing(Arc::clone(&self));
+                    self.around.tasks.spawn(async move { flying.0.initialize(how).await });
+                }
+                self.flight.landed().await;
+                if let Some(result) = self.initialized() {
+                    return result;
+                }
+                // Somebody has cleaned it, before or after.
+                if how.deadline.remaining().is_zero() {
+                    return Err(self.unavailable());
+                }
+                yield_now().await;
             }
-            if self.flight.begin() {
-                let flying = Landing(Arc::clone(&self));
-                self.around.tasks.spawn(async move { flying.0.initialize(how).await });
-            }
-            self.flight.landed().await;
-            self.outcome()
         }
         .boxed()
     }
@@ -310,17 +320,16 @@ impl<T: Send + Sync + 'static> Slot<T> {
         }
     }
 
-    /// What the step that has just landed came to.
-    fn outcome(&self) -> Result<(), ResourceError> {
+    /// What setting it up has come to; `None` where the last step was another.
+    fn initialized(&self) -> Option<Result<(), ResourceError>> {
         let state = self.state();
-        let resource = self.resource.name.clone();
-        match (&state.failure, state.state) {
-            (_, live) if live.is_live() => Ok(()),
-            (Some(failure), _) => {
-                Err(ResourceError::Failed { resource, source: Arc::clone(failure) })
-            }
-            (None, state) => Err(ResourceError::Unavailable { resource, state }),
+        if state.state.is_live() {
+            return Some(Ok(()));
         }
+        // Only what failed to be set up has a time to try again.
+        let failure = state.retry_at.and(state.failure.as_ref())?;
+        let (resource, source) = (self.resource.name.clone(), Arc::clone(failure));
+        Some(Err(ResourceError::Failed { resource, source }))
     }
 
     /// Sets it up, in as many attempts as there may be. Only within a flight.
@@ -337,7 +346,8 @@ impl<T: Send + Sync + 'static> Slot<T> {
                     let pause = self.count_failure();
                     let again = left > 0 && pause < how.deadline.remaining();
                     if !again || self.state().closed {
-                        return self.fail(failure, Some(pause));
+                        self.fail(failure, Some(pause));
+                        return;
                     }
                     tracing::warn!(
                         resource = self.resource.name,
@@ -393,8 +403,8 @@ impl<T: Send + Sync + 'static> Slot<T> {
                 Ok(())
             }
             Err(failure) => {
-                self.fail(failure, None);
-                self.outcome()
+                let (resource, source) = (self.resource.name.clone(), self.fail(failure, None));
+                Err(ResourceError::Failed { resource, source })
             }
         }
     }
@@ -419,11 +429,12 @@ impl<T: Send + Sync + 'static> Slot<T> {
         self.resource.backoff.delay(state.failures, self.around.jitter.share())
     }
 
-    fn fail(&self, failure: HandlerError, pause: Option<Duration>) {
-        let mut state = self.state();
-        state.failure = Some(Arc::new(failure));
+    fn fail(&self, failure: HandlerError, pause: Option<Duration>) -> Arc<HandlerError> {
+        let (mut state, failure) = (self.state(), Arc::new(failure));
+        state.failure = Some(Arc::clone(&failure));
         state.retry_at = pause.map(|pause| Deadline::after(pause).instant());
         self.enter_state(&mut state, ResourceEvent::Fail);
+        failure
     }
 
     fn failed(&self, failure: HandlerError) -> ResourceError {

@@ -445,3 +445,32 @@ async fn a_cleaner_that_fails_after_a_drop_hurts_no_other() {
     tokio::time::timeout(10 * SECOND, cleaned).await.unwrap();
     log.check(&["init first", "init unclean", "clean unclean", "clean first"]);
 }
+
+/// Those who need it, set it up, clean it and reset it, all at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_needs_it_gets_it_however_often_others_clean_it() {
+    let at = fixture();
+    let handle = at.register(at.log.resource("pool").lazy());
+    let manager = Arc::new(at.manager);
+    let turns = |turn: usize| {
+        let (manager, handle) = (Arc::clone(&manager), handle.clone());
+        tokio::spawn(async move {
+            for _ in 0..200 {
+                match turn % 4 {
+                    0 => drop(manager.clean("pool").await.unwrap()),
+                    1 => drop(manager.reset("pool").await.unwrap()),
+                    2 => drop(manager.init("pool").await.unwrap()),
+                    _ => assert_eq!(*handle.get().await.unwrap(), "pool"),
+                }
+            }
+        })
+    };
+    for turn in futures_util::future::join_all((0..16).map(turns)).await {
+        turn.unwrap();
+    }
+    assert!(manager.clean_all(soon()).await.is_empty());
+    let log = at.log.0.lock().unwrap();
+    let (pairs, rest) = log.as_chunks::<2>();
+    assert!(pairs.iter().all(|pair| pair == &["init pool", "clean pool"]) && rest.is_empty());
+    assert!(handle.report().uses >= 800);
+}
