@@ -133,12 +133,9 @@ fn config() -> LifecycleConfig {
     LifecycleConfig {
         startup_timeout: Duration::from_secs(10),
         shutdown_timeout: Duration::from_secs(10),
-        handler_timeout: Duration::from_secs(5),
+        // Nobody sends it requests that would have to go elsewhere.
         pre_stop_delay: Duration::ZERO,
-        health_interval: Duration::from_secs(1),
-        health_timeout: Duration::from_secs(1),
-        health_failure_threshold: std::num::NonZeroU32::MIN,
-        health_success_threshold: std::num::NonZeroU32::MIN,
+        ..LifecycleConfig::default()
     }
 }
 

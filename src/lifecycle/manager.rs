@@ -41,6 +41,22 @@ pub struct LifecycleConfig {
     pub health_success_threshold: NonZeroU32,
 }
 
+impl Default for LifecycleConfig {
+    /// What the server has without a word from its operator.
+    fn default() -> Self {
+        Self {
+            startup_timeout: Duration::from_mins(10),
+            shutdown_timeout: Duration::from_secs(30),
+            handler_timeout: Duration::from_mins(10),
+            pre_stop_delay: Duration::from_secs(3),
+            health_interval: Duration::from_secs(5),
+            health_timeout: Duration::from_secs(2),
+            health_failure_threshold: NonZeroU32::MIN,
+            health_success_threshold: NonZeroU32::MIN,
+        }
+    }
+}
+
 /// One move between states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use onward::config::{SETTINGS, Setting};
+use onward::config::{Config, SETTINGS, Setting};
+use onward::lifecycle::LifecycleConfig;
 use reqwest::Method;
 
 use crate::support::onnx::add_constant;
@@ -50,6 +51,20 @@ async fn metrics_follow_requests_and_versions() {
     let gone = "onward_inference_requests_total{model=\"add\",outcome=\"success\",version=\"2\"}";
     assert!(!page.contains(gone), "the series of an unloaded version stay:\n{page}");
     assert!(page.contains("onward_model_current_version{model=\"add\"} 1"));
+}
+
+/// As the README has them, which is held to the table of settings.
+#[test]
+fn the_guide_has_the_settings_of_the_lifecycle() {
+    let (readme, guide) = (text("README.md"), text("docs/lifecycle.md"));
+    let rows: Vec<String> = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `lifecycle."))
+        .map(|row| format!("| `{row}"))
+        .collect();
+    assert!(rows.len() >= 8, "{rows:?}");
+    assert!(guide.contains(&rows.join("\n")), "the guide has to have these rows:\n{rows:#?}");
+    assert_eq!(LifecycleConfig::default(), Config::default().lifecycle);
 }
 
 #[test]
