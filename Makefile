@@ -42,7 +42,7 @@ coverage: export RUSTFLAGS := -C llvm-args=-runtime-counter-relocation
 coverage: export LLVM_PROFILE_FILE_NAME := onward-%p%c.profraw
 coverage: onnxruntime $(CARGO_LLVM_COV) ## run all tests, and tell how many lines of the sources they reach
 	rustup component add llvm-tools
-	$(CARGO_LLVM_COV) llvm-cov clean --profraw-only
+	$(CARGO_LLVM_COV) llvm-cov clean --workspace
 	$(CARGO_LLVM_COV) llvm-cov run --locked --no-report --example embed -- --jobs 1
 	$(CARGO_LLVM_COV) llvm-cov test --locked --no-report
 	$(CARGO_LLVM_COV) llvm-cov report --lcov --output-path $(TARGET_DIR)/coverage.lcov
