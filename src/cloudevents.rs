@@ -83,7 +83,10 @@ fn subject(event: &Event) -> Option<String> {
         Event::ModelVersion { model, version, .. } => {
             Some(format!("models/{model}/versions/{version}"))
         }
-        Event::ModelSwapped { model, .. } => Some(format!("models/{model}")),
+        Event::ModelSwapped { model, .. } | Event::ModelTraffic { model, .. } => {
+            Some(format!("models/{model}"))
+        }
+        Event::Operation { id, .. } => Some(format!("operations/{id}")),
     }
 }
 
@@ -106,6 +109,10 @@ fn data(event: &Event) -> Value {
             let text = |version: &Option<u64>| version.map(|version| version.to_string());
             json!({ "model": model, "from": text(from), "to": text(to) })
         }
+        Event::Operation { id, operation, model, state, detail } => json!({
+            "id": id, "operation": operation, "model": model, "state": state, "detail": detail,
+        }),
+        Event::ModelTraffic { model, rules } => json!({ "model": model, "rules": rules }),
         Event::Configuration { changed, ignored, detail } => {
             json!({ "changed": changed, "ignored": ignored, "detail": detail })
         }

@@ -92,7 +92,7 @@ fn register(application: &Application, models: &ModelLifecycleManager, listener:
     };
     application.resources().register(Resource::new("http", open).lasting());
     let loading = models.clone();
-    let load = move || async move { loading.load_all().await as Result<(), ChangeError> };
+    let load = move || async move { loading.load_all().await as Result<(), Arc<ChangeError>> };
     application.lifecycle().register(Handler::new("load models").on_start(load));
     let closing = models.clone();
     application.on_stopping(move || closing.refuse_changes());

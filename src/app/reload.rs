@@ -99,5 +99,9 @@ pub(super) fn limits(config: &Config) -> Limits {
 
 /// What holds for all models and may change.
 pub(super) fn terms(config: &Config) -> Terms {
-    Terms { required: config.models.required.clone(), drain_timeout: config.models.drain_timeout }
+    Terms {
+        required: config.models.required.clone(),
+        drain_timeout: config.models.drain_timeout,
+        keep_previous: config.models.keep_previous,
+    }
 }

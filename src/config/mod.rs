@@ -84,6 +84,8 @@ pub struct ModelsConfig {
     pub load_timeout: Duration,
     /// How long an unload or a swap waits for requests before it reports that they still run.
     pub drain_timeout: Duration,
+    /// How long a swap keeps the version before loaded; zero for not at all.
+    pub keep_previous: Duration,
 }
 
 /// How models run.

@@ -140,6 +140,8 @@ settings! {
             "one load; then it has failed";
         drain_timeout "DURATION" = "30s" in "0s" to "365days", live:
             "how long a swap or unload waits for requests before it reports";
+        keep_previous "DURATION" = "5m" in "0s" to "365days", live:
+            "how long a swap keeps the version before loaded, for the way back";
     }
     inference: InferenceConfig {
         instances "COUNT" = "auto" in "1" to "256":

@@ -1,5 +1,6 @@
 //! What a client is told when something goes wrong: the one place that chooses statuses and codes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::header::{self, CONTENT_TYPE};
@@ -12,7 +13,7 @@ use crate::causes;
 use crate::inference::{BackendError, InferError, RunError};
 use crate::lifecycle::{CheckRunError, NotRunning, ResourceError};
 use crate::model::{
-    ChangeError, LoadError, LookupError, ModelName, NameError, SourceError, StateKind,
+    CancelError, ChangeError, LoadError, LookupError, ModelName, NameError, SourceError, StateKind,
 };
 
 /// How long a client should wait before it asks again, where nothing tells better.
@@ -26,7 +27,9 @@ pub(super) enum ApiError {
     #[error(transparent)]
     Lookup(#[from] LookupError),
     #[error(transparent)]
-    Change(#[from] ChangeError),
+    Change(#[from] Arc<ChangeError>),
+    #[error(transparent)]
+    Cancel(#[from] CancelError),
     #[error(transparent)]
     Infer(#[from] InferError),
     #[error(transparent)]
@@ -43,6 +46,10 @@ pub(super) enum ApiError {
     Unsupported(String),
     #[error("Request for unknown model: '{0}' is not found")]
     NoReport(ModelName),
+    #[error("there is no operation '{0}', or it ended long ago")]
+    NoOperation(String),
+    #[error("the tag {0} is not the model's; its ETag tells")]
+    Stale(String),
     #[error("there is no kind of check '{0}', only liveness, readiness and startup")]
     NoCheckKind(String),
     #[error("the body is larger than {limit} bytes, the setting server.max_body_size")]
@@ -71,7 +78,10 @@ enum Code {
     LoadFailed,
     UnknownModel,
     UnknownVersion,
+    UnknownAlias,
+    UnknownOperation,
     ModelNotLoaded,
+    VersionNotLoaded,
     UnknownCheck,
     UnknownResource,
     NotFound,
@@ -80,8 +90,16 @@ enum Code {
     RequestTimeout,
     ChangeInProgress,
     AlreadyCurrent,
+    VersionInUse,
+    NothingBefore,
+    FilesChanged,
+    Incompatible,
+    KeyReused,
+    OperationCancelled,
+    OperationCommitted,
     ResourceInUse,
     NotRunning,
+    GenerationMismatch,
     PayloadTooLarge,
     UnsupportedEncoding,
     Overloaded,
@@ -103,7 +121,10 @@ impl Code {
             Self::LoadFailed => "load_failed",
             Self::UnknownModel => "unknown_model",
             Self::UnknownVersion => "unknown_version",
+            Self::UnknownAlias => "unknown_alias",
+            Self::UnknownOperation => "unknown_operation",
             Self::ModelNotLoaded => "model_not_loaded",
+            Self::VersionNotLoaded => "version_not_loaded",
             Self::UnknownCheck => "unknown_check",
             Self::UnknownResource => "unknown_resource",
             Self::NotFound => "not_found",
@@ -112,6 +133,14 @@ impl Code {
             Self::RequestTimeout => "request_timeout",
             Self::ChangeInProgress => "change_in_progress",
             Self::AlreadyCurrent => "already_current",
+            Self::VersionInUse => "version_in_use",
+            Self::NothingBefore => "nothing_before",
+            Self::FilesChanged => "files_changed",
+            Self::Incompatible => "incompatible",
+            Self::KeyReused => "key_reused",
+            Self::OperationCancelled => "operation_cancelled",
+            Self::OperationCommitted => "operation_committed",
+            Self::GenerationMismatch => "generation_mismatch",
             Self::ResourceInUse => "resource_in_use",
             Self::NotRunning => "not_running",
             Self::PayloadTooLarge => "payload_too_large",
@@ -133,6 +162,8 @@ impl Code {
             Self::InvalidRequest | Self::InvalidName | Self::LoadFailed => StatusCode::BAD_REQUEST,
             Self::UnknownModel
             | Self::UnknownVersion
+            | Self::UnknownAlias
+            | Self::UnknownOperation
             | Self::ModelNotLoaded
             | Self::UnknownCheck
             | Self::UnknownResource
@@ -142,8 +173,17 @@ impl Code {
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::ChangeInProgress
             | Self::AlreadyCurrent
+            | Self::VersionNotLoaded
+            | Self::VersionInUse
+            | Self::NothingBefore
+            | Self::FilesChanged
+            | Self::Incompatible
+            | Self::KeyReused
+            | Self::OperationCancelled
+            | Self::OperationCommitted
             | Self::ResourceInUse
             | Self::NotRunning => StatusCode::CONFLICT,
+            Self::GenerationMismatch => StatusCode::PRECONDITION_FAILED,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
@@ -181,6 +221,9 @@ impl ApiError {
             Self::Name(_) => Code::InvalidName,
             Self::Lookup(error) => of_lookup(error),
             Self::Change(error) => of_change(error),
+            Self::Cancel(_) => Code::OperationCommitted,
+            Self::NoOperation(_) => Code::UnknownOperation,
+            Self::Stale(_) => Code::GenerationMismatch,
             Self::Infer(error) => of_infer(error),
             Self::CheckRun(CheckRunError::Unknown { .. }) | Self::NoCheckKind(_) => {
                 Code::UnknownCheck
@@ -218,6 +261,7 @@ fn of_lookup(error: &LookupError) -> Code {
         LookupError::Name(_) => Code::InvalidName,
         LookupError::UnknownModel(_) => Code::UnknownModel,
         LookupError::UnknownVersion { .. } => Code::UnknownVersion,
+        LookupError::UnknownAlias { .. } => Code::UnknownAlias,
         LookupError::NotServing { state: StateKind::Unloaded, reason, .. } if reason.is_empty() => {
             Code::ModelNotLoaded
         }
@@ -238,6 +282,16 @@ fn of_change(error: &ChangeError) -> Code {
         ChangeError::NotLoaded(_) => Code::ModelNotLoaded,
         ChangeError::AlreadyCurrent(_) => Code::AlreadyCurrent,
         ChangeError::Busy(_) => Code::ChangeInProgress,
+        ChangeError::UnknownAlias { .. } => Code::UnknownAlias,
+        ChangeError::VersionNotLoaded(_) => Code::VersionNotLoaded,
+        ChangeError::InUse { .. } => Code::VersionInUse,
+        ChangeError::NothingBefore(_) => Code::NothingBefore,
+        ChangeError::ChangedSince(_) => Code::FilesChanged,
+        ChangeError::Weights(_) => Code::InvalidRequest,
+        ChangeError::Generation { .. } => Code::GenerationMismatch,
+        ChangeError::KeyReused(_) => Code::KeyReused,
+        ChangeError::Cancelled => Code::OperationCancelled,
+        ChangeError::Panicked(_) => Code::Internal,
     }
 }
 
@@ -250,6 +304,8 @@ fn of_load(error: &LoadError) -> Code {
         | LoadError::TimedOut(_)
         | LoadError::WarmUp(_)
         | LoadError::Panicked(_) => Code::LoadFailed,
+        LoadError::Incompatible { .. } => Code::Incompatible,
+        LoadError::Cancelled => Code::OperationCancelled,
         LoadError::Threads(_) => Code::Internal,
         LoadError::ShuttingDown => Code::ShuttingDown,
     }
@@ -291,7 +347,33 @@ struct ErrorBody<'a> {
     request_id: &'a str,
 }
 
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        Self::Change(Arc::new(error))
+    }
+}
+
 impl Failure {
+    /// What a request that failed so is told.
+    pub(super) fn of(error: ApiError) -> Self {
+        let (code, text, retry_after) =
+            (error.code(), causes::of_error(&error), error.retry_after());
+        let secret = match error {
+            ApiError::Panicked(message) => Some(message),
+            ApiError::Change(change) => match &*change {
+                ChangeError::Panicked(message) => Some(message.clone()),
+                _ => None,
+            },
+            _ => None,
+        };
+        Self { code, text, retry_after, secret }
+    }
+
+    /// Whether it was given up by who asked for it.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.code == Code::OperationCancelled
+    }
+
     /// The body, and the headers that go with it.
     pub(super) fn write(&self, request_id: &str, headers: &mut HeaderMap) -> Vec<u8> {
         let body = ErrorBody { error: &self.text, code: self.code.name(), request_id };
@@ -321,15 +403,9 @@ fn whole_seconds(duration: Duration) -> HeaderValue {
 impl IntoResponse for ApiError {
     /// The status alone; [`super::finish`] adds the body, which tells the request's id.
     fn into_response(self) -> Response {
-        let code = self.code();
-        let text = causes::of_error(&self);
-        let retry_after = self.retry_after();
-        let secret = match self {
-            Self::Panicked(message) => Some(message),
-            _ => None,
-        };
-        let mut response = code.status().into_response();
-        response.extensions_mut().insert(Failure { code, text, retry_after, secret });
+        let failure = Failure::of(self);
+        let mut response = failure.code.status().into_response();
+        response.extensions_mut().insert(failure);
         response
     }
 }

@@ -1,21 +1,15 @@
-//! Onward's own interface: the application's life and the lives of its models.
-
-use std::time::Duration;
+//! Onward's own interface: the application's life.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 use super::resources::ResourceBody;
-use super::target::Target;
 use super::wire::{Check, json, time};
 use super::{Services, Shared, body};
 use crate::lifecycle::Transition;
-use crate::model::{ModelReport, ServingReport, SwapOptions, Version, VersionReport};
-use crate::units;
 
 /// The longest reason, in bytes: it is kept and told in many places.
 const LONGEST_REASON: usize = 1024;
@@ -41,61 +35,6 @@ struct TransitionBody {
     reason: String,
 }
 
-#[derive(Serialize)]
-struct ModelsBody {
-    models: Vec<ModelBody>,
-}
-
-#[derive(Serialize)]
-struct ModelBody {
-    name: String,
-    current_version: Option<String>,
-    required: bool,
-    problem: Option<String>,
-    versions: Vec<VersionBody>,
-}
-
-#[derive(Serialize)]
-struct VersionBody {
-    version: String,
-    state: &'static str,
-    since: String,
-    reason: String,
-    phases: Vec<PhaseBody>,
-    load_seconds: Option<f64>,
-    #[serde(flatten)]
-    serving: Option<ServingBody>,
-}
-
-#[derive(Serialize)]
-struct PhaseBody {
-    state: &'static str,
-    seconds: f64,
-}
-
-#[derive(Serialize)]
-struct ServingBody {
-    digest: String,
-    instances: usize,
-    in_flight: u64,
-    queue_depth: usize,
-    queue_capacity: usize,
-    requests: u64,
-    failures: u64,
-    last_access: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SwapRequest {
-    #[serde(deserialize_with = "version")]
-    to: Version,
-    #[serde(default, deserialize_with = "duration")]
-    drain_timeout: Option<Duration>,
-    #[serde(default)]
-    keep_previous: bool,
-}
-
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReasonRequest {
@@ -111,16 +50,6 @@ struct DrainedBody {
 struct ShutdownBody {
     accepted: bool,
     reason: String,
-}
-
-#[derive(Serialize)]
-struct SwapBody {
-    model: String,
-    from: String,
-    to: String,
-    load_seconds: f64,
-    total_seconds: f64,
-    drained: bool,
 }
 
 /// `GET /lifecycle`
@@ -176,64 +105,6 @@ async fn read_reason(services: &Services, request: Request) -> Result<String, Ap
     Ok(reason)
 }
 
-/// `GET /lifecycle/models`
-pub(super) async fn models(State(services): Shared) -> Response {
-    let models = services.parts.models.reports().into_iter().map(ModelBody::from).collect();
-    json(&ModelsBody { models })
-}
-
-/// `GET /lifecycle/models/{model}`
-pub(super) async fn model(State(services): Shared, target: Target) -> Result<Response, ApiError> {
-    let report = services.parts.models.report(target.model.as_str());
-    let report = report.ok_or(ApiError::NoReport(target.model))?;
-    Ok(json(&ModelBody::from(report)))
-}
-
-/// `POST /lifecycle/models/{model}/swap`
-pub(super) async fn swap(
-    State(services): Shared,
-    target: Target,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let body = body::read_small(request, &services.limits()).await?;
-    let SwapRequest { to, drain_timeout, keep_previous } = body::parse(&body)?;
-    let options = SwapOptions { to, drain_timeout, keep_previous };
-    let report = services.parts.models.swap(&target.model, options).await?;
-    Ok(json(&SwapBody {
-        model: target.model.to_string(),
-        from: report.from.to_string(),
-        to: report.to.to_string(),
-        load_seconds: report.load_took.as_secs_f64(),
-        total_seconds: report.took.as_secs_f64(),
-        drained: report.drained,
-    }))
-}
-
-/// A version as the protocol writes it, in a string, or as a plain number.
-fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Version, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a version: a whole number of 1 or more, or a string of one")]
-    enum Written {
-        Number(u64),
-        Text(String),
-    }
-    match Written::deserialize(deserializer)? {
-        Written::Number(number) => {
-            Version::new(number).ok_or_else(|| D::Error::custom("versions begin at 1"))
-        }
-        Written::Text(text) => text.parse().map_err(D::Error::custom),
-    }
-}
-
-/// A duration with its unit, such as `30s`.
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let Some(text) = Option::<String>::deserialize(deserializer)? else {
-        return Ok(None);
-    };
-    let expected = || format!("expected a duration such as \"30s\", got \"{text}\"");
-    units::duration(&text).map(Some).ok_or_else(|| D::Error::custom(expected()))
-}
-
 impl From<Transition> for TransitionBody {
     fn from(transition: Transition) -> Self {
         Self {
@@ -242,52 +113,6 @@ impl From<Transition> for TransitionBody {
             at: time(transition.at),
             after_seconds: transition.after.as_secs_f64(),
             reason: transition.reason,
-        }
-    }
-}
-
-impl From<ModelReport> for ModelBody {
-    fn from(report: ModelReport) -> Self {
-        Self {
-            name: report.name.to_string(),
-            current_version: report.current.map(|version| version.to_string()),
-            required: report.required,
-            problem: report.problem,
-            versions: report.versions.into_iter().map(VersionBody::from).collect(),
-        }
-    }
-}
-
-impl From<VersionReport> for VersionBody {
-    fn from(report: VersionReport) -> Self {
-        let load_seconds = report.load_duration().map(|took| took.as_secs_f64());
-        let phases = report.phases.into_iter().map(|(state, lasted)| PhaseBody {
-            state: state.name(),
-            seconds: lasted.as_secs_f64(),
-        });
-        Self {
-            version: report.version.to_string(),
-            state: report.state.name(),
-            since: time(report.since),
-            reason: report.reason,
-            phases: phases.collect(),
-            load_seconds,
-            serving: report.serving.map(ServingBody::from),
-        }
-    }
-}
-
-impl From<ServingReport> for ServingBody {
-    fn from(report: ServingReport) -> Self {
-        Self {
-            digest: format!("sha256:{}", report.digest),
-            instances: report.instances,
-            in_flight: report.in_flight,
-            queue_depth: report.queue_depth,
-            queue_capacity: report.queue_capacity,
-            requests: report.usage.requests,
-            failures: report.usage.failures,
-            last_access: report.usage.last_access.map(time),
         }
     }
 }

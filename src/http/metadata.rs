@@ -65,9 +65,9 @@ pub(super) async fn models(State(services): Shared) -> Response {
 pub(super) async fn model(State(services): Shared, target: Target) -> Result<Response, ApiError> {
     let models = &services.parts.models;
     let name = target.model.as_str();
-    let handle = models.acquire(name, target.version)?;
+    let handle = models.acquire(name, target.wanted(None))?;
     let versions = match target.version {
-        Some(version) => vec![version.to_string()],
+        Some(_) => vec![handle.id().version.to_string()],
         None => ready_versions(&services, name, handle.id().version),
     };
     let (inputs, outputs) = (&handle.signature().inputs, &handle.signature().outputs);
@@ -83,7 +83,7 @@ pub(super) async fn model(State(services): Shared, target: Target) -> Result<Res
 /// `GET /v2/models/{model}[/versions/{version}]/ready`
 pub(super) async fn ready(State(services): Shared, target: Target) -> Result<Response, ApiError> {
     let name = target.model.as_str();
-    drop(services.parts.models.acquire(name, target.version)?);
+    drop(services.parts.models.acquire(name, target.wanted(None))?);
     Ok(json(&ReadyBody { name, ready: true }))
 }
 

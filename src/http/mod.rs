@@ -7,6 +7,7 @@
 //! [Open Inference Protocol v2]: https://github.com/kserve/open-inference-protocol
 
 mod body;
+mod changes;
 mod checks;
 mod documents;
 mod error;
@@ -18,6 +19,8 @@ mod in_flight;
 mod infer;
 mod lifecycle;
 mod metadata;
+mod models;
+mod operations;
 mod query;
 mod repository;
 mod request_id;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{Parts, Services};
 use super::{
-    checks, documents, events, finish, health, infer, lifecycle, metadata, repository, resources,
+    changes, checks, documents, events, finish, health, infer, lifecycle, metadata, models,
+    operations, repository, resources,
 };
 
 type Handler = MethodRouter<Arc<Services>>;
@@ -46,8 +47,11 @@ pub fn router(parts: Parts) -> Router {
 }
 
 fn table() -> Vec<Route> {
-    let read = |path, handler| Route { method: Method::GET, path, handler };
-    let write = |path, handler| Route { method: Method::POST, path, handler };
+    [protocol(), application(), changes()].into_iter().flatten().collect()
+}
+
+/// What probes, scrapers and the protocol's clients ask for.
+fn protocol() -> Vec<Route> {
     vec![
         read("/livez", get(health::livez)),
         read("/readyz", get(health::readyz)),
@@ -67,6 +71,12 @@ fn table() -> Vec<Route> {
         write("/v2/repository/index", post(repository::index)),
         write("/v2/repository/models/{model}/load", post(repository::load)),
         write("/v2/repository/models/{model}/unload", post(repository::unload)),
+    ]
+}
+
+/// The application, its checks, resources and events.
+fn application() -> Vec<Route> {
+    vec![
         read("/lifecycle", get(lifecycle::application)),
         read("/lifecycle/checks", get(checks::list)),
         read("/lifecycle/checks/{kind}/{check}", get(checks::detail)),
@@ -83,8 +93,40 @@ fn table() -> Vec<Route> {
         write("/lifecycle/resources/{resource}/init", post(resources::init)),
         write("/lifecycle/resources/{resource}/reset", post(resources::reset)),
         write("/lifecycle/resources/{resource}/clean", post(resources::clean)),
-        read("/lifecycle/models", get(lifecycle::models)),
-        read("/lifecycle/models/{model}", get(lifecycle::model)),
-        write("/lifecycle/models/{model}/swap", post(lifecycle::swap)),
     ]
+}
+
+/// Models and their changes.
+fn changes() -> Vec<Route> {
+    vec![
+        read("/lifecycle/models", get(models::list)),
+        read("/lifecycle/models/{model}", get(models::detail)),
+        write("/lifecycle/models/{model}/load", post(changes::load)),
+        write("/lifecycle/models/{model}/unload", post(changes::unload)),
+        write("/lifecycle/models/{model}/swap", post(changes::swap)),
+        write("/lifecycle/models/{model}/rollback", post(changes::rollback)),
+        replace("/lifecycle/models/{model}/aliases/{alias}", put(changes::set_alias)),
+        remove("/lifecycle/models/{model}/aliases/{alias}", delete(changes::remove_alias)),
+        replace("/lifecycle/models/{model}/traffic", put(changes::set_traffic)),
+        remove("/lifecycle/models/{model}/traffic", delete(changes::remove_traffic)),
+        read("/lifecycle/operations", get(operations::list)),
+        read("/lifecycle/operations/{operation}", get(operations::detail)),
+        remove("/lifecycle/operations/{operation}", delete(operations::cancel)),
+    ]
+}
+
+fn read(path: &'static str, handler: Handler) -> Route {
+    Route { method: Method::GET, path, handler }
+}
+
+fn write(path: &'static str, handler: Handler) -> Route {
+    Route { method: Method::POST, path, handler }
+}
+
+fn replace(path: &'static str, handler: Handler) -> Route {
+    Route { method: Method::PUT, path, handler }
+}
+
+fn remove(path: &'static str, handler: Handler) -> Route {
+    Route { method: Method::DELETE, path, handler }
 }

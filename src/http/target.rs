@@ -1,17 +1,24 @@
-//! What a path names: a model and a version, a check, or a resource.
+//! What a path names: a model with a version or an alias, an operation, a check, or a resource.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 
 use super::error::ApiError;
 use crate::lifecycle::CheckKind;
-use crate::model::{ModelName, Version};
+use crate::model::{AliasName, ModelName, VersionRef, Wanted};
 
 /// `{model}` and, where the path has it, `{version}`.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) model: ModelName,
-    pub(super) version: Option<Version>,
+    pub(super) version: Option<VersionRef>,
+}
+
+impl Target {
+    /// What a request with this target and this key wants.
+    pub(super) fn wanted<'a>(&'a self, key: Option<&'a str>) -> Wanted<'a> {
+        Wanted::new(self.version.as_ref(), key)
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Target {
@@ -22,6 +29,37 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
         let model = ModelName::new(param(&params, "model").unwrap_or_default())?;
         let version = param(&params, "version").map(str::parse).transpose()?;
         Ok(Self { model, version })
+    }
+}
+
+/// `{model}` and `{alias}`.
+#[derive(Debug)]
+pub(super) struct AliasTarget {
+    pub(super) target: Target,
+    pub(super) alias: AliasName,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for AliasTarget {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let target = Target::from_request_parts(parts, state).await?;
+        let params = params(parts, state).await?;
+        let alias = param(&params, "alias").unwrap_or_default().parse()?;
+        Ok(Self { target, alias })
+    }
+}
+
+/// `{operation}`
+#[derive(Debug)]
+pub(super) struct OperationTarget(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for OperationTarget {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = params(parts, state).await?;
+        Ok(Self(param(&params, "operation").unwrap_or_default().to_owned()))
     }
 }
 

@@ -87,7 +87,11 @@ impl Metrics {
                 let result = if detail.is_empty() { "success" } else { "failure" };
                 self.reloads.with_label_values(&[result]).inc();
             }
-            Event::Health { .. } | Event::Resource { .. } | Event::ModelVersion { .. } => {}
+            Event::Health { .. }
+            | Event::Resource { .. }
+            | Event::ModelVersion { .. }
+            | Event::Operation { .. }
+            | Event::ModelTraffic { .. } => {}
         }
     }
 }

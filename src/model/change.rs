@@ -1,27 +1,26 @@
-//! Loading and unloading: one change of a model at a time, published in one step.
+//! What every change of a model is made of: the permit, versions made warm, the flip.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures_util::future::join_all;
 use tokio::sync::SemaphorePermit;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
 
 use super::error::{ChangeError, LoadError};
 use super::handle::Serving;
+use super::history::Cause;
 use super::loader::{ModelSettings, SourceError};
-use super::loading::{Loader, WorkThreads};
+use super::loading::{Demands, Loader, WorkThreads};
 use super::names::{ModelName, Version, VersionId};
+use super::operation::{Operation, Operations};
 use super::record::VersionRecord;
 use super::registry::{ModelEntry, Registry};
-use super::report::{LoadReport, UnloadReport};
 use super::serving_map::{Routes, ServingMap};
 use super::state::VersionEvent;
+use super::traffic::Split;
 use crate::causes;
 use crate::lifecycle::{CheckResult, Event, EventBus, HealthReporter};
 
@@ -37,6 +36,7 @@ pub(super) struct Core {
     pub(super) unloads: WorkThreads,
     pub(super) registry: Registry,
     pub(super) serving: ServingMap,
+    pub(super) operations: Operations,
     pub(super) events: EventBus,
     /// Locked from finding out what is the case until it is told, so that nothing stale is.
     pub(super) readiness: Mutex<HealthReporter>,
@@ -52,6 +52,8 @@ pub struct Terms {
     pub required: Vec<ModelName>,
     /// How long an unload or a swap waits for requests before it reports that they still run.
     pub drain_timeout: Duration,
+    /// How long a swap keeps the version before loaded, for the way back; zero for not at all.
+    pub keep_previous: Duration,
 }
 
 /// A version that has answered its warm-up and waits to be routed.
@@ -60,96 +62,110 @@ pub(super) struct Warm {
     pub(super) serving: Arc<Serving>,
 }
 
-/// What is to be loaded of a model.
-struct Plan {
-    versions: Vec<Version>,
-    settings: ModelSettings,
+/// The versions of a model that take requests, and the one for those that name none.
+pub(super) struct Lineup {
+    pub(super) current: Version,
+    pub(super) versions: BTreeMap<Version, Arc<Serving>>,
+}
+
+impl Lineup {
+    pub(super) fn of(routes: &Routes) -> Self {
+        Self { current: routes.current, versions: routes.versions.clone() }
+    }
+}
+
+/// A version that is to be made warm.
+#[derive(Clone, Copy)]
+pub(super) struct Wish<'a> {
+    pub(super) entry: &'a ModelEntry,
+    pub(super) version: Version,
+    pub(super) operation: &'a Arc<Operation>,
 }
 
 impl Core {
-    /// Loads what the model's version policy selects and retires what it does not. Versions whose
-    /// files, instances and queue are unchanged are left as they are. All or nothing.
-    pub(super) async fn load(
-        self: &Arc<Self>,
-        name: &ModelName,
-    ) -> Result<LoadReport, ChangeError> {
-        let known = self.registry.get(name.as_str());
-        let entry = match known {
-            Some(entry) => entry,
-            None => self.discover(name).await?,
-        };
-        let _permit = self.change_permit(&entry).await?;
-        let result = self.load_planned(&entry).await;
-        if let Err(error) = &result {
-            warn!(model = %name, cause = causes::of_error(error), "model could not be loaded");
-        }
-        entry.set_problem(result.as_ref().err().map(|error| causes::of_error(error)));
-        result
-    }
-
-    /// Drains and unloads every version of a model, and forgets what failed before.
-    pub(super) async fn unload(
-        self: &Arc<Self>,
-        name: &ModelName,
-    ) -> Result<UnloadReport, ChangeError> {
-        let not_loaded = || ChangeError::NotLoaded(name.clone());
-        let unknown = || ChangeError::UnknownModel(name.clone());
-        let entry = self.registry.get(name.as_str()).ok_or_else(unknown)?;
-        let permit = self.change_permit(&entry).await?;
-        let routes = self.serving.routes(name).ok_or_else(not_loaded)?;
-        let versions = routes.versions.keys().copied().collect();
-        let retired = self.publish(&entry, None, Vec::new());
-        entry.forget_failures();
-        // The model may change again while its requests are waited for.
-        drop((permit, routes));
-        let drained = self.retire_within(retired, self.drain_timeout()).await;
-        Ok(UnloadReport { versions, drained })
-    }
-
     /// Makes one version warm, in a new record.
     pub(super) async fn warm(
-        self: &Arc<Self>,
-        entry: &ModelEntry,
-        version: Version,
+        &self,
+        wish: Wish<'_>,
         settings: &ModelSettings,
+        demands: Demands,
     ) -> Result<Warm, ChangeError> {
-        let record = entry.begin(version, &self.events);
+        let Wish { entry, version, operation } = wish;
+        operation.goes_on()?;
+        let record = entry.begin(version, &self.events, operation);
         let (loader, settings) = (Arc::clone(&self.loader), settings.clone());
         let loading = Arc::clone(&record);
-        let load = move || loader.load(&loading, &settings);
-        let result = self.loads.run(&format!("load {}", record.id), load).await;
-        match result.and_then(|loaded| loaded) {
+        let load = move || loader.load(&loading, &settings, &demands);
+        let name = format!("load {}", record.id);
+        let result = tokio::select! {
+            result = self.loads.run(&name, load) => result.and_then(|loaded| loaded),
+            () = operation.cancelled() => Err(LoadError::Cancelled),
+        };
+        match result {
             Ok(serving) => Ok(Warm { record, serving }),
             Err(source) => {
                 record.fail(causes::of_error(&source));
                 Err(match source {
                     LoadError::ShuttingDown => ChangeError::ShuttingDown,
+                    LoadError::Cancelled => ChangeError::Cancelled,
                     source => ChangeError::Load { id: record.id.clone(), source },
                 })
             }
         }
     }
 
-    /// Replaces the model's routes in one step and returns the records that are to be retired.
+    /// All the results; or the first failure, or that the server is shutting down or the operation
+    /// was cancelled. Then what had been warmed is given up.
+    pub(super) async fn all_or_nothing(
+        &self,
+        results: Vec<Result<Warm, ChangeError>>,
+        operation: &Operation,
+    ) -> Result<Vec<Warm>, ChangeError> {
+        let (mut warm, mut failures) = (Vec::new(), Vec::new());
+        for result in results {
+            match result {
+                Ok(ready) => warm.push(ready),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        let (reason, refusal) = match failures.into_iter().next() {
+            Some(failure) => ("another version of the same load failed", failure),
+            None if self.closing.is_cancelled() => {
+                ("the server is shutting down", ChangeError::ShuttingDown)
+            }
+            None => match operation.goes_on() {
+                Ok(()) => return Ok(warm),
+                Err(refusal) => ("it was cancelled", refusal),
+            },
+        };
+        self.abandon(warm, reason).await;
+        Err(refusal)
+    }
+
+    /// Replaces what the model serves in one step and returns the records that are to be retired.
     ///
     /// The order keeps what is observed true: DRAINING is published before a version stops being
     /// routed, READY after it has become so.
     pub(super) fn publish(
         &self,
         entry: &ModelEntry,
-        routes: Option<Routes>,
-        fresh: Vec<Warm>,
+        lineup: Option<Lineup>,
+        (fresh, cause): (Vec<Warm>, Cause),
     ) -> Vec<Arc<VersionRecord>> {
         let from = self.serving.routes(&entry.name).map(|routes| routes.current.number());
+        let routes = lineup.map(|lineup| self.routes(entry, lineup));
         let to = routes.as_ref().map(|routes| routes.current.number());
         let retired = leaving(entry, routes.as_ref());
         for record in &retired {
             record.advance(VersionEvent::Retire);
         }
+        let current = routes.as_ref().map(|routes| Arc::clone(&routes.versions[&routes.current]));
         self.serving.replace(&entry.name, routes);
         for warm in fresh {
             warm.record.advance(VersionEvent::Warmed(warm.serving));
         }
+        let tenure = current.as_ref().map(|serving| (serving.id.version, serving.digest.as_str()));
+        entry.note_current(tenure, cause);
         if from != to {
             self.events.publish(Event::ModelSwapped { model: entry.name.to_string(), from, to });
         }
@@ -157,8 +173,22 @@ impl Core {
         retired
     }
 
-    pub(super) fn drain_timeout(&self) -> Duration {
-        self.terms.load().drain_timeout
+    /// The routes of a lineup, by what operators have decided of it. What was decided of a version
+    /// that is not in it waits for it.
+    fn routes(&self, entry: &ModelEntry, lineup: Lineup) -> Routes {
+        let intent = entry.intent();
+        let there = |version: &Version| lineup.versions.contains_key(version);
+        let aliases = intent.aliases.into_iter().filter(|(_, version)| there(version)).collect();
+        let weights =
+            intent.weights.filter(|weights| weights.iter().all(|(version, _)| there(&version)));
+        let before = self.serving.routes(&entry.name).and_then(|routes| routes.split.clone());
+        let split = weights.map(|weights| match before {
+            // Goes on counting where it was.
+            Some(split) if *split.weights() == weights => split,
+            _ => Arc::new(Split::new(weights)),
+        });
+        let Lineup { current, versions } = lineup;
+        Routes { current, versions, aliases, split }
     }
 
     /// Tells the readiness check whether every required model has a version that serves.
@@ -168,27 +198,72 @@ impl Core {
     }
 
     /// The permit to change a model, once earlier changes are done.
-    async fn change_permit<'a>(
+    pub(super) async fn permit<'a>(
         &self,
         entry: &'a ModelEntry,
+        operation: &Operation,
     ) -> Result<SemaphorePermit<'a>, ChangeError> {
-        let permit = entry.change.acquire().await.map_err(|_| ChangeError::ShuttingDown)?;
-        if self.closing.is_cancelled() { Err(ChangeError::ShuttingDown) } else { Ok(permit) }
+        let permit = tokio::select! {
+            permit = entry.change.acquire() => permit.map_err(|_| ChangeError::ShuttingDown)?,
+            () = operation.cancelled() => return Err(ChangeError::Cancelled),
+        };
+        self.may_change(entry, operation)?;
+        Ok(permit)
+    }
+
+    /// The permit to change a model, if nobody changes it.
+    pub(super) fn permit_now<'a>(
+        &self,
+        entry: &'a ModelEntry,
+        operation: &Operation,
+    ) -> Result<SemaphorePermit<'a>, ChangeError> {
+        let busy = |_| ChangeError::Busy(entry.name.clone());
+        let permit = entry.change.try_acquire().map_err(busy)?;
+        self.may_change(entry, operation)?;
+        Ok(permit)
+    }
+
+    fn may_change(&self, entry: &ModelEntry, operation: &Operation) -> Result<(), ChangeError> {
+        if self.closing.is_cancelled() {
+            return Err(ChangeError::ShuttingDown);
+        }
+        operation.expects(entry.generation())
+    }
+
+    /// The entry of a model that was loaded before, or failed to.
+    pub(super) fn known(&self, name: &ModelName) -> Result<Arc<ModelEntry>, ChangeError> {
+        let unknown = || ChangeError::UnknownModel(name.clone());
+        self.registry.get(name.as_str()).ok_or_else(unknown)
+    }
+
+    /// What a model serves.
+    pub(super) fn routes_of(&self, name: &ModelName) -> Result<Arc<Routes>, ChangeError> {
+        self.serving.routes(name).ok_or_else(|| ChangeError::NotLoaded(name.clone()))
+    }
+
+    pub(super) fn drain_timeout(&self) -> Duration {
+        self.terms.load().drain_timeout
     }
 
     /// The settings of a model that has the version, as they are in the repository now.
     pub(super) async fn settings_for(
         self: &Arc<Self>,
-        id: VersionId,
+        entry: &ModelEntry,
+        version: Version,
     ) -> Result<ModelSettings, ChangeError> {
-        let model = id.model.clone();
-        self.ask(&model, move |loader, name| {
-            if loader.source.model(name)?.versions.contains(&id.version) {
-                return loader.source.settings(name);
-            }
-            Err(SourceError::UnknownVersion(id))
-        })
-        .await
+        let id = VersionId { model: entry.name.clone(), version };
+        let (settings, newest) = self
+            .ask(&entry.name, move |loader, name| {
+                let versions = loader.source.model(name)?.versions;
+                if !versions.contains(&id.version) {
+                    return Err(SourceError::UnknownVersion(id));
+                }
+                let newest = versions.last().copied().unwrap_or(id.version);
+                Ok((loader.source.settings(name)?, newest))
+            })
+            .await?;
+        entry.newest(newest);
+        Ok(settings)
     }
 
     fn required_are_served(&self) -> CheckResult {
@@ -205,93 +280,9 @@ impl Core {
         Err(format!("required models without a ready version: {}", missing.join(", ")))
     }
 
-    async fn discover(self: &Arc<Self>, name: &ModelName) -> Result<Arc<ModelEntry>, ChangeError> {
-        self.ask(name, |loader, name| match loader.source.model(name) {
-            Err(unknown @ SourceError::UnknownModel(_)) => Err(unknown),
-            // Whatever else is wrong is found again by the load, and kept as the entry's problem.
-            _ => Ok(()),
-        })
-        .await?;
-        Ok(self.registry.entry(name))
-    }
-
-    async fn load_planned(
-        self: &Arc<Self>,
-        entry: &Arc<ModelEntry>,
-    ) -> Result<LoadReport, ChangeError> {
-        let started = Instant::now();
-        let plan = self.plan(&entry.name).await?;
-        let current =
-            *plan.versions.last().ok_or_else(|| ChangeError::NoVersions(entry.name.clone()))?;
-        let kept = self.unchanged(entry, &plan).await;
-        let missing = plan.versions.iter().filter(|version| !kept.contains_key(version));
-        let loads = missing.map(|version| self.warm(entry, *version, &plan.settings));
-        let fresh = self.all_or_nothing(join_all(loads).await).await?;
-        let loaded = fresh.iter().map(|warm| warm.record.id.version).collect();
-        let mut versions = kept;
-        versions
-            .extend(fresh.iter().map(|warm| (warm.record.id.version, Arc::clone(&warm.serving))));
-        let retired = self.publish(entry, Some(Routes { current, versions }), fresh);
-        self.retire_all(retired);
-        Ok(LoadReport { current, loaded, took: started.elapsed() })
-    }
-
-    /// All the results; or the first failure, or that the server is shutting down. Then what had
-    /// been warmed is given up.
-    pub(super) async fn all_or_nothing(
-        &self,
-        results: Vec<Result<Warm, ChangeError>>,
-    ) -> Result<Vec<Warm>, ChangeError> {
-        let (mut warm, mut failures) = (Vec::new(), Vec::new());
-        for result in results {
-            match result {
-                Ok(ready) => warm.push(ready),
-                Err(failure) => failures.push(failure),
-            }
-        }
-        let (reason, refusal) = match failures.into_iter().next() {
-            Some(failure) => ("another version of the same load failed", failure),
-            None if self.closing.is_cancelled() => {
-                ("the server is shutting down", ChangeError::ShuttingDown)
-            }
-            None => return Ok(warm),
-        };
-        self.abandon(warm, reason).await;
-        Err(refusal)
-    }
-
-    async fn plan(self: &Arc<Self>, name: &ModelName) -> Result<Plan, ChangeError> {
-        self.ask(name, |loader, name| {
-            let settings = loader.source.settings(name)?;
-            let available = loader.source.model(name)?;
-            Ok(Plan { versions: settings.version_policy.select(&available.versions), settings })
-        })
-        .await
-    }
-
-    /// Those of the plan's versions that serve as its settings say, from files that are what was
-    /// loaded.
-    async fn unchanged(&self, entry: &ModelEntry, plan: &Plan) -> BTreeMap<Version, Arc<Serving>> {
-        let Some(routes) = self.serving.routes(&entry.name) else {
-            return BTreeMap::new();
-        };
-        let mut unchanged = BTreeMap::new();
-        let serving = plan.versions.iter().filter_map(|version| routes.versions.get(version));
-        for serving in serving.filter(|serving| self.loader.is_set_up(serving, &plan.settings)) {
-            let (loader, id) = (Arc::clone(&self.loader), serving.id.clone());
-            // Reading all its files takes about as long as loading it, so it takes a place there.
-            let digest =
-                self.loads.run(&format!("digest {id}"), move || digest(&loader, &id)).await;
-            if matches!(digest, Ok(Ok(digest)) if digest == serving.digest) {
-                unchanged.insert(serving.id.version, Arc::clone(serving));
-            }
-        }
-        unchanged
-    }
-
     /// Asks the source, on a thread for scans.
-    async fn ask<T: Send + 'static>(
-        self: &Arc<Self>,
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
         name: &ModelName,
         question: impl FnOnce(&Loader, &ModelName) -> Result<T, SourceError> + Send + 'static,
     ) -> Result<T, ChangeError> {
@@ -305,10 +296,6 @@ impl Core {
             Err(source) => Err(ChangeError::Scan { model: name.clone(), source }),
         }
     }
-}
-
-fn digest(loader: &Loader, id: &VersionId) -> Result<String, SourceError> {
-    loader.source.digest(&loader.source.fetch(id)?)
 }
 
 /// The ready records whose versions `routes` no longer has.

@@ -1,8 +1,9 @@
 //! Why a lookup, a load or a change was refused.
 
 use super::loader::SourceError;
-use super::names::{ModelName, NameError, Version, VersionId};
+use super::names::{AliasName, ModelName, NameError, Version, VersionId};
 use super::state::StateKind;
+use super::traffic::WeightsError;
 use crate::inference::BackendError;
 
 /// Why no version can take a request.
@@ -21,6 +22,14 @@ pub enum LookupError {
         model: String,
         /// The version.
         version: Version,
+    },
+    /// The model is there, but has no such alias.
+    #[error("Request for unknown model: '{model}' has no alias '{alias}'")]
+    UnknownAlias {
+        /// The model.
+        model: String,
+        /// The alias.
+        alias: AliasName,
     },
     /// The model or version is there, but does not serve.
     #[error("Request for unavailable model: '{model}'{} is {state}{}", of_version(*.version), because(.reason))]
@@ -56,6 +65,20 @@ pub enum LoadError {
     /// Its files were replaced in the meantime.
     #[error("its files changed while it was loaded")]
     Changed,
+    /// It takes or gives something else than the version that it is to take the place of.
+    #[error(
+        "it cannot take the place of version {with}: {}; say that it may by 'allow_incompatible'",
+        differences.join("; ")
+    )]
+    Incompatible {
+        /// The version that serves.
+        with: Version,
+        /// What differs.
+        differences: Vec<String>,
+    },
+    /// Whoever asked for it has given it up.
+    #[error("it was cancelled")]
+    Cancelled,
     /// It took longer than a load may take.
     #[error("loading it took longer than {}", humantime::format_duration(*.0))]
     TimedOut(std::time::Duration),
@@ -115,6 +138,57 @@ pub enum ChangeError {
     /// The version serves already.
     #[error("model '{model}' is at version {version} already", model = .0.model, version = .0.version)]
     AlreadyCurrent(VersionId),
+    /// The model has no such alias.
+    #[error("model '{model}' has no alias '{alias}'")]
+    UnknownAlias {
+        /// The model.
+        model: ModelName,
+        /// The alias.
+        alias: AliasName,
+    },
+    /// The version does not serve.
+    #[error("version {version} of model '{model}' is not loaded, load it first", version = .0.version, model = .0.model)]
+    VersionNotLoaded(VersionId),
+    /// Something needs the version.
+    #[error("version {version} of model '{model}' is needed by {by}", version = .id.version, model = .id.model, by = .by.join(" and "))]
+    InUse {
+        /// The version.
+        id: VersionId,
+        /// What needs it.
+        by: Vec<String>,
+    },
+    /// No other version was current before.
+    #[error("model '{0}' has no version before the current one to go back to")]
+    NothingBefore(ModelName),
+    /// The version's files are others than those that it served from.
+    #[error(
+        "the files of version {version} of model '{model}' are not those that it served from \
+         before; say that they may be by 'allow_changed'",
+        version = .0.version, model = .0.model
+    )]
+    ChangedSince(VersionId),
+    /// Weights cannot be used.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The model was changed since the caller looked.
+    #[error("model '{model}' is at generation {generation}, not at {expected}")]
+    Generation {
+        /// The model.
+        model: ModelName,
+        /// What the caller knows.
+        expected: u64,
+        /// What it is.
+        generation: u64,
+    },
+    /// The key was used for something else before.
+    #[error("the idempotency key '{0}' was used for another request before")]
+    KeyReused(String),
+    /// Whoever asked for it has given it up.
+    #[error("the operation was cancelled")]
+    Cancelled,
+    /// The code that changes it panicked.
+    #[error("the change could not be made because of a bug in the server")]
+    Panicked(String),
     /// Another change of the same model is under way.
     #[error("another change of model '{0}' is under way")]
     Busy(ModelName),

@@ -10,17 +10,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::compatibility;
 use super::error::LoadError;
 use super::gate::Gate;
 use super::handle::Serving;
 use super::loader::{ModelSettings, ModelSource, WarmUp};
+use super::names::Version;
 use super::observer::ModelObserver;
 use super::record::VersionRecord;
 use super::state::VersionEvent;
 use super::usage::Usage;
 use super::warm_up::warm_up;
 use crate::causes;
-use crate::inference::{Backend, InstancePool, OpenOptions, PoolOptions};
+use crate::inference::{Backend, InstancePool, OpenOptions, PoolOptions, Signature};
 
 /// Runs blocking work of the control plane, so that no load shares a thread with a request.
 #[derive(Debug)]
@@ -94,6 +96,21 @@ fn give_back(place: &Place) {
     drop(place.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
+/// What a version has to be besides sound.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Demands {
+    /// Callers of this version, which has this signature, must be able to call the new one as they
+    /// do.
+    pub(super) like: Option<(Version, Signature)>,
+}
+
+impl Demands {
+    /// A version that can take the place of this one.
+    pub(super) fn like(old: &Serving) -> Self {
+        Self { like: Some((old.id.version, old.signature.clone())) }
+    }
+}
+
 /// What every load needs.
 pub(super) struct Loader {
     pub(super) source: Arc<dyn ModelSource>,
@@ -114,8 +131,9 @@ impl Loader {
         &self,
         record: &VersionRecord,
         settings: &ModelSettings,
+        demands: &Demands,
     ) -> Result<Arc<Serving>, LoadError> {
-        self.make(record, settings).inspect_err(|_| self.backend.released())
+        self.make(record, settings, demands).inspect_err(|_| self.backend.released())
     }
 
     /// Whether a version that serves has the instances and the queue that `settings` ask for.
@@ -136,6 +154,7 @@ impl Loader {
         &self,
         record: &VersionRecord,
         settings: &ModelSettings,
+        demands: &Demands,
     ) -> Result<Arc<Serving>, LoadError> {
         record.proceed(VersionEvent::Fetch)?;
         let files = self.source.fetch(&record.id)?;
@@ -145,6 +164,12 @@ impl Loader {
         let options = OpenOptions { intra_op_threads: self.intra_op_threads };
         let mut model = self.backend.open(&files, options)?;
         let signature = model.signature().clone();
+        if let Some((with, old)) = &demands.like {
+            let differences = compatibility::differences(old, &signature);
+            if !differences.is_empty() {
+                return Err(LoadError::Incompatible { with: *with, differences });
+            }
+        }
         let count = self.instances(settings).get();
         let mut instances = Vec::new();
         for _ in 0..count {

@@ -1,13 +1,15 @@
 //! The model core's front: look a version up, change a model, ask how things are.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::panic::resume_unwind;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,15 +17,19 @@ use tokio_util::task::TaskTracker;
 use super::change::{Core, Terms};
 use super::error::{ChangeError, LookupError};
 use super::handle::VersionHandle;
+use super::load::LoadOptions;
 use super::loader::ModelSource;
 use super::loading::{Loader, WorkThreads};
 use super::names::{ModelName, Version};
 use super::observer::ModelObserver;
+use super::operation::{Begun, Conditions, Done, Ended, Operation, OperationKind, Operations};
 use super::registry::{ModelEntry, Registry};
 use super::report::{self, IndexEntry, LoadReport, ModelReport, SwapReport, UnloadReport};
-use super::serving_map::ServingMap;
+use super::routing::RoutingChange;
+use super::serving_map::{ServingMap, Wanted};
 use super::state::StateKind;
-use super::swap::SwapOptions;
+use super::swap::{RollbackOptions, SwapOptions};
+use crate::causes;
 use crate::inference::Backend;
 use crate::lifecycle::{CheckKind, Deadline, EventBus, HealthRegistry};
 
@@ -67,6 +73,53 @@ impl fmt::Debug for ManagerParts {
     }
 }
 
+/// A change of one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Loads what the model's version policy selects.
+    Load(LoadOptions),
+    /// Unloads the model; or one version of it, which nothing needs.
+    Unload(Option<Version>),
+    /// Lets another version answer.
+    Swap(SwapOptions),
+    /// Lets the version answer that did before.
+    Rollback(RollbackOptions),
+    /// Changes aliases or weights.
+    Route(RoutingChange),
+}
+
+impl Change {
+    fn kind(&self) -> OperationKind {
+        match self {
+            Self::Load(_) => OperationKind::Load,
+            Self::Unload(_) => OperationKind::Unload,
+            Self::Swap(_) => OperationKind::Swap,
+            Self::Rollback(_) => OperationKind::Rollback,
+            Self::Route(_) => OperationKind::Traffic,
+        }
+    }
+
+    async fn make(
+        self,
+        core: &Arc<Core>,
+        model: &ModelName,
+        operation: &Arc<Operation>,
+    ) -> Result<Done, ChangeError> {
+        match self {
+            Self::Load(options) => core.load(model, options, operation).await.map(Done::Load),
+            Self::Unload(None) => core.unload(model, operation).await.map(Done::Unload),
+            Self::Unload(Some(version)) => {
+                core.unload_version(model, version, operation).await.map(Done::Unload)
+            }
+            Self::Swap(options) => core.swap(model, options, operation).await.map(Done::Swap),
+            Self::Rollback(options) => {
+                core.roll_back(model, options, operation).await.map(Done::Swap)
+            }
+            Self::Route(change) => core.route(model, change, operation).map(Done::Traffic),
+        }
+    }
+}
+
 /// Loads, swaps and unloads models, and hands out versions to requests. Clones share everything.
 ///
 /// A change runs to its end even if the caller's future is dropped: a client that goes away leaves
@@ -97,6 +150,7 @@ impl ModelLifecycleManager {
             unloads: WorkThreads::unbounded(),
             registry: Registry::default(),
             serving: ServingMap::default(),
+            operations: Operations::new(parts.events.clone()),
             events: parts.events,
             readiness: Mutex::new(readiness),
             terms: ArcSwap::from_pointee(options.terms),
@@ -114,17 +168,58 @@ impl ModelLifecycleManager {
         self.core.report_readiness();
     }
 
-    /// The version that is to answer a request; the model's current one where none is named.
+    /// The version that is to answer a request.
     ///
     /// # Errors
     /// [`LookupError`], which tells an unknown model from one that does not serve at the moment.
-    pub fn acquire(
+    pub fn acquire<'a>(
         &self,
         model: &str,
-        version: Option<Version>,
+        wanted: impl Into<Wanted<'a>>,
     ) -> Result<VersionHandle, LookupError> {
-        let enter = || self.core.serving.enter(model, version);
-        enter().map_or_else(|| self.explain(model, version, enter), Ok)
+        let wanted = wanted.into();
+        let enter = || self.core.serving.enter(model, wanted);
+        enter().map_or_else(|| self.explain(model, wanted, enter), Ok)
+    }
+
+    /// Begins a change of a model, which runs to its end whether somebody waits for it or not. What
+    /// the same caller has begun before is not begun again.
+    ///
+    /// # Errors
+    /// [`ChangeError::ShuttingDown`] and [`ChangeError::KeyReused`]; everything else is how the
+    /// operation ends.
+    pub fn begin(
+        &self,
+        model: &ModelName,
+        change: Change,
+        conditions: Conditions,
+    ) -> Result<Arc<Operation>, ChangeError> {
+        if self.core.closing.is_cancelled() {
+            return Err(ChangeError::ShuttingDown);
+        }
+        let operation = match self.core.operations.begin(change.kind(), model, conditions)? {
+            Begun::Known(operation) => return Ok(operation),
+            Begun::New(operation) => operation,
+        };
+        let (core, model, begun) = (Arc::clone(&self.core), model.clone(), Arc::clone(&operation));
+        self.core.tasks.spawn(async move {
+            let work = AssertUnwindSafe(change.make(&core, &model, &begun)).catch_unwind().await;
+            let bug = |panic: Box<dyn Any + Send>| {
+                Err(ChangeError::Panicked(causes::of_panic(panic.as_ref())))
+            };
+            begun.end(work.unwrap_or_else(bug).map_err(Arc::new));
+        });
+        Ok(operation)
+    }
+
+    /// Every operation that goes on, and the last that ended; the oldest first.
+    pub fn operations(&self) -> Vec<Arc<Operation>> {
+        self.core.operations.all()
+    }
+
+    /// One of them.
+    pub fn operation(&self, id: &str) -> Option<Arc<Operation>> {
+        self.core.operations.get(id)
     }
 
     /// Loads what the model's version policy selects. What is loaded stays as it is where its files,
@@ -133,18 +228,22 @@ impl ModelLifecycleManager {
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub async fn load(&self, name: &ModelName) -> Result<LoadReport, ChangeError> {
-        let (core, name) = (Arc::clone(&self.core), name.clone());
-        self.to_the_end(async move { core.load(&name).await }).await
+    pub async fn load(&self, name: &ModelName) -> Result<LoadReport, Arc<ChangeError>> {
+        match self.run(name, Change::Load(LoadOptions::default())).await? {
+            Done::Load(report) => Ok(report),
+            other => unreachable!("a load ended as {other:?}"),
+        }
     }
 
     /// Stops routing requests to a model and waits until it is unloaded.
     ///
     /// # Errors
     /// [`ChangeError::UnknownModel`], [`ChangeError::NotLoaded`] and [`ChangeError::ShuttingDown`].
-    pub async fn unload(&self, name: &ModelName) -> Result<UnloadReport, ChangeError> {
-        let (core, name) = (Arc::clone(&self.core), name.clone());
-        self.to_the_end(async move { core.unload(&name).await }).await
+    pub async fn unload(&self, name: &ModelName) -> Result<UnloadReport, Arc<ChangeError>> {
+        match self.run(name, Change::Unload(None)).await? {
+            Done::Unload(report) => Ok(report),
+            other => unreachable!("an unload ended as {other:?}"),
+        }
     }
 
     /// Lets another version answer the requests that name none. When this returns, no new request is
@@ -156,9 +255,15 @@ impl ModelLifecycleManager {
         &self,
         name: &ModelName,
         options: SwapOptions,
-    ) -> Result<SwapReport, ChangeError> {
-        let (core, name) = (Arc::clone(&self.core), name.clone());
-        self.to_the_end(async move { core.swap(&name, options).await }).await
+    ) -> Result<SwapReport, Arc<ChangeError>> {
+        match self.run(name, Change::Swap(options)).await? {
+            Done::Swap(report) => Ok(report),
+            other => unreachable!("a swap ended as {other:?}"),
+        }
+    }
+
+    async fn run(&self, name: &ModelName, change: Change) -> Ended {
+        self.begin(name, change, Conditions::default()).map_err(Arc::new)?.done().await
     }
 
     /// Loads every model in the repository, each on its own: one that fails hurts no other.
@@ -166,8 +271,8 @@ impl ModelLifecycleManager {
     /// # Errors
     /// [`ChangeError::Repository`] when the repository cannot be read, and the failure of a required
     /// model; the failures of others are in their reports.
-    pub async fn load_all(&self) -> Result<(), ChangeError> {
-        let mut names: Vec<ModelName> = self.available().await?;
+    pub async fn load_all(&self) -> Result<(), Arc<ChangeError>> {
+        let mut names: Vec<ModelName> = self.available().await.map_err(Arc::new)?;
         let terms = self.core.terms.load_full();
         let absent = terms.required.iter().filter(|name| !names.contains(name));
         let absent: Vec<ModelName> = absent.cloned().collect();
@@ -263,12 +368,13 @@ impl ModelLifecycleManager {
     fn explain(
         &self,
         model: &str,
-        version: Option<Version>,
+        wanted: Wanted<'_>,
         enter: impl Fn() -> Option<VersionHandle>,
     ) -> Result<VersionHandle, LookupError> {
         ModelName::new(model)?;
         let unknown = || LookupError::UnknownModel(model.to_owned());
         let entry = self.core.registry.get(model).ok_or_else(unknown)?;
+        let version = asked_for(&entry, wanted)?;
         let record = match version {
             Some(version) => entry
                 .record(version)
@@ -290,22 +396,20 @@ impl ModelLifecycleManager {
             }
         }
     }
+}
 
-    /// Runs a change as a task of its own, which goes on if the caller goes away.
-    async fn to_the_end<T: Send + 'static>(
-        &self,
-        change: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
-    ) -> Result<T, ChangeError> {
-        if self.core.closing.is_cancelled() {
-            return Err(ChangeError::ShuttingDown);
-        }
-        match self.core.tasks.spawn(change).await {
-            Ok(result) => result,
-            Err(failure) => match failure.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
-                Err(_) => Err(ChangeError::ShuttingDown),
-            },
-        }
+/// The version that a request names.
+fn asked_for(entry: &ModelEntry, wanted: Wanted<'_>) -> Result<Option<Version>, LookupError> {
+    match wanted {
+        Wanted::Any { .. } => Ok(None),
+        Wanted::Version(version) => Ok(Some(version)),
+        Wanted::Alias(alias) => match entry.intent().aliases.get(alias) {
+            Some(version) => Ok(Some(*version)),
+            None => Err(LookupError::UnknownAlias {
+                model: entry.name.to_string(),
+                alias: alias.clone(),
+            }),
+        },
     }
 }
 

@@ -5,21 +5,30 @@
 //! holds.
 
 mod change;
+mod compatibility;
 mod error;
 mod gate;
 mod handle;
+mod history;
+mod intent;
+mod load;
 mod loader;
 mod loading;
 mod manager;
+mod memory;
 mod names;
 mod observer;
+mod operation;
 mod record;
 mod registry;
 mod report;
 mod retire;
+mod routing;
 mod serving_map;
 mod state;
 mod swap;
+mod traffic;
+mod unload;
 mod usage;
 mod warm_up;
 
@@ -29,15 +38,27 @@ mod tests;
 pub use change::Terms;
 pub use error::{ChangeError, LoadError, LookupError};
 pub use handle::{Answer, VersionHandle};
+pub use history::{Cause, Tenure};
+pub use intent::{Choice, Intent, ShadowTarget};
+pub use load::LoadOptions;
 pub use loader::{
     AvailableModel, MOST_INSTANCES, ModelSettings, ModelSource, SourceError, VersionPolicy, WarmUp,
 };
-pub use manager::{ManagerOptions, ManagerParts, ModelLifecycleManager};
-pub use names::{ModelName, NameError, Version, VersionId};
+pub use manager::{Change, ManagerOptions, ManagerParts, ModelLifecycleManager};
+pub use memory::MemoryChange;
+pub use names::{AliasName, ModelName, NameError, Version, VersionId, VersionRef};
 pub use observer::{ModelObserver, Outcome, VersionObserver};
-pub use report::{
-    IndexEntry, LoadReport, ModelReport, ServingReport, SwapReport, UnloadReport, VersionReport,
+pub use operation::{
+    CancelError, Conditions, Done, Ended, IdempotencyKey, Operation, OperationKind,
+    OperationReport, Step,
 };
+pub use report::{
+    IndexEntry, LoadReport, ModelReport, ServingReport, SwapReport, TrafficReport, UnloadReport,
+    VerifyReport, VersionReport,
+};
+pub use routing::RoutingChange;
+pub use serving_map::Wanted;
 pub use state::{FailureReason, IllegalTransition, StateKind, VersionEvent, VersionState};
-pub use swap::SwapOptions;
+pub use swap::{Keep, RollbackOptions, SwapOptions};
+pub use traffic::{WHOLE, Weights, WeightsError};
 pub use usage::UsageReport;

@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// The longest model name, in bytes: what a file name may have.
 const LONGEST: usize = 255;
 
+/// The longest alias, in bytes.
+const LONGEST_ALIAS: usize = 64;
+
 /// A model's name: 1 to 255 bytes, no control character, no `/` or `\`, not starting with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModelName(Arc<str>);
@@ -28,6 +31,12 @@ pub enum NameError {
     /// The text is no positive integer in its shortest form.
     #[error("failed to get model version from specified version string '{0}'")]
     Version(String),
+    /// The text is no alias either.
+    #[error(
+        "an alias has 1 to {LONGEST_ALIAS} letters, digits, '_', '-' and '.' and begins with a \
+         letter, got {0:?}"
+    )]
+    Alias(String),
 }
 
 impl ModelName {
@@ -97,6 +106,67 @@ impl fmt::Display for Version {
     }
 }
 
+/// A movable name for a version, such as `stable`: 1 to 64 ASCII letters, digits, `_`, `-` and `.`,
+/// the first of which is a letter, so that no alias looks like a version.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AliasName(Arc<str>);
+
+impl AliasName {
+    /// The alias as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for AliasName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        let begins = text.bytes().next().is_some_and(|first| first.is_ascii_alphabetic());
+        if begins && text.len() <= LONGEST_ALIAS && text.bytes().all(allowed) {
+            return Ok(Self(Arc::from(text)));
+        }
+        Err(NameError::Alias(text.to_owned()))
+    }
+}
+
+impl fmt::Display for AliasName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A version by its number or by one of its aliases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionRef {
+    /// Its number.
+    Number(Version),
+    /// A name that was given to it.
+    Alias(AliasName),
+}
+
+impl FromStr for VersionRef {
+    type Err = NameError;
+
+    /// What does not begin with a letter is meant to be a number.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.bytes().next().is_some_and(|first| first.is_ascii_alphabetic()) {
+            return text.parse().map(Self::Alias);
+        }
+        text.parse().map(Self::Number)
+    }
+}
+
+impl fmt::Display for VersionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(version) => version.fmt(f),
+            Self::Alias(alias) => alias.fmt(f),
+        }
+    }
+}
+
 /// One version of one model.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VersionId {
@@ -124,6 +194,20 @@ mod tests {
         for good in ["digits", "a b", "ünï", "v1.2", &"x".repeat(255)] {
             assert_eq!(ModelName::new(good).unwrap().as_str(), good);
         }
+    }
+
+    #[test]
+    fn an_alias_never_looks_like_a_version() {
+        for bad in ["", "1", "-x", "_x", "a/b", "a b", "ä", &"x".repeat(65)] {
+            assert!(bad.parse::<AliasName>().is_err(), "{bad:?}");
+        }
+        let good = ["stable", "v1.2-rc_3", &"x".repeat(64)];
+        assert!(good.iter().all(|good| good.parse::<AliasName>().is_ok()));
+        let number = "7".parse::<VersionRef>().unwrap();
+        assert_eq!(number, VersionRef::Number(Version::new(7).unwrap()));
+        assert!(matches!("stable".parse(), Ok(VersionRef::Alias(_))));
+        assert_eq!("01".parse::<VersionRef>(), Err(NameError::Version("01".to_owned())));
+        assert!(matches!("a b".parse::<VersionRef>(), Err(NameError::Alias(_))));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::error::LoadError;
 use super::handle::Serving;
 use super::names::VersionId;
+use super::operation::Operation;
 use super::state::{StateKind, VersionEvent, VersionState};
 use crate::inference::RunControl;
 use crate::lifecycle::{Event, EventBus};
@@ -17,6 +18,8 @@ use crate::lifecycle::{Event, EventBus};
 pub(super) struct VersionRecord {
     pub(super) id: VersionId,
     events: EventBus,
+    /// What loads it.
+    operation: Arc<Operation>,
     warm_up: RunControl,
     life: Mutex<Life>,
 }
@@ -32,14 +35,15 @@ pub(super) struct Life {
 }
 
 impl VersionRecord {
-    pub(super) fn new(id: VersionId, events: EventBus) -> Arc<Self> {
+    pub(super) fn new(id: VersionId, events: EventBus, operation: Arc<Operation>) -> Arc<Self> {
         let life = Life {
             state: VersionState::New,
             since: SystemTime::now(),
             phases: Vec::new(),
             entered: Instant::now(),
         };
-        Arc::new(Self { id, events, warm_up: RunControl::default(), life: Mutex::new(life) })
+        let (warm_up, life) = (RunControl::default(), Mutex::new(life));
+        Arc::new(Self { id, events, operation, warm_up, life })
     }
 
     /// Moves to the next state and publishes the move.
@@ -98,6 +102,7 @@ impl VersionRecord {
         life.state = next;
         life.entered = now;
         life.since = SystemTime::now();
+        self.operation.step(life.state.kind().name(), Some(self.id.version));
         // Published under the lock, so that events come in the order of the transitions.
         self.publish(from, &life.state);
     }

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
+use super::history::{Cause, History, Tenure};
+use super::intent::Intent;
 use super::names::{ModelName, Version, VersionId};
+use super::operation::Operation;
 use super::record::VersionRecord;
 use super::state::StateKind;
 use crate::lifecycle::EventBus;
@@ -28,6 +32,23 @@ pub(super) struct ModelEntry {
 struct Known {
     records: Vec<Arc<VersionRecord>>,
     problem: Option<String>,
+    intent: Intent,
+    history: History,
+    /// Counts the changes.
+    generation: u64,
+    /// The highest version that was seen in the repository.
+    newest: Option<Version>,
+    parked: Option<Parked>,
+    /// What the model's policy selected at the last load.
+    selected: Vec<Version>,
+}
+
+/// The version before the current one, which is kept loaded for the way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parked {
+    pub(super) version: Version,
+    /// Until when; `None` for as long as nobody says otherwise.
+    pub(super) until: Option<Instant>,
 }
 
 /// How many lives that are over are remembered of a model.
@@ -72,9 +93,14 @@ impl Registry {
 
 impl ModelEntry {
     /// Begins a new life of a version; what is over of the same version is forgotten.
-    pub(super) fn begin(&self, version: Version, events: &EventBus) -> Arc<VersionRecord> {
+    pub(super) fn begin(
+        &self,
+        version: Version,
+        events: &EventBus,
+        operation: &Arc<Operation>,
+    ) -> Arc<VersionRecord> {
         let id = VersionId { model: self.name.clone(), version };
-        let record = VersionRecord::new(id, events.clone());
+        let record = VersionRecord::new(id, events.clone(), Arc::clone(operation));
         let mut known = self.known();
         known.records.retain(|old| old.id.version != version || !old.snapshot().over());
         known.forget_oldest_ended();
@@ -119,6 +145,67 @@ impl ModelEntry {
 
     pub(super) fn set_problem(&self, problem: Option<String>) {
         self.known().problem = problem;
+    }
+
+    /// What operators have decided.
+    pub(super) fn intent(&self) -> Intent {
+        self.known().intent.clone()
+    }
+
+    /// Changes what operators have decided. Only who holds the permit to change the model may.
+    pub(super) fn decide<T>(&self, change: impl FnOnce(&mut Intent) -> T) -> T {
+        let mut known = self.known();
+        let result = change(&mut known.intent);
+        known.generation += 1;
+        result
+    }
+
+    /// How often the model was changed.
+    pub(super) fn generation(&self) -> u64 {
+        self.known().generation
+    }
+
+    /// Notes that another version is current, or none.
+    pub(super) fn note_current(&self, current: Option<(Version, &str)>, cause: Cause) {
+        let mut known = self.known();
+        known.history.note(current, cause);
+        known.generation += 1;
+    }
+
+    pub(super) fn tenures(&self) -> Vec<Tenure> {
+        self.known().history.tenures()
+    }
+
+    /// The last tenure of a version that is not `current`.
+    pub(super) fn tenure_before(&self, current: Version) -> Option<Tenure> {
+        self.known().history.before(current).cloned()
+    }
+
+    /// The highest version that is known of, once `version` is too.
+    pub(super) fn newest(&self, version: Version) -> Version {
+        let mut known = self.known();
+        let newest = known.newest.map_or(version, |newest| newest.max(version));
+        known.newest = Some(newest);
+        newest
+    }
+
+    /// Notes what the model's policy selects.
+    pub(super) fn select(&self, versions: Vec<Version>) {
+        self.known().selected = versions;
+    }
+
+    /// Whether the model's policy wants several versions, and this is one of them.
+    pub(super) fn is_selected_among_others(&self, version: Version) -> bool {
+        let known = self.known();
+        known.selected.len() > 1 && known.selected.contains(&version)
+    }
+
+    pub(super) fn parked(&self) -> Option<Parked> {
+        self.known().parked
+    }
+
+    pub(super) fn park(&self, parked: Option<Parked>) {
+        self.known().parked = parked;
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

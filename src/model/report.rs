@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::handle::Serving;
-use super::names::{ModelName, Version};
+use super::history::Tenure;
+use super::memory::MemoryChange;
+use super::names::{AliasName, ModelName, Version};
 use super::record::VersionRecord;
 use super::registry::ModelEntry;
 use super::serving_map::Routes;
 use super::state::{StateKind, VersionState};
+use super::traffic::Weights;
 use super::usage::UsageReport;
 
 /// A model in the repository, or one that was loaded from it.
@@ -40,6 +43,8 @@ pub struct UnloadReport {
     pub versions: Vec<Version>,
     /// Whether all of them are unloaded; otherwise they are as soon as their last request is done.
     pub drained: bool,
+    /// The process's memory before and after, where all were unloaded and the system tells.
+    pub memory: Option<MemoryChange>,
 }
 
 /// What a swap has done.
@@ -56,6 +61,36 @@ pub struct SwapReport {
     /// Whether the old version is unloaded (or was to be kept); otherwise it is as soon as its last
     /// request is done.
     pub drained: bool,
+    /// Whether the old version stays loaded.
+    pub kept: bool,
+    /// Until when it stays loaded as the way back, where there is an end.
+    pub kept_until: Option<SystemTime>,
+    /// The process's memory before the old version was unloaded and after, where it was and the
+    /// system tells.
+    pub memory: Option<MemoryChange>,
+}
+
+/// What a verification has shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VerifyReport {
+    /// The version that was verified.
+    pub version: Version,
+    /// The samples that it answered as expected.
+    pub samples: Vec<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// How requests are routed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TrafficReport {
+    /// What answers requests without a version where no weights say otherwise.
+    pub current: Option<Version>,
+    /// Names for versions.
+    pub aliases: Vec<(AliasName, Version)>,
+    /// The shares of the requests without a version, in hundredths of a percent; empty where the
+    /// current version gets all of them.
+    pub weights: Vec<(Version, u32)>,
 }
 
 /// One model as the control plane sees it.
@@ -69,6 +104,14 @@ pub struct ModelReport {
     pub required: bool,
     /// Why the last load failed; `None` if it did not.
     pub problem: Option<String>,
+    /// How often it was changed.
+    pub generation: u64,
+    /// How requests are routed.
+    pub traffic: TrafficReport,
+    /// The version that is kept as the way back.
+    pub parked: Option<Version>,
+    /// Who was current and when, the oldest first.
+    pub history: Vec<Tenure>,
     /// Its versions, lowest first; a version is there twice while a newer load of itself replaces it,
     /// and after one failed to.
     pub versions: Vec<VersionReport>,
@@ -127,7 +170,21 @@ pub(super) fn model(entry: &ModelEntry, routes: Option<&Routes>, required: bool)
         current: routes.map(|routes| routes.current),
         required,
         problem: entry.problem(),
+        generation: entry.generation(),
+        traffic: traffic(entry, routes),
+        parked: entry.parked().map(|parked| parked.version),
+        history: entry.tenures(),
         versions,
+    }
+}
+
+/// How requests are routed by what operators have decided, also of what is not loaded.
+pub(super) fn traffic(entry: &ModelEntry, routes: Option<&Routes>) -> TrafficReport {
+    let intent = entry.intent();
+    TrafficReport {
+        current: routes.map(|routes| routes.current),
+        aliases: intent.aliases.into_iter().collect(),
+        weights: intent.weights.iter().flat_map(Weights::iter).collect(),
     }
 }
 

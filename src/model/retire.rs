@@ -10,6 +10,8 @@ use tracing::error;
 
 use super::change::{Core, Warm};
 use super::handle::Serving;
+use super::history::Cause;
+use super::memory::{self, MemoryChange};
 use super::names::VersionId;
 use super::record::VersionRecord;
 use super::registry::ModelEntry;
@@ -40,11 +42,24 @@ impl Core {
         timeout(limit, join_all(retiring)).await.is_ok()
     }
 
+    /// [`Core::retire_within`], and what it has given back of the process's memory if all was unloaded.
+    pub(super) async fn retire_measured(
+        self: &Arc<Self>,
+        records: Vec<Arc<VersionRecord>>,
+        limit: Duration,
+    ) -> (bool, Option<MemoryChange>) {
+        let before = memory::resident().filter(|_| !records.is_empty());
+        let drained = self.retire_within(records, limit).await;
+        let after = before.and_then(|_| memory::resident()).filter(|_| drained);
+        let change = before.zip(after).map(|(before, after)| MemoryChange { before, after });
+        (drained, change)
+    }
+
     /// Retires whatever the model serves, once a change that is under way is done.
     pub(super) async fn close(self: &Arc<Self>, entry: &ModelEntry) {
         // The semaphore is never closed; a change that gets its permit later is refused.
         let _permit = entry.change.acquire().await;
-        self.retire_all(self.publish(entry, None, Vec::new()));
+        self.retire_all(self.publish(entry, None, (Vec::new(), Cause::Load)));
     }
 
     async fn drain_and_unload(&self, record: &Arc<VersionRecord>) {

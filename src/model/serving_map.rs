@@ -7,7 +7,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::handle::{Serving, VersionHandle};
-use super::names::{ModelName, Version};
+use super::names::{AliasName, ModelName, Version, VersionRef};
+use super::traffic::Split;
 
 /// The routes of every model that serves.
 #[derive(Default)]
@@ -18,10 +19,59 @@ pub(super) struct ServingMap {
 /// The versions of one model that take requests.
 #[derive(Debug, Clone)]
 pub(super) struct Routes {
-    /// What answers a request without a version.
+    /// What answers a request without a version where no split says otherwise.
     pub(super) current: Version,
-    /// What answers a request with one; has an entry for `current`.
+    /// What answers a request with one; has an entry for `current`, for every alias and for every
+    /// version of the split.
     pub(super) versions: BTreeMap<Version, Arc<Serving>>,
+    pub(super) aliases: BTreeMap<AliasName, Version>,
+    pub(super) split: Option<Arc<Split>>,
+}
+
+/// Which version of a model a request wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// Whichever the model's traffic rules say. Requests with the same key get the same version as
+    /// long as the rules stay.
+    Any {
+        /// What the caller wants to be recognised by.
+        key: Option<&'a str>,
+    },
+    /// This one.
+    Version(Version),
+    /// The one of this name.
+    Alias(&'a AliasName),
+}
+
+impl<'a> Wanted<'a> {
+    /// The version that is named; or any, by the key, where none is.
+    pub fn new(named: Option<&'a VersionRef>, key: Option<&'a str>) -> Self {
+        match named {
+            None => Self::Any { key },
+            Some(VersionRef::Number(version)) => Self::Version(*version),
+            Some(VersionRef::Alias(alias)) => Self::Alias(alias),
+        }
+    }
+}
+
+impl From<Option<Version>> for Wanted<'_> {
+    fn from(version: Option<Version>) -> Self {
+        version.map_or(Self::Any { key: None }, Self::Version)
+    }
+}
+
+impl Routes {
+    /// The version that is to answer; `None` where an alias names none.
+    pub(super) fn pick(&self, model: &str, wanted: Wanted<'_>) -> Option<Version> {
+        match wanted {
+            Wanted::Version(version) => Some(version),
+            Wanted::Alias(alias) => self.aliases.get(alias).copied(),
+            Wanted::Any { key } => {
+                let picked = self.split.as_ref().map(|split| split.pick(model, key));
+                Some(picked.unwrap_or(self.current))
+            }
+        }
+    }
 }
 
 impl ServingMap {
@@ -29,11 +79,11 @@ impl ServingMap {
     ///
     /// Takes no lock. A version leaves the map before it stops admitting, so a refusal means that
     /// the snapshot was stale, and the next one is another.
-    pub(super) fn enter(&self, model: &str, version: Option<Version>) -> Option<VersionHandle> {
+    pub(super) fn enter(&self, model: &str, wanted: Wanted<'_>) -> Option<VersionHandle> {
         loop {
             let models = self.models.load();
             let routes = models.get(model)?;
-            let serving = routes.versions.get(&version.unwrap_or(routes.current))?;
+            let serving = routes.versions.get(&routes.pick(model, wanted)?)?;
             if let Some(handle) = VersionHandle::enter(serving) {
                 return Some(handle);
             }

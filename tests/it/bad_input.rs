@@ -18,10 +18,12 @@ async fn what_does_not_exist_is_not_found() {
     unknown.refused(404, "unknown_model", &["Request for unknown model", "nope"]);
     let version = server.post("/v2/models/add/versions/9/infer", &body).await;
     version.refused(404, "unknown_version", &["version 9"]);
-    for bad in ["0", "01", "-1", "x", "1.0", "99999999999999999999999"] {
+    for bad in ["0", "01", "-1", "1.0", "99999999999999999999999"] {
         let answer = server.post(&format!("/v2/models/add/versions/{bad}/infer"), &body).await;
         answer.refused(400, "invalid_name", &["specified version string", bad]);
     }
+    let alias = server.post("/v2/models/add/versions/x/infer", &body).await;
+    alias.refused(404, "unknown_alias", &["'x'"]);
     server.get("/v2/models/nope").await.refused(404, "unknown_model", &[]);
     server.get("/v2/models/nope/ready").await.refused(404, "unknown_model", &[]);
     server.get("/lifecycle/models/nope").await.refused(404, "unknown_model", &[]);

@@ -111,7 +111,7 @@ async fn a_swap_that_cannot_be_done_changes_nothing() {
     swap(&server, "nope", json!({ "to": "1" })).await.refused(404, "unknown_model", &[]);
     for (body, told) in [
         (json!({}), "to"),
-        (json!({ "to": "x" }), "version"),
+        (json!({ "to": "01" }), "version"),
         (json!({ "to": 0 }), "versions begin at 1"),
         (json!({ "to": "2", "drain_timeout": 5 }), "drain_timeout"),
         (json!({ "to": "2", "drain_timeout": "soon" }), "30s"),

@@ -54,6 +54,8 @@ pub(super) struct Decoded {
     pub(super) request: InferenceRequest,
     /// How long the caller is ready to wait.
     pub(super) timeout: Option<Duration>,
+    /// What the caller wants to be recognised by.
+    pub(super) routing_key: Option<String>,
 }
 
 impl Decoded {
@@ -65,6 +67,7 @@ impl Decoded {
         let body: Body<'_> = body::parse(text)?;
         check_parameters(&body.parameters)?;
         let timeout = timeout(&body.parameters)?;
+        let routing_key = routing_key(&body.parameters)?;
         let inputs =
             body.inputs.into_iter().map(|Object(input)| tensor(input)).collect::<Result<_, _>>()?;
         let outputs = body
@@ -72,7 +75,12 @@ impl Decoded {
             .into_iter()
             .map(|Object(output)| wanted(output))
             .collect::<Result<_, _>>()?;
-        Ok(Self { id: body.id, request: InferenceRequest { inputs, outputs }, timeout })
+        Ok(Self {
+            id: body.id,
+            request: InferenceRequest { inputs, outputs },
+            timeout,
+            routing_key,
+        })
     }
 }
 
@@ -143,6 +151,18 @@ fn timeout(parameters: &Parameters) -> Result<Option<Duration>, ApiError> {
         ApiError::bad_request(text)
     })?;
     Ok((micros > 0).then(|| Duration::from_micros(micros)))
+}
+
+/// The parameter `routing_key`.
+fn routing_key(parameters: &Parameters) -> Result<Option<String>, ApiError> {
+    match parameters.get("routing_key") {
+        None => Ok(None),
+        Some(Value::String(key)) => Ok(Some(key.clone())),
+        Some(other) => {
+            let text = format!("parameter 'routing_key' is a string, got {other}");
+            Err(ApiError::bad_request(text))
+        }
+    }
 }
 
 fn is_true(parameters: &Parameters, key: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::lifecycle::health::CheckKind;
 use crate::lifecycle::resource::ResourceState;
@@ -62,6 +62,26 @@ pub enum Event {
         /// The version after; `None` when the model was unloaded.
         to: Option<u64>,
     },
+    /// A change of a model was begun, or has ended.
+    Operation {
+        /// The operation's id.
+        id: String,
+        /// What it does, such as `swap`.
+        operation: &'static str,
+        /// The model's name.
+        model: String,
+        /// `begun`, `succeeded`, `failed` or `cancelled`.
+        state: &'static str,
+        /// Why it failed; empty otherwise.
+        detail: String,
+    },
+    /// Requests for a model are routed by other rules from now on: aliases, weights, a shadow.
+    ModelTraffic {
+        /// The model's name.
+        model: String,
+        /// The rules, in words.
+        rules: String,
+    },
     /// The configuration was read anew.
     Configuration {
         /// The settings that have another value from now on.
@@ -82,17 +102,21 @@ pub enum EventKind {
     Resource,
     ModelVersion,
     ModelSwapped,
+    Operation,
+    ModelTraffic,
     Configuration,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Application,
         Self::Health,
         Self::Resource,
         Self::ModelVersion,
         Self::ModelSwapped,
+        Self::Operation,
+        Self::ModelTraffic,
         Self::Configuration,
     ];
 
@@ -104,6 +128,8 @@ impl EventKind {
             Self::Resource => "resource",
             Self::ModelVersion => "model_version",
             Self::ModelSwapped => "model_swapped",
+            Self::Operation => "operation",
+            Self::ModelTraffic => "model_traffic",
             Self::Configuration => "configuration",
         }
     }
@@ -129,6 +155,8 @@ impl Event {
             Self::Resource { .. } => EventKind::Resource,
             Self::ModelVersion { .. } => EventKind::ModelVersion,
             Self::ModelSwapped { .. } => EventKind::ModelSwapped,
+            Self::Operation { .. } => EventKind::Operation,
+            Self::ModelTraffic { .. } => EventKind::ModelTraffic,
             Self::Configuration { .. } => EventKind::Configuration,
         }
     }
@@ -159,6 +187,13 @@ pub(super) fn log(event: &Event) {
         Event::ModelSwapped { model, from, to } => {
             info!(model, from, to, "current version changed");
         }
+        Event::Operation { id, operation, model, state, detail } if detail.is_empty() => {
+            debug!(id, operation, model, state, "operation");
+        }
+        Event::Operation { id, operation, model, detail, .. } => {
+            warn!(id, operation, model, detail, "operation failed");
+        }
+        Event::ModelTraffic { model, rules } => info!(model, rules, "traffic rules changed"),
         Event::Configuration { changed, ignored, detail } if detail.is_empty() => {
             info!(changed = changed.join(","), "configuration read anew");
             if !ignored.is_empty() {

@@ -121,7 +121,7 @@ async fn a_model_without_versions_and_one_that_is_not_there_are_refused() {
     let fixture = Fixture::new();
     fixture.world.edit("empty", |_| {});
     let error = fixture.load("empty").await.unwrap_err();
-    assert!(matches!(error, ChangeError::NoVersions(_)), "{error:?}");
+    assert!(matches!(*error, ChangeError::NoVersions(_)), "{error:?}");
     let error = fixture.load("absent").await.unwrap_err();
     assert_eq!(causes(&error), "failed to load 'absent': the repository has no model 'absent'");
     assert!(fixture.manager.report("absent").is_none());

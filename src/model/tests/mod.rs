@@ -2,11 +2,14 @@
 
 mod failing;
 mod fakes;
+mod going_back;
 mod loading;
 mod lookup;
+mod operations;
 mod readiness;
 mod requests;
 mod retiring;
+mod routing;
 mod shutting_down;
 mod swapping;
 mod warming;
@@ -21,9 +24,9 @@ use tokio::time::Instant;
 
 use self::fakes::{Door, FakeBackend, FakeObserver, Observed, World, soon};
 use super::{
-    Answer, ChangeError, LoadReport, LookupError, ManagerOptions, ManagerParts,
+    Answer, ChangeError, Keep, LoadReport, LookupError, ManagerOptions, ManagerParts,
     ModelLifecycleManager, ModelName, ModelReport, Outcome, StateKind, SwapOptions, SwapReport,
-    Terms, UnloadReport, Version, VersionHandle, VersionPolicy, VersionReport,
+    Terms, UnloadReport, Version, VersionHandle, VersionPolicy, VersionRef, VersionReport,
 };
 use crate::inference::{InferError, InferenceRequest, NamedTensor, Tensor};
 use crate::lifecycle::{CheckKind, Event, EventBus, HealthRegistry};
@@ -84,7 +87,11 @@ impl Fixture {
             instances: many(1),
             queue_capacity: many(2),
             intra_op_threads: many(1),
-            terms: Terms { drain_timeout: Duration::from_hours(1), required: Vec::new() },
+            terms: Terms {
+                drain_timeout: Duration::from_hours(1),
+                required: Vec::new(),
+                keep_previous: Duration::ZERO,
+            },
         };
         change(&mut options);
         let parts = ManagerParts {
@@ -106,15 +113,15 @@ impl Fixture {
         fixture
     }
 
-    async fn load(&self, model: &str) -> Result<LoadReport, ChangeError> {
+    async fn load(&self, model: &str) -> Result<LoadReport, Arc<ChangeError>> {
         soon(self.manager.load(&name(model))).await
     }
 
-    async fn unload(&self, model: &str) -> Result<UnloadReport, ChangeError> {
+    async fn unload(&self, model: &str) -> Result<UnloadReport, Arc<ChangeError>> {
         soon(self.manager.unload(&name(model))).await
     }
 
-    async fn swap(&self, model: &str, to: u64) -> Result<SwapReport, ChangeError> {
+    async fn swap(&self, model: &str, to: u64) -> Result<SwapReport, Arc<ChangeError>> {
         self.swap_with(model, swap_to(to)).await
     }
 
@@ -122,17 +129,17 @@ impl Fixture {
         &self,
         model: &str,
         options: SwapOptions,
-    ) -> Result<SwapReport, ChangeError> {
+    ) -> Result<SwapReport, Arc<ChangeError>> {
         soon(self.manager.swap(&name(model), options)).await
     }
 
     /// Begins a load that the test goes on beside.
-    fn begin_load(&self, model: &str) -> JoinHandle<Result<LoadReport, ChangeError>> {
+    fn begin_load(&self, model: &str) -> JoinHandle<Result<LoadReport, Arc<ChangeError>>> {
         let (manager, model) = (self.manager.clone(), name(model));
         tokio::spawn(async move { manager.load(&model).await })
     }
 
-    fn begin_unload(&self, model: &str) -> JoinHandle<Result<UnloadReport, ChangeError>> {
+    fn begin_unload(&self, model: &str) -> JoinHandle<Result<UnloadReport, Arc<ChangeError>>> {
         let (manager, model) = (self.manager.clone(), name(model));
         tokio::spawn(async move { manager.unload(&model).await })
     }
@@ -141,7 +148,7 @@ impl Fixture {
         &self,
         model: &str,
         options: SwapOptions,
-    ) -> JoinHandle<Result<SwapReport, ChangeError>> {
+    ) -> JoinHandle<Result<SwapReport, Arc<ChangeError>>> {
         let (manager, model) = (self.manager.clone(), name(model));
         tokio::spawn(async move { manager.swap(&model, options).await })
     }
@@ -246,7 +253,12 @@ impl Fixture {
 }
 
 fn swap_to(to: u64) -> SwapOptions {
-    SwapOptions { to: version(to), drain_timeout: None, keep_previous: false }
+    SwapOptions {
+        to: VersionRef::Number(version(to)),
+        drain_timeout: None,
+        keep_previous: None,
+        allow_incompatible: false,
+    }
 }
 
 async fn ask(handle: &VersionHandle, number: u64) -> Result<u64, InferError> {

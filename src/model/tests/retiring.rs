@@ -35,10 +35,10 @@ async fn an_unloaded_model_says_so_and_can_be_loaded_again() {
 async fn what_is_not_loaded_cannot_be_unloaded() {
     let fixture = Fixture::serving_a().await;
     let absent = fixture.unload("b").await.unwrap_err();
-    assert!(matches!(absent, ChangeError::UnknownModel(_)), "{absent:?}");
+    assert!(matches!(*absent, ChangeError::UnknownModel(_)), "{absent:?}");
     fixture.unload("a").await.unwrap();
     let twice = fixture.unload("a").await.unwrap_err();
-    assert!(matches!(twice, ChangeError::NotLoaded(_)), "{twice:?}");
+    assert!(matches!(*twice, ChangeError::NotLoaded(_)), "{twice:?}");
 }
 
 #[tokio::test]

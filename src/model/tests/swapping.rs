@@ -22,7 +22,7 @@ fn brief(to: u64) -> SwapOptions {
 }
 
 fn keeping(to: u64) -> SwapOptions {
-    SwapOptions { keep_previous: true, ..swap_to(to) }
+    SwapOptions { keep_previous: Some(Keep::Always), ..swap_to(to) }
 }
 
 #[tokio::test]
@@ -90,18 +90,18 @@ async fn a_version_that_is_kept_answers_by_number_and_is_the_way_back() {
 async fn swaps_that_cannot_be_are_refused() {
     let fixture = with_two().await;
     let current = fixture.swap("a", 1).await.unwrap_err();
-    assert!(matches!(current, ChangeError::AlreadyCurrent(_)), "{current:?}");
+    assert!(matches!(*current, ChangeError::AlreadyCurrent(_)), "{current:?}");
     let unknown = fixture.swap("a", 9).await.unwrap_err();
     assert!(
-        matches!(&unknown, ChangeError::Source { source: SourceError::UnknownVersion(_), .. }),
+        matches!(&*unknown, ChangeError::Source { source: SourceError::UnknownVersion(_), .. }),
         "{unknown:?}"
     );
     let absent = fixture.swap("b", 1).await.unwrap_err();
-    assert!(matches!(absent, ChangeError::UnknownModel(_)), "{absent:?}");
+    assert!(matches!(*absent, ChangeError::UnknownModel(_)), "{absent:?}");
     assert_eq!(fixture.states("a"), [(1, Ready)], "a refusal leaves no trace");
     fixture.unload("a").await.unwrap();
     let unloaded = fixture.swap("a", 2).await.unwrap_err();
-    assert!(matches!(unloaded, ChangeError::NotLoaded(_)), "{unloaded:?}");
+    assert!(matches!(*unloaded, ChangeError::NotLoaded(_)), "{unloaded:?}");
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn the_old_version_serves_while_the_new_one_loads() {
     let early = fixture.refusal("a", Some(2));
     assert!(matches!(early, LookupError::NotServing { state: StateKind::Warming, .. }));
     let busy = fixture.swap("a", 2).await.unwrap_err();
-    assert!(matches!(busy, ChangeError::Busy(_)), "{busy:?}");
+    assert!(matches!(*busy, ChangeError::Busy(_)), "{busy:?}");
     door.open();
     soon(swap).await.unwrap().unwrap();
     assert_eq!(fixture.answers("a").await, 2);
@@ -176,7 +176,8 @@ async fn no_request_fails_during_fifty_swaps() {
     let callers: Vec<_> = (0..CALLERS).map(|_| hammer()).collect();
     for round in 0..50 {
         let to = 1 + round % 2;
-        let options = SwapOptions { keep_previous: round % 3 == 0, ..swap_to(to) };
+        let options =
+            SwapOptions { keep_previous: (round % 3 == 0).then_some(Keep::Always), ..swap_to(to) };
         assert!(fixture.swap_with("a", options).await.unwrap().drained);
         assert_eq!(fixture.acquire("a").id().version.number(), to);
     }

@@ -128,7 +128,11 @@ fn models(application: &Application) -> ModelLifecycleManager {
         instances: NonZeroUsize::MIN,
         queue_capacity: NonZeroUsize::MIN,
         intra_op_threads: NonZeroUsize::MIN,
-        terms: Terms { drain_timeout: PATIENCE, required: Vec::new() },
+        terms: Terms {
+            drain_timeout: PATIENCE,
+            required: Vec::new(),
+            keep_previous: Duration::ZERO,
+        },
     };
     ModelLifecycleManager::new(parts, options)
 }

@@ -27,8 +27,13 @@ impl Repository {
 
     /// Adds a `model.yaml`.
     pub(crate) fn with_settings(self, model: &str, yaml: &str) -> Self {
-        self.write(&format!("{model}/model.yaml"), yaml.as_bytes());
+        self.settings(model, yaml);
         self
+    }
+
+    /// Adds or replaces a `model.yaml`.
+    pub(crate) fn settings(&self, model: &str, yaml: &str) {
+        self.write(&format!("{model}/model.yaml"), yaml.as_bytes());
     }
 
     /// Adds or replaces a version's graph.

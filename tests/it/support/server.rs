@@ -73,8 +73,10 @@ impl Server {
         command.arg("serve").arg("--server.listen").arg(address.to_string());
         command.arg("--models.repository").arg(repository.path());
         command.args(["--telemetry.log_format", "json"]);
-        if !settings.iter().any(|(key, _)| *key == "lifecycle.pre_stop_delay") {
-            command.args(["--lifecycle.pre_stop_delay", "0s"]);
+        for (key, value) in [("lifecycle.pre_stop_delay", "0s"), ("models.keep_previous", "0s")] {
+            if !settings.iter().any(|(given, _)| *given == key) {
+                command.arg(format!("--{key}")).arg(value);
+            }
         }
         for (key, value) in settings {
             command.arg(format!("--{key}")).arg(value);
@@ -92,6 +94,14 @@ impl Server {
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::POST, path, body.to_string().into_bytes()).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PUT, path, body.to_string().into_bytes()).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, Vec::new()).await
     }
 
     /// Infers on the model's current version.
@@ -168,7 +178,7 @@ pub(super) fn client() -> reqwest::Client {
 }
 
 impl Answer {
-    pub(super) async fn of(response: reqwest::Response) -> reqwest::Result<Self> {
+    pub(crate) async fn of(response: reqwest::Response) -> reqwest::Result<Self> {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Ok(Self { status, headers, body: response.bytes().await?.to_vec() })
     }

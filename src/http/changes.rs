@@ -1,0 +1,262 @@
+//! Changes of models, each begun as an operation.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+
+use super::error::ApiError;
+use super::operations::{self, Asked, Wait};
+use super::query::Parameters;
+use super::target::{AliasTarget, Target};
+use super::{Services, Shared, body};
+use crate::model::{
+    Change, Keep, LoadOptions, RollbackOptions, RoutingChange, SwapOptions, Version, VersionRef,
+    WHOLE,
+};
+use crate::units;
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoadRequest {
+    #[serde(default)]
+    allow_incompatible: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnloadRequest {
+    #[serde(default, deserialize_with = "optional_number")]
+    version: Option<Version>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SwapRequest {
+    #[serde(deserialize_with = "version")]
+    to: VersionRef,
+    #[serde(default, deserialize_with = "duration")]
+    drain_timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "keep")]
+    keep_previous: Option<Keep>,
+    #[serde(default)]
+    allow_incompatible: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollbackRequest {
+    #[serde(default, deserialize_with = "duration")]
+    drain_timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "keep")]
+    keep_previous: Option<Keep>,
+    #[serde(default)]
+    allow_changed: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AliasRequest {
+    #[serde(deserialize_with = "version")]
+    version: VersionRef,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrafficRequest {
+    weights: BTreeMap<String, f64>,
+}
+
+/// `POST /lifecycle/models/{model}/load`
+pub(super) async fn load(
+    State(services): Shared,
+    target: Target,
+    wait: Parameters<Wait>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (asked, body) = read(&services, wait, request).await?;
+    let LoadRequest { allow_incompatible } = body::parse_or_default(&body)?;
+    let change = Change::Load(LoadOptions { allow_incompatible });
+    operations::begin(&services, &target, change, asked).await
+}
+
+/// `POST /lifecycle/models/{model}/unload`
+pub(super) async fn unload(
+    State(services): Shared,
+    target: Target,
+    wait: Parameters<Wait>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (asked, body) = read(&services, wait, request).await?;
+    let UnloadRequest { version } = body::parse_or_default(&body)?;
+    operations::begin(&services, &target, Change::Unload(version), asked).await
+}
+
+/// `POST /lifecycle/models/{model}/swap`
+pub(super) async fn swap(
+    State(services): Shared,
+    target: Target,
+    wait: Parameters<Wait>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (asked, body) = read(&services, wait, request).await?;
+    let SwapRequest { to, drain_timeout, keep_previous, allow_incompatible } = body::parse(&body)?;
+    let options = SwapOptions { to, drain_timeout, keep_previous, allow_incompatible };
+    operations::begin(&services, &target, Change::Swap(options), asked).await
+}
+
+/// `POST /lifecycle/models/{model}/rollback`
+pub(super) async fn rollback(
+    State(services): Shared,
+    target: Target,
+    wait: Parameters<Wait>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (asked, body) = read(&services, wait, request).await?;
+    let RollbackRequest { drain_timeout, keep_previous, allow_changed } =
+        body::parse_or_default(&body)?;
+    let options = RollbackOptions { drain_timeout, keep_previous, allow_changed };
+    operations::begin(&services, &target, Change::Rollback(options), asked).await
+}
+
+/// `PUT /lifecycle/models/{model}/aliases/{alias}`
+pub(super) async fn set_alias(
+    State(services): Shared,
+    AliasTarget { target, alias }: AliasTarget,
+    wait: Parameters<Wait>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (asked, body) = read(&services, wait, request).await?;
+    let AliasRequest { version } = body::parse(&body)?;
+    let change = Change::Route(RoutingChange::SetAlias(alias, version));
+    operations::begin(&services, &target, change, asked).await
+}
+
+/// `DELETE /lifecycle/models/{model}/aliases/{alias}`
+pub(super) async fn remove_alias(
+    State(services): Shared,
+    AliasTarget { target, alias }: AliasTarget,
+    wait: Parameters<Wait>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (asked, _) = read(&services, wait, request).await?;
+    let change = Change::Route(RoutingChange::RemoveAlias(alias));
+    operations::begin(&services, &target, change, asked).await
+}
+
+/// `PUT /lifecycle/models/{model}/traffic`
+pub(super) async fn set_traffic(
+    State(services): Shared,
+    target: Target,
+    wait: Parameters<Wait>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (asked, body) = read(&services, wait, request).await?;
+    let TrafficRequest { weights } = body::parse(&body)?;
+    let weights = weights.into_iter().map(weight).collect::<Result<_, _>>()?;
+    let change = Change::Route(RoutingChange::SetWeights(weights));
+    operations::begin(&services, &target, change, asked).await
+}
+
+/// `DELETE /lifecycle/models/{model}/traffic`
+pub(super) async fn remove_traffic(
+    State(services): Shared,
+    target: Target,
+    wait: Parameters<Wait>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (asked, _) = read(&services, wait, request).await?;
+    operations::begin(&services, &target, Change::Route(RoutingChange::RemoveWeights), asked).await
+}
+
+/// Reads what every change may say, and the body.
+async fn read(
+    services: &Services,
+    wait: Parameters<Wait>,
+    request: Request,
+) -> Result<(Asked, axum::body::Bytes), ApiError> {
+    let headers = request.headers().clone();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let body = body::read_small(request, &services.limits()).await?;
+    let text = format!("{method} {path} {}", String::from_utf8_lossy(&body));
+    Ok((Asked::read(services, &headers, wait, text)?, body))
+}
+
+/// A version or an alias with its share, from percent to hundredths of a percent.
+fn weight((name, percent): (String, f64)) -> Result<(VersionRef, u32), ApiError> {
+    let hundredths = percent * 100.0;
+    let whole = hundredths.round();
+    if !(0.0..=f64::from(WHOLE)).contains(&hundredths) || (hundredths - whole).abs() > 1e-6 {
+        let text = format!(
+            "weights.{name}: expected a percentage from 0 to 100 with two decimals at most, got {percent}"
+        );
+        return Err(ApiError::bad_request(text));
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
+    let weight = whole as u32;
+    Ok((name.parse()?, weight))
+}
+
+/// A version as the protocol writes it, in a string, or as a plain number; or an alias.
+fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<VersionRef, D::Error> {
+    match Written::deserialize(deserializer)? {
+        Written::Number(number) => numbered(number).map(VersionRef::Number),
+        Written::Text(text) => text.parse().map_err(D::Error::custom),
+    }
+}
+
+fn optional_number<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Version>, D::Error> {
+    match Option::<Written>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Written::Number(number)) => numbered(number).map(Some),
+        Some(Written::Text(text)) => text.parse().map(Some).map_err(D::Error::custom),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a version: a whole number of 1 or more, or a string")]
+enum Written {
+    Number(u64),
+    Text(String),
+}
+
+fn numbered<E: serde::de::Error>(number: u64) -> Result<Version, E> {
+    Version::new(number).ok_or_else(|| E::custom("versions begin at 1"))
+}
+
+/// A duration with its unit, such as `30s`.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    optional::<String, D>(deserializer)?.map(|text| timed(&text)).transpose()
+}
+
+/// Whether to keep a version, or how long.
+fn keep<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Keep>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "true, false, or a duration such as \"10m\"")]
+    enum Written {
+        Bool(bool),
+        Text(String),
+    }
+    Ok(match optional::<Written, D>(deserializer)? {
+        None => None,
+        Some(Written::Bool(true)) => Some(Keep::Always),
+        Some(Written::Bool(false)) => Some(Keep::No),
+        Some(Written::Text(text)) => Some(Keep::For(timed(&text)?)),
+    })
+}
+
+fn optional<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Option::<T>::deserialize(deserializer)
+}
+
+fn timed<E: serde::de::Error>(text: &str) -> Result<Duration, E> {
+    let expected = || format!("expected a duration such as \"30s\", got \"{text}\"");
+    units::duration(text).ok_or_else(|| E::custom(expected()))
+}

@@ -1,0 +1,124 @@
+//! What operators have decided for a model. It outlasts loads, and unloads too.
+
+use std::collections::BTreeMap;
+
+use super::names::{AliasName, Version};
+use super::traffic::Weights;
+
+/// Decisions about one model; everything else follows its settings in the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Intent {
+    /// The version that a swap or a rollback chose to be current.
+    pub chosen: Option<Choice>,
+    /// Names for versions.
+    pub aliases: BTreeMap<AliasName, Version>,
+    /// How the requests that name no version are shared; the current version gets all of them where
+    /// this is `None`.
+    pub weights: Option<Weights>,
+    /// The version that gets copies of requests.
+    pub shadow: Option<ShadowTarget>,
+    /// Versions that are never evicted.
+    pub pinned: Vec<Version>,
+}
+
+/// A version that was chosen among those there were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// The version.
+    pub version: Version,
+    /// The highest version that was known then. A higher one takes over when the model is loaded.
+    pub newest: Version,
+}
+
+/// A version that gets copies of a part of the requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShadowTarget {
+    /// The version.
+    pub version: Version,
+    /// The part, in hundredths of a percent.
+    pub share: u32,
+}
+
+impl Intent {
+    /// The versions to serve, lowest first, and which of them is to be current, where `selected` is
+    /// what the model's policy says, lowest first. A choice holds until a higher version comes that
+    /// was not known when it was made; it takes the place of what a policy for one version selects.
+    pub(super) fn apply(&self, selected: &[Version]) -> Option<(Vec<Version>, Version)> {
+        let newest = *selected.last()?;
+        let mut versions = selected.to_vec();
+        let current = match self.chosen {
+            Some(chosen) if newest <= chosen.newest => {
+                if versions.len() == 1 {
+                    versions.clear();
+                }
+                chosen.version
+            }
+            _ => newest,
+        };
+        versions.push(current);
+        versions.sort_unstable();
+        versions.dedup();
+        Some((versions, current))
+    }
+
+    /// What a version is needed for besides being current; empty when nothing is.
+    pub(super) fn uses(&self, version: Version) -> Vec<String> {
+        let aliases = self.aliases.iter().filter(|(_, named)| **named == version);
+        let mut uses: Vec<String> =
+            aliases.map(|(alias, _)| format!("the alias '{alias}'")).collect();
+        if self.weights.as_ref().is_some_and(|weights| weights.of(version) > 0) {
+            uses.push("the traffic split".to_owned());
+        }
+        if self.shadow.is_some_and(|shadow| shadow.version == version) {
+            uses.push("the shadow".to_owned());
+        }
+        uses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::traffic::WHOLE;
+
+    fn versions(numbers: &[u64]) -> Vec<Version> {
+        numbers.iter().map(|number| Version::new(*number).unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn check(chosen: Option<(u64, u64)>, selected: &[u64], expected: (&[u64], u64)) {
+        let version = |number| Version::new(number).unwrap();
+        let chosen = chosen
+            .map(|(chosen, newest)| Choice { version: version(chosen), newest: version(newest) });
+        let intent = Intent { chosen, ..Intent::default() };
+        let applied = intent.apply(&versions(selected)).unwrap();
+        assert_eq!(applied, (versions(expected.0), version(expected.1)));
+    }
+
+    #[test]
+    fn a_choice_takes_the_place_of_the_newest_until_a_newer_one_comes() {
+        check(None, &[2], (&[2], 2));
+        check(None, &[1, 2], (&[1, 2], 2));
+        check(Some((1, 2)), &[2], (&[1], 1));
+        check(Some((1, 2)), &[1, 2], (&[1, 2], 1));
+        check(Some((2, 2)), &[1], (&[2], 2));
+        check(Some((1, 2)), &[3], (&[3], 3));
+        check(Some((1, 2)), &[2, 3], (&[2, 3], 3));
+        assert_eq!(Intent::default().apply(&[]), None);
+    }
+
+    #[test]
+    fn uses_are_named() {
+        let [one, two, three] = [1, 2, 3].map(|number| Version::new(number).unwrap());
+        let intent = Intent {
+            aliases: BTreeMap::from([("stable".parse().unwrap(), one)]),
+            weights: Some(Weights::between((two, 1), one)),
+            shadow: Some(ShadowTarget { version: three, share: WHOLE }),
+            ..Intent::default()
+        };
+        assert_eq!(intent.uses(one), ["the alias 'stable'", "the traffic split"]);
+        assert_eq!(intent.uses(two), ["the traffic split"]);
+        assert_eq!(intent.uses(three), ["the shadow"]);
+        assert!(Intent::default().uses(one).is_empty());
+    }
+}

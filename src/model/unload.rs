@@ -1,0 +1,65 @@
+//! Unload: a whole model, or one version that nothing needs.
+
+use std::sync::Arc;
+
+use super::change::{Core, Lineup};
+use super::error::ChangeError;
+use super::history::Cause;
+use super::names::{ModelName, Version, VersionId};
+use super::operation::Operation;
+use super::report::UnloadReport;
+
+impl Core {
+    /// Drains and unloads every version of a model, and forgets what failed before.
+    pub(super) async fn unload(
+        self: &Arc<Self>,
+        name: &ModelName,
+        operation: &Arc<Operation>,
+    ) -> Result<UnloadReport, ChangeError> {
+        let entry = self.known(name)?;
+        let permit = self.permit(&entry, operation).await?;
+        let routes = self.routes_of(name)?;
+        operation.commit()?;
+        let versions = routes.versions.keys().copied().collect();
+        entry.park(None);
+        let retired = self.publish(&entry, None, (Vec::new(), Cause::Load));
+        entry.forget_failures();
+        // The model may change again while its requests are waited for.
+        drop((permit, routes));
+        let (drained, memory) = self.retire_measured(retired, self.drain_timeout()).await;
+        Ok(UnloadReport { versions, drained, memory })
+    }
+
+    /// Drains and unloads one version of a model that others of it can do without.
+    pub(super) async fn unload_version(
+        self: &Arc<Self>,
+        name: &ModelName,
+        version: Version,
+        operation: &Arc<Operation>,
+    ) -> Result<UnloadReport, ChangeError> {
+        let entry = self.known(name)?;
+        let permit = self.permit(&entry, operation).await?;
+        let routes = self.routes_of(name)?;
+        let id = VersionId { model: name.clone(), version };
+        if !routes.versions.contains_key(&version) {
+            return Err(ChangeError::VersionNotLoaded(id));
+        }
+        let mut uses = entry.intent().uses(version);
+        if routes.current == version {
+            uses.insert(0, "requests that name no version".to_owned());
+        }
+        if !uses.is_empty() {
+            return Err(ChangeError::InUse { id, by: uses });
+        }
+        operation.commit()?;
+        let mut lineup = Lineup::of(&routes);
+        lineup.versions.remove(&version);
+        if entry.parked().is_some_and(|parked| parked.version == version) {
+            entry.park(None);
+        }
+        let retired = self.publish(&entry, Some(lineup), (Vec::new(), Cause::Load));
+        drop((permit, routes));
+        let (drained, memory) = self.retire_measured(retired, self.drain_timeout()).await;
+        Ok(UnloadReport { versions: vec![version], drained, memory })
+    }
+}
