@@ -80,7 +80,8 @@ fn subject(event: &Event) -> Option<String> {
         Event::Application { .. } | Event::Configuration { .. } => None,
         Event::Health { check, kind, .. } => Some(format!("checks/{kind}/{check}")),
         Event::Resource { resource, .. } => Some(format!("resources/{resource}")),
-        Event::ModelVersion { model, version, .. } => {
+        Event::ModelVersion { model, version, .. }
+        | Event::ModelDecision { model, version, .. } => {
             Some(format!("models/{model}/versions/{version}"))
         }
         Event::ModelSwapped { model, .. } | Event::ModelTraffic { model, .. } => {
@@ -111,6 +112,9 @@ fn data(event: &Event) -> Value {
         }
         Event::Operation { id, operation, model, state, detail } => json!({
             "id": id, "operation": operation, "model": model, "state": state, "detail": detail,
+        }),
+        Event::ModelDecision { model, version, decision, figures } => json!({
+            "model": model, "version": version.to_string(), "decision": decision, "figures": figures,
         }),
         Event::ModelTraffic { model, rules } => json!({ "model": model, "rules": rules }),
         Event::Configuration { changed, ignored, detail } => {

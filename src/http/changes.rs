@@ -14,8 +14,8 @@ use super::query::Parameters;
 use super::target::{AliasTarget, Target};
 use super::{Services, Shared, body};
 use crate::model::{
-    Change, Keep, LoadOptions, RollbackOptions, RoutingChange, SwapOptions, Version, VersionRef,
-    WHOLE,
+    Bake, CanaryPlan, Change, Keep, Limits, LoadOptions, RollbackOptions, RoutingChange, Strategy,
+    SwapOptions, Version, VersionRef, WHOLE,
 };
 use crate::units;
 
@@ -44,6 +44,49 @@ struct SwapRequest {
     keep_previous: Option<Keep>,
     #[serde(default)]
     allow_incompatible: bool,
+    #[serde(default)]
+    strategy: StrategyName,
+    canary: Option<CanaryRequest>,
+    #[serde(default, deserialize_with = "duration")]
+    bake: Option<Duration>,
+    #[serde(default)]
+    limits: LimitsRequest,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StrategyName {
+    #[default]
+    Availability,
+    Canary,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CanaryRequest {
+    steps: Option<Vec<f64>>,
+    #[serde(default, deserialize_with = "duration")]
+    interval: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    patience: Option<Duration>,
+    compare: Option<f64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsRequest {
+    max_error_rate: Option<f64>,
+    max_p99_ratio: Option<f64>,
+    max_mismatch_rate: Option<f64>,
+    min_requests: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShadowRequest {
+    #[serde(deserialize_with = "version")]
+    version: VersionRef,
+    percent: f64,
 }
 
 #[derive(Default, Deserialize)]
@@ -103,8 +146,7 @@ pub(super) async fn swap(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (asked, body) = read(&services, wait, request).await?;
-    let SwapRequest { to, drain_timeout, keep_previous, allow_incompatible } = body::parse(&body)?;
-    let options = SwapOptions { to, drain_timeout, keep_previous, allow_incompatible };
+    let options = options(body::parse(&body)?)?;
     operations::begin(&services, &target, Change::Swap(options), asked).await
 }
 
@@ -172,6 +214,90 @@ pub(super) async fn remove_traffic(
     operations::begin(&services, &target, Change::Route(RoutingChange::RemoveWeights), asked).await
 }
 
+/// `PUT /lifecycle/models/{model}/shadow`
+pub(super) async fn set_shadow(
+    State(services): Shared,
+    target: Target,
+    wait: Parameters<Wait>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (asked, body) = read(&services, wait, request).await?;
+    let ShadowRequest { version, percent } = body::parse(&body)?;
+    let change = RoutingChange::SetShadow(version, hundredths("percent", percent)?);
+    operations::begin(&services, &target, Change::Route(change), asked).await
+}
+
+/// `DELETE /lifecycle/models/{model}/shadow`
+pub(super) async fn remove_shadow(
+    State(services): Shared,
+    target: Target,
+    wait: Parameters<Wait>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (asked, _) = read(&services, wait, request).await?;
+    operations::begin(&services, &target, Change::Route(RoutingChange::RemoveShadow), asked).await
+}
+
+fn options(request: SwapRequest) -> Result<SwapOptions, ApiError> {
+    let limits = limits(&request.limits)?;
+    let strategy = match (request.strategy, request.canary) {
+        (StrategyName::Availability, None) => Strategy::Availability,
+        (StrategyName::Availability, Some(_)) => {
+            let text = "'canary' says how a swap with \"strategy\": \"canary\" goes";
+            return Err(ApiError::bad_request(text));
+        }
+        (StrategyName::Canary, canary) => {
+            Strategy::Canary(plan(canary.unwrap_or_default(), limits)?)
+        }
+    };
+    Ok(SwapOptions {
+        to: request.to,
+        strategy,
+        bake: request.bake.map(|time| Bake { time, limits }),
+        drain_timeout: request.drain_timeout,
+        keep_previous: request.keep_previous,
+        allow_incompatible: request.allow_incompatible,
+    })
+}
+
+fn plan(request: CanaryRequest, limits: Limits) -> Result<CanaryPlan, ApiError> {
+    let usual = CanaryPlan::default();
+    let share = |percent| hundredths("canary.steps", percent);
+    let steps = request.steps.map(|steps| steps.into_iter().map(share).collect()).transpose()?;
+    let compare =
+        request.compare.map(|percent| hundredths("canary.compare", percent)).transpose()?;
+    Ok(CanaryPlan {
+        steps: steps.unwrap_or(usual.steps),
+        interval: request.interval.unwrap_or(usual.interval),
+        patience: request.patience.unwrap_or(usual.patience),
+        compare: compare.unwrap_or(usual.compare),
+        limits,
+    })
+}
+
+fn limits(request: &LimitsRequest) -> Result<Limits, ApiError> {
+    let usual = Limits::default();
+    let ratio = request.max_p99_ratio.unwrap_or(usual.max_p99_ratio);
+    if !(1.0..=1e6).contains(&ratio) {
+        let text = format!("limits.max_p99_ratio: expected a number of 1 or more, got {ratio}");
+        return Err(ApiError::bad_request(text));
+    }
+    let part = |name: &str, given: Option<f64>, usual: f64| match given.unwrap_or(usual) {
+        part if (0.0..=1.0).contains(&part) => Ok(part),
+        part => {
+            let text = format!("limits.{name}: expected a part of one, from 0 to 1, got {part}");
+            Err(ApiError::bad_request(text))
+        }
+    };
+    let mismatch = request.max_mismatch_rate;
+    Ok(Limits {
+        max_error_rate: part("max_error_rate", request.max_error_rate, usual.max_error_rate)?,
+        max_p99_ratio: ratio,
+        max_mismatch_rate: part("max_mismatch_rate", mismatch, usual.max_mismatch_rate)?,
+        min_requests: request.min_requests.unwrap_or(usual.min_requests).max(1),
+    })
+}
+
 /// Reads what every change may say, and the body.
 async fn read(
     services: &Services,
@@ -187,17 +313,23 @@ async fn read(
 
 /// A version or an alias with its share, from percent to hundredths of a percent.
 fn weight((name, percent): (String, f64)) -> Result<(VersionRef, u32), ApiError> {
+    let weight = hundredths(&format!("weights.{name}"), percent)?;
+    Ok((name.parse()?, weight))
+}
+
+/// Percent as hundredths of a percent.
+fn hundredths(what: &str, percent: f64) -> Result<u32, ApiError> {
     let hundredths = percent * 100.0;
     let whole = hundredths.round();
     if !(0.0..=f64::from(WHOLE)).contains(&hundredths) || (hundredths - whole).abs() > 1e-6 {
         let text = format!(
-            "weights.{name}: expected a percentage from 0 to 100 with two decimals at most, got {percent}"
+            "{what}: expected a percentage from 0 to 100 with two decimals at most, got {percent}"
         );
         return Err(ApiError::bad_request(text));
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
-    let weight = whole as u32;
-    Ok((name.parse()?, weight))
+    let whole = whole as u32;
+    Ok(whole)
 }
 
 /// A version as the protocol writes it, in a string, or as a plain number; or an alias.

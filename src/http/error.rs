@@ -94,6 +94,7 @@ enum Code {
     NothingBefore,
     FilesChanged,
     Incompatible,
+    RolledBack,
     KeyReused,
     OperationCancelled,
     OperationCommitted,
@@ -137,6 +138,7 @@ impl Code {
             Self::NothingBefore => "nothing_before",
             Self::FilesChanged => "files_changed",
             Self::Incompatible => "incompatible",
+            Self::RolledBack => "rolled_back",
             Self::KeyReused => "key_reused",
             Self::OperationCancelled => "operation_cancelled",
             Self::OperationCommitted => "operation_committed",
@@ -178,6 +180,7 @@ impl Code {
             | Self::NothingBefore
             | Self::FilesChanged
             | Self::Incompatible
+            | Self::RolledBack
             | Self::KeyReused
             | Self::OperationCancelled
             | Self::OperationCommitted
@@ -287,7 +290,8 @@ fn of_change(error: &ChangeError) -> Code {
         ChangeError::InUse { .. } => Code::VersionInUse,
         ChangeError::NothingBefore(_) => Code::NothingBefore,
         ChangeError::ChangedSince(_) => Code::FilesChanged,
-        ChangeError::Weights(_) => Code::InvalidRequest,
+        ChangeError::Weights(_) | ChangeError::Plan(_) => Code::InvalidRequest,
+        ChangeError::RolledBack { .. } => Code::RolledBack,
         ChangeError::Generation { .. } => Code::GenerationMismatch,
         ChangeError::KeyReused(_) => Code::KeyReused,
         ChangeError::Cancelled => Code::OperationCancelled,

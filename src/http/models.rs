@@ -10,9 +10,11 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::target::Target;
-use super::wire::{json, time};
+use super::wire::{json, milliseconds, time};
 use super::{Services, Shared};
-use crate::model::{ModelReport, ServingReport, Tenure, TrafficReport, VersionReport};
+use crate::model::{
+    ModelReport, ServingReport, ShadowReport, Tenure, TrafficReport, VersionReport,
+};
 
 #[derive(Serialize)]
 struct ModelsBody {
@@ -37,6 +39,19 @@ struct ModelBody {
 pub(super) struct TrafficBody {
     aliases: BTreeMap<String, String>,
     weights: BTreeMap<String, f64>,
+    shadow: Option<ShadowBody>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShadowBody {
+    version: String,
+    percent: f64,
+    due: u64,
+    skipped: u64,
+    failed: u64,
+    compared: u64,
+    agreed: u64,
+    max_abs_diff: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -76,6 +91,17 @@ struct ServingBody {
     requests: u64,
     failures: u64,
     last_access: Option<String>,
+    latency: Option<LatencyBody>,
+}
+
+#[derive(Serialize)]
+struct LatencyBody {
+    #[serde(rename = "p50_ms")]
+    p50: f64,
+    #[serde(rename = "p90_ms")]
+    p90: f64,
+    #[serde(rename = "p99_ms")]
+    p99: f64,
 }
 
 /// `GET /lifecycle/models`
@@ -144,9 +170,25 @@ impl From<TrafficReport> for TrafficBody {
             aliases: aliases
                 .map(|(alias, version)| (alias.to_string(), version.to_string()))
                 .collect(),
+            shadow: report.shadow.map(ShadowBody::from),
             weights: weights
                 .map(|(version, weight)| (version.to_string(), percent(weight)))
                 .collect(),
+        }
+    }
+}
+
+impl From<ShadowReport> for ShadowBody {
+    fn from(ShadowReport { version, share, tally }: ShadowReport) -> Self {
+        Self {
+            version: version.to_string(),
+            percent: percent(share),
+            due: tally.due,
+            skipped: tally.skipped,
+            failed: tally.failed,
+            compared: tally.compared,
+            agreed: tally.agreed,
+            max_abs_diff: tally.max_abs_diff,
         }
     }
 }
@@ -193,6 +235,11 @@ impl From<ServingReport> for ServingBody {
             requests: report.usage.requests,
             failures: report.usage.failures,
             last_access: report.usage.last_access.map(time),
+            latency: report.usage.latency.map(|latency| LatencyBody {
+                p50: milliseconds(latency.p50),
+                p90: milliseconds(latency.p90),
+                p99: milliseconds(latency.p99),
+            }),
         }
     }
 }

@@ -109,6 +109,8 @@ fn changes() -> Vec<Route> {
         remove("/lifecycle/models/{model}/aliases/{alias}", delete(changes::remove_alias)),
         replace("/lifecycle/models/{model}/traffic", put(changes::set_traffic)),
         remove("/lifecycle/models/{model}/traffic", delete(changes::remove_traffic)),
+        replace("/lifecycle/models/{model}/shadow", put(changes::set_shadow)),
+        remove("/lifecycle/models/{model}/shadow", delete(changes::remove_shadow)),
         read("/lifecycle/operations", get(operations::list)),
         read("/lifecycle/operations/{operation}", get(operations::detail)),
         remove("/lifecycle/operations/{operation}", delete(operations::cancel)),

@@ -5,6 +5,7 @@
 //! [`PreparedRequest`] may reach an [`Instance`].
 
 mod backend;
+pub mod compare;
 mod control;
 mod metadata;
 mod pool;
@@ -15,6 +16,7 @@ mod tensor;
 pub use backend::{
     Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, RunError,
 };
+pub use compare::Tolerance;
 pub use control::{Armed, RunControl, Terminator};
 pub use metadata::{Dim, Signature, TensorSpec};
 pub use pool::{Completion, InferError, InstancePool, PoolOptions, Timings};

@@ -91,7 +91,8 @@ impl Metrics {
             | Event::Resource { .. }
             | Event::ModelVersion { .. }
             | Event::Operation { .. }
-            | Event::ModelTraffic { .. } => {}
+            | Event::ModelTraffic { .. }
+            | Event::ModelDecision { .. } => {}
         }
     }
 }

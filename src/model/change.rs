@@ -14,6 +14,7 @@ use super::handle::Serving;
 use super::history::Cause;
 use super::loader::{ModelSettings, SourceError};
 use super::loading::{Demands, Loader, WorkThreads};
+use super::mirror::Mirror;
 use super::names::{ModelName, Version, VersionId};
 use super::operation::{Operation, Operations};
 use super::record::VersionRecord;
@@ -63,6 +64,7 @@ pub(super) struct Warm {
 }
 
 /// The versions of a model that take requests, and the one for those that name none.
+#[derive(Clone)]
 pub(super) struct Lineup {
     pub(super) current: Version,
     pub(super) versions: BTreeMap<Version, Arc<Serving>>,
@@ -176,19 +178,32 @@ impl Core {
     /// The routes of a lineup, by what operators have decided of it. What was decided of a version
     /// that is not in it waits for it.
     fn routes(&self, entry: &ModelEntry, lineup: Lineup) -> Routes {
-        let intent = entry.intent();
+        let mut intent = entry.intent();
+        if let Some(trial) = entry.trial() {
+            intent.weights = Some(trial.weights);
+            intent.shadow = trial.shadow.or(intent.shadow);
+        }
         let there = |version: &Version| lineup.versions.contains_key(version);
         let aliases = intent.aliases.into_iter().filter(|(_, version)| there(version)).collect();
         let weights =
             intent.weights.filter(|weights| weights.iter().all(|(version, _)| there(&version)));
-        let before = self.serving.routes(&entry.name).and_then(|routes| routes.split.clone());
+        let now = self.serving.routes(&entry.name);
+        let before = now.as_ref().and_then(|routes| routes.split.clone());
         let split = weights.map(|weights| match before {
             // Goes on counting where it was.
             Some(split) if *split.weights() == weights => split,
             _ => Arc::new(Split::new(weights)),
         });
+        let copying = now.as_ref().and_then(|routes| routes.mirror.clone());
+        let mirror = intent.shadow.and_then(|shadow| {
+            let to = lineup.versions.get(&shadow.version)?;
+            let same = |mirror: &Arc<Mirror>| mirror.is_to(to) && mirror.share() == shadow.share;
+            // Goes on counting what it has compared.
+            let kept = copying.filter(same);
+            Some(kept.unwrap_or_else(|| Mirror::new(to, shadow.share, &self.tasks)))
+        });
         let Lineup { current, versions } = lineup;
-        Routes { current, versions, aliases, split }
+        Routes { current, versions, aliases, split, mirror }
     }
 
     /// Tells the readiness check whether every required model has a version that serves.
@@ -203,6 +218,9 @@ impl Core {
         entry: &'a ModelEntry,
         operation: &Operation,
     ) -> Result<SemaphorePermit<'a>, ChangeError> {
+        if entry.is_busy() {
+            return Err(ChangeError::Busy(entry.name.clone()));
+        }
         let permit = tokio::select! {
             permit = entry.change.acquire() => permit.map_err(|_| ChangeError::ShuttingDown)?,
             () = operation.cancelled() => return Err(ChangeError::Cancelled),

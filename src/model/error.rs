@@ -180,6 +180,17 @@ pub enum ChangeError {
         /// What it is.
         generation: u64,
     },
+    /// The new version did not prove itself; the version before answers again.
+    #[error("version {version} of model '{model}' was rolled back: {reason}", version = .id.version, model = .id.model)]
+    RolledBack {
+        /// The new version.
+        id: VersionId,
+        /// Why, in figures.
+        reason: String,
+    },
+    /// A plan makes no sense.
+    #[error("{0}")]
+    Plan(String),
     /// The key was used for something else before.
     #[error("the idempotency key '{0}' was used for another request before")]
     KeyReused(String),

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::gate::Gate;
+use super::mirror::Mirror;
 use super::names::VersionId;
 use super::observer::{Outcome, VersionObserver};
 use super::usage::Usage;
@@ -37,6 +37,24 @@ impl fmt::Debug for Serving {
 #[must_use = "the version may be unloaded once the handle is dropped"]
 pub struct VersionHandle {
     serving: Arc<Serving>,
+    /// What gets copies of its requests.
+    mirror: Option<Arc<Mirror>>,
+}
+
+/// A place inside a version that is no request's.
+pub(super) struct GateGuard<'a>(&'a Gate);
+
+impl Serving {
+    /// Keeps the version from being unloaded; `None` when it takes nothing new any more.
+    pub(super) fn gate_guard(&self) -> Option<GateGuard<'_>> {
+        self.gate.enter().then(|| GateGuard(&self.gate))
+    }
+}
+
+impl Drop for GateGuard<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
 }
 
 /// What a model answered.
@@ -50,8 +68,9 @@ pub struct Answer {
 
 impl VersionHandle {
     /// Enters the version; `None` when it takes no new request any more.
-    pub(super) fn enter(serving: &Arc<Serving>) -> Option<Self> {
-        serving.gate.enter().then(|| Self { serving: Arc::clone(serving) })
+    pub(super) fn enter(serving: &Arc<Serving>, mirror: Option<&Arc<Mirror>>) -> Option<Self> {
+        let mirror = mirror.filter(|mirror| !mirror.is_to(serving));
+        serving.gate.enter().then(|| Self { serving: Arc::clone(serving), mirror: mirror.cloned() })
     }
 
     /// Which version this is.
@@ -86,8 +105,12 @@ impl VersionHandle {
         deadline: Instant,
     ) -> Result<Answer, InferError> {
         let ending = Ending::begin(&self.serving);
+        let copy = self.mirror.as_ref().and_then(|mirror| mirror.copy(&request, &self.serving));
         let result = self.answer(request, deadline).await;
         ending.end(&result);
+        if let (Some(copy), Ok(answer)) = (copy, &result) {
+            copy.send(answer);
+        }
         result
     }
 
@@ -114,31 +137,35 @@ impl Drop for VersionHandle {
 struct Ending<'a> {
     serving: &'a Serving,
     started: Instant,
-    outcome: Outcome,
-    timings: Option<Timings>,
+    counted: bool,
 }
 
 impl<'a> Ending<'a> {
     fn begin(serving: &'a Serving) -> Self {
-        let started = Instant::now();
-        Self { serving, started, outcome: Outcome::Cancelled, timings: None }
+        Self { serving, started: Instant::now(), counted: false }
     }
 
     fn end(mut self, result: &Result<Answer, InferError>) {
+        self.counted = true;
+        let total = self.started.elapsed();
         match result {
             Ok(answer) => {
-                self.outcome = Outcome::Success;
-                self.timings = Some(answer.timings);
+                self.serving.usage.answered(total);
+                self.serving.observer.request(Outcome::Success, total, Some(answer.timings));
             }
-            Err(error) => self.outcome = Outcome::from(error),
+            Err(error) => {
+                self.serving.usage.failed(Some(error));
+                self.serving.observer.request(Outcome::from(error), total, None);
+            }
         }
     }
 }
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        let total: Duration = self.started.elapsed();
-        self.serving.usage.count(self.outcome != Outcome::Success);
-        self.serving.observer.request(self.outcome, total, self.timings);
+        if !self.counted {
+            self.serving.usage.failed(None);
+            self.serving.observer.request(Outcome::Cancelled, self.started.elapsed(), None);
+        }
     }
 }

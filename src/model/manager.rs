@@ -74,7 +74,7 @@ impl fmt::Debug for ManagerParts {
 }
 
 /// A change of one model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// Loads what the model's version policy selects.
     Load(LoadOptions),

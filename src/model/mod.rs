@@ -11,11 +11,14 @@ mod gate;
 mod handle;
 mod history;
 mod intent;
+mod judge;
+mod latency;
 mod load;
 mod loader;
 mod loading;
 mod manager;
 mod memory;
+mod mirror;
 mod names;
 mod observer;
 mod operation;
@@ -28,6 +31,7 @@ mod serving_map;
 mod state;
 mod swap;
 mod traffic;
+mod trial;
 mod unload;
 mod usage;
 mod warm_up;
@@ -40,12 +44,14 @@ pub use error::{ChangeError, LoadError, LookupError};
 pub use handle::{Answer, VersionHandle};
 pub use history::{Cause, Tenure};
 pub use intent::{Choice, Intent, ShadowTarget};
+pub use judge::Limits;
 pub use load::LoadOptions;
 pub use loader::{
     AvailableModel, MOST_INSTANCES, ModelSettings, ModelSource, SourceError, VersionPolicy, WarmUp,
 };
 pub use manager::{Change, ManagerOptions, ManagerParts, ModelLifecycleManager};
 pub use memory::MemoryChange;
+pub use mirror::MirrorTally;
 pub use names::{AliasName, ModelName, NameError, Version, VersionId, VersionRef};
 pub use observer::{ModelObserver, Outcome, VersionObserver};
 pub use operation::{
@@ -53,12 +59,13 @@ pub use operation::{
     OperationReport, Step,
 };
 pub use report::{
-    IndexEntry, LoadReport, ModelReport, ServingReport, SwapReport, TrafficReport, UnloadReport,
-    VerifyReport, VersionReport,
+    IndexEntry, LoadReport, ModelReport, ServingReport, ShadowReport, SwapReport, TrafficReport,
+    UnloadReport, VerifyReport, VersionReport,
 };
 pub use routing::RoutingChange;
 pub use serving_map::Wanted;
 pub use state::{FailureReason, IllegalTransition, StateKind, VersionEvent, VersionState};
-pub use swap::{Keep, RollbackOptions, SwapOptions};
+pub use swap::{Keep, RollbackOptions, Strategy, SwapOptions};
 pub use traffic::{WHOLE, Weights, WeightsError};
-pub use usage::UsageReport;
+pub use trial::{Bake, CanaryPlan};
+pub use usage::{LatencyReport, UsageReport};

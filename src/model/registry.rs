@@ -12,6 +12,7 @@ use super::names::{ModelName, Version, VersionId};
 use super::operation::Operation;
 use super::record::VersionRecord;
 use super::state::StateKind;
+use super::trial::TrialRules;
 use crate::lifecycle::EventBus;
 
 /// The models by name. Its locks are held for moments only, never across a load or a drain.
@@ -41,6 +42,9 @@ struct Known {
     parked: Option<Parked>,
     /// What the model's policy selected at the last load.
     selected: Vec<Version>,
+    trial: Option<TrialRules>,
+    /// Whether a change goes on that may take hours.
+    busy: bool,
 }
 
 /// The version before the current one, which is kept loaded for the way back.
@@ -49,6 +53,16 @@ pub(super) struct Parked {
     pub(super) version: Version,
     /// Until when; `None` for as long as nobody says otherwise.
     pub(super) until: Option<Instant>,
+}
+
+/// As long as it is there, nobody waits for the permit to change the model.
+#[must_use]
+pub(super) struct Busy<'a>(&'a ModelEntry);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.known().busy = false;
+    }
 }
 
 /// How many lives that are over are remembered of a model.
@@ -198,6 +212,26 @@ impl ModelEntry {
     pub(super) fn is_selected_among_others(&self, version: Version) -> bool {
         let known = self.known();
         known.selected.len() > 1 && known.selected.contains(&version)
+    }
+
+    /// How requests are routed while a version is on trial.
+    pub(super) fn trial(&self) -> Option<TrialRules> {
+        self.known().trial.clone()
+    }
+
+    pub(super) fn set_trial(&self, trial: Option<TrialRules>) {
+        self.known().trial = trial;
+    }
+
+    /// Whether a change goes on for which nobody should wait.
+    pub(super) fn is_busy(&self) -> bool {
+        self.known().busy
+    }
+
+    /// Says so until the guard is dropped.
+    pub(super) fn busy(&self) -> Busy<'_> {
+        self.known().busy = true;
+        Busy(self)
     }
 
     pub(super) fn parked(&self) -> Option<Parked> {

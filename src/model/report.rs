@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::handle::Serving;
 use super::history::Tenure;
+use super::intent::ShadowTarget;
 use super::memory::MemoryChange;
+use super::mirror::MirrorTally;
 use super::names::{AliasName, ModelName, Version};
 use super::record::VersionRecord;
 use super::registry::ModelEntry;
@@ -82,7 +84,7 @@ pub struct VerifyReport {
 }
 
 /// How requests are routed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct TrafficReport {
     /// What answers requests without a version where no weights say otherwise.
     pub current: Option<Version>,
@@ -91,6 +93,19 @@ pub struct TrafficReport {
     /// The shares of the requests without a version, in hundredths of a percent; empty where the
     /// current version gets all of them.
     pub weights: Vec<(Version, u32)>,
+    /// What gets copies of requests.
+    pub shadow: Option<ShadowReport>,
+}
+
+/// A version that gets copies of requests.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ShadowReport {
+    /// The version.
+    pub version: Version,
+    /// The part of the requests, in hundredths of a percent.
+    pub share: u32,
+    /// What became of the copies; nothing while the version is not loaded.
+    pub tally: MirrorTally,
 }
 
 /// One model as the control plane sees it.
@@ -181,10 +196,20 @@ pub(super) fn model(entry: &ModelEntry, routes: Option<&Routes>, required: bool)
 /// How requests are routed by what operators have decided, also of what is not loaded.
 pub(super) fn traffic(entry: &ModelEntry, routes: Option<&Routes>) -> TrafficReport {
     let intent = entry.intent();
+    let (weights, shadow) = match entry.trial() {
+        Some(trial) => (Some(trial.weights), trial.shadow.or(intent.shadow)),
+        None => (intent.weights, intent.shadow),
+    };
+    let mirror = routes.and_then(|routes| routes.mirror.as_ref());
     TrafficReport {
         current: routes.map(|routes| routes.current),
         aliases: intent.aliases.into_iter().collect(),
-        weights: intent.weights.iter().flat_map(Weights::iter).collect(),
+        weights: weights.iter().flat_map(Weights::iter).collect(),
+        shadow: shadow.map(|ShadowTarget { version, share }| {
+            let mirror = mirror.filter(|mirror| mirror.version() == version);
+            let tally = mirror.map(|mirror| mirror.tally()).unwrap_or_default();
+            ShadowReport { version, share, tally }
+        }),
     }
 }
 

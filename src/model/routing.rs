@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::change::{Core, Lineup};
 use super::error::ChangeError;
 use super::history::Cause;
-use super::intent::Intent;
+use super::intent::{Intent, ShadowTarget};
 use super::names::{AliasName, ModelName, Version, VersionId, VersionRef};
 use super::operation::Operation;
 use super::registry::ModelEntry;
@@ -26,6 +26,10 @@ pub enum RoutingChange {
     SetWeights(Vec<(VersionRef, u32)>),
     /// Gives all of them to the current version.
     RemoveWeights,
+    /// Copies a part of the requests, in hundredths of a percent, to a version.
+    SetShadow(VersionRef, u32),
+    /// Ends that.
+    RemoveShadow,
 }
 
 impl Core {
@@ -43,7 +47,7 @@ impl Core {
         operation.commit()?;
         entry.decide(|decided| *decided = intent);
         self.publish(&entry, Some(Lineup::of(&routes)), (Vec::new(), Cause::Load));
-        let report = report::traffic(&entry, Some(&routes));
+        let report = report::traffic(&entry, self.serving.routes(name).as_deref());
         let rules = rules(&report);
         self.events.publish(Event::ModelTraffic { model: name.to_string(), rules });
         Ok(report)
@@ -73,6 +77,11 @@ fn changed(
             intent.weights = Some(Weights::new(numbers?)?);
         }
         RoutingChange::RemoveWeights => intent.weights = None,
+        RoutingChange::SetShadow(version, share) => {
+            let version = loaded(entry, routes, &version)?;
+            intent.shadow = Some(ShadowTarget { version, share });
+        }
+        RoutingChange::RemoveShadow => intent.shadow = None,
     }
     Ok(intent)
 }
@@ -98,6 +107,10 @@ fn rules(report: &TrafficReport) -> String {
     });
     let aliases =
         report.aliases.iter().map(|(alias, version)| format!("{alias} is version {version}"));
-    let rules: Vec<String> = weights.chain(aliases).collect();
+    let shadow = report.shadow.iter().map(|shadow| {
+        let (whole, rest) = (shadow.share / 100, shadow.share % 100);
+        format!("{whole}.{rest:02}% copied to version {}", shadow.version)
+    });
+    let rules: Vec<String> = weights.chain(aliases).chain(shadow).collect();
     if rules.is_empty() { "all to the current version".to_owned() } else { rules.join(", ") }
 }

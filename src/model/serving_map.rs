@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::handle::{Serving, VersionHandle};
+use super::mirror::Mirror;
 use super::names::{AliasName, ModelName, Version, VersionRef};
 use super::traffic::Split;
 
@@ -26,6 +27,7 @@ pub(super) struct Routes {
     pub(super) versions: BTreeMap<Version, Arc<Serving>>,
     pub(super) aliases: BTreeMap<AliasName, Version>,
     pub(super) split: Option<Arc<Split>>,
+    pub(super) mirror: Option<Arc<Mirror>>,
 }
 
 /// Which version of a model a request wants.
@@ -84,7 +86,10 @@ impl ServingMap {
             let models = self.models.load();
             let routes = models.get(model)?;
             let serving = routes.versions.get(&routes.pick(model, wanted)?)?;
-            if let Some(handle) = VersionHandle::enter(serving) {
+            // Only what would go to any version is copied: who names one wants that one.
+            let copied = matches!(wanted, Wanted::Any { .. });
+            let mirror = routes.mirror.as_ref().filter(|_| copied);
+            if let Some(handle) = VersionHandle::enter(serving, mirror) {
                 return Some(handle);
             }
         }

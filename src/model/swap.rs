@@ -4,24 +4,32 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use super::change::{Core, Lineup, Warm, Wish};
 use super::error::ChangeError;
+use super::handle::Serving;
 use super::history::Cause;
 use super::intent::Choice;
 use super::loading::Demands;
 use super::names::{ModelName, Version, VersionId, VersionRef};
 use super::operation::Operation;
+use super::record::VersionRecord;
 use super::registry::{ModelEntry, Parked};
 use super::report::SwapReport;
 use super::serving_map::Routes;
+use super::trial::{Bake, CanaryPlan, Contest, Watch};
 
 /// How a swap is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SwapOptions {
     /// The version that is to answer requests without a version.
     pub to: VersionRef,
+    /// In which order, and by which proof.
+    pub strategy: Strategy,
+    /// How the new version is watched after the flip, and taken back if it is worse than the old one.
+    pub bake: Option<Bake>,
     /// How long the swap waits for the old version to be unloaded before it reports that it is not;
     /// the manager's default where `None`. The old version's requests are never cut off.
     pub drain_timeout: Option<Duration>,
@@ -30,6 +38,16 @@ pub struct SwapOptions {
     pub keep_previous: Option<Keep>,
     /// Whether the new version may take or give something else than the old one.
     pub allow_incompatible: bool,
+}
+
+/// The order of a swap.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Strategy {
+    /// The new version is loaded beside the old one, and takes its place at once.
+    #[default]
+    Availability,
+    /// The new version gets more and more of the requests, as long as nothing speaks against it.
+    Canary(CanaryPlan),
 }
 
 /// How long a version stays that is not current any more.
@@ -63,6 +81,8 @@ struct Flip {
     demands: Demands,
     /// The digest that the version must have.
     digest: Option<String>,
+    strategy: Strategy,
+    bake: Option<Bake>,
 }
 
 impl Core {
@@ -72,6 +92,9 @@ impl Core {
         options: SwapOptions,
         operation: &Arc<Operation>,
     ) -> Result<SwapReport, ChangeError> {
+        if let Strategy::Canary(plan) = &options.strategy {
+            plan.check()?;
+        }
         let entry = self.known(name)?;
         let permit = self.permit_now(&entry, operation)?;
         let old = self.routes_of(name)?;
@@ -92,6 +115,8 @@ impl Core {
             keep: options.keep_previous,
             demands,
             digest: None,
+            strategy: options.strategy,
+            bake: options.bake,
         };
         self.flip((&entry, permit), flip, operation).await
     }
@@ -116,13 +141,15 @@ impl Core {
             // It has proved itself; the way back is not barred by what came after it.
             demands: Demands::default(),
             digest: (!options.allow_changed).then_some(before.digest),
+            strategy: Strategy::Availability,
+            bake: None,
         };
         self.flip((&entry, permit), flip, operation).await
     }
 
     async fn flip(
         self: &Arc<Self>,
-        (entry, permit): (&Arc<ModelEntry>, tokio::sync::SemaphorePermit<'_>),
+        (entry, permit): (&Arc<ModelEntry>, SemaphorePermit<'_>),
         flip: Flip,
         operation: &Arc<Operation>,
     ) -> Result<SwapReport, ChangeError> {
@@ -130,30 +157,97 @@ impl Core {
         let old = self.routes_of(&entry.name)?;
         let wish = Wish { entry, version: flip.to, operation };
         let fresh = self.available(wish, &old, &flip).await?;
-        let fresh = self.committed(fresh, operation).await?;
         let load_took = started.elapsed();
+        let (new, fresh) = self.tried(wish, (&old, fresh), &flip.strategy).await?;
         let keep = flip.keep.unwrap_or_else(|| self.keep_previous());
+        let before = &old.versions[&old.current];
+        let contest = Contest::with_the_past(&new, before);
+        // What is watched must be able to go back.
+        let parked = if flip.bake.is_some() { Keep::Always } else { keep };
+        let mut kept_until = park(entry, old.current, parked);
         operation.step("FLIP", Some(flip.to));
-        let newest = entry.newest(flip.to);
-        entry.decide(|intent| {
-            intent.chosen = Some(Choice { version: flip.to, newest });
-            // From now on all requests that name no version are answered by this one.
-            intent.weights = None;
-        });
-        let until = park(entry, old.current, keep);
-        let lineup = flipped(entry, &old, (&fresh, flip.to));
-        let kept = lineup.versions.contains_key(&old.current);
-        let retired = self.publish(entry, Some(lineup), (fresh, flip.cause));
+        let mut retired = self.make_current(entry, (&new, fresh), flip.cause);
+        if let Some(bake) = flip.bake {
+            operation.step("BAKE", Some(flip.to));
+            let _busy = entry.busy();
+            let watch = Watch { entry, operation, limits: &bake.limits };
+            if let Err(reason) = self.bake(watch, &bake, &contest).await {
+                self.flip_back(entry, before).await;
+                return Err(ChangeError::RolledBack { id: new.id.clone(), reason });
+            }
+            kept_until = park(entry, old.current, keep);
+            retired.extend(self.tidy(entry));
+        }
         self.unpark_later(entry);
-        let from = old.current;
+        let (from, kept) = (old.current, is_wanted(entry, old.current));
         // The model may change again while the old version's requests are waited for.
-        drop((permit, old));
+        drop((permit, contest, old));
         let limit = flip.drain_timeout.unwrap_or_else(|| self.drain_timeout());
         operation.step("DRAIN", Some(from));
         let (drained, memory) = self.retire_measured(retired, limit).await;
         let took = started.elapsed();
-        let kept_until = until.filter(|_| kept);
         Ok(SwapReport { from, to: flip.to, load_took, took, drained, kept, kept_until, memory })
+    }
+
+    /// The new version once it has proved itself as far as the strategy wants it to, and it is too
+    /// late to cancel.
+    async fn tried(
+        self: &Arc<Self>,
+        wish: Wish<'_>,
+        (old, fresh): (&Routes, Vec<Warm>),
+        strategy: &Strategy,
+    ) -> Result<(Arc<Serving>, Vec<Warm>), ChangeError> {
+        let loaded = fresh.first().map(|warm| &warm.serving);
+        let there = loaded.or_else(|| old.versions.get(&wish.version));
+        let new = Arc::clone(there.expect("it was made available"));
+        let Strategy::Canary(plan) = strategy else {
+            return Ok((new, self.committed(fresh, wish.operation).await?));
+        };
+        let watch = Watch { entry: wish.entry, operation: wish.operation, limits: &plan.limits };
+        let _busy = wish.entry.busy();
+        self.canary(watch, plan, (&new, fresh)).await?;
+        if let Err(refusal) = wish.operation.commit() {
+            self.take_back(wish.entry, &new).await;
+            return Err(refusal);
+        }
+        Ok((new, Vec::new()))
+    }
+
+    /// Lets the version answer all requests that name none; what is to be retired now.
+    fn make_current(
+        &self,
+        entry: &ModelEntry,
+        (new, fresh): (&Arc<Serving>, Vec<Warm>),
+        cause: Cause,
+    ) -> Vec<Arc<VersionRecord>> {
+        let version = new.id.version;
+        let newest = entry.newest(version);
+        entry.set_trial(None);
+        entry.decide(|intent| {
+            intent.chosen = Some(Choice { version, newest });
+            intent.weights = None;
+        });
+        let Some(routes) = self.serving.routes(&entry.name) else { return Vec::new() };
+        let mut lineup = Lineup { current: version, ..Lineup::of(&routes) };
+        lineup.versions.insert(version, Arc::clone(new));
+        lineup.versions.retain(|other, _| *other == version || is_wanted(entry, *other));
+        self.publish(entry, Some(lineup), (fresh, cause))
+    }
+
+    /// Undoes a flip that did not prove itself.
+    async fn flip_back(self: &Arc<Self>, entry: &Arc<ModelEntry>, old: &Arc<Serving>) {
+        entry.park(None);
+        let retired = self.make_current(entry, (old, Vec::new()), Cause::RolledBackByItself);
+        self.retire_within(retired, self.drain_timeout()).await;
+    }
+
+    /// Stops routing what nothing speaks for any more; what is to be retired now.
+    fn tidy(&self, entry: &ModelEntry) -> Vec<Arc<VersionRecord>> {
+        let Some(routes) = self.serving.routes(&entry.name) else { return Vec::new() };
+        let mut lineup = Lineup::of(&routes);
+        let current = lineup.current;
+        lineup.versions.retain(|version, _| *version == current || is_wanted(entry, *version));
+        self.publish(entry, Some(lineup), (Vec::new(), Cause::Swap))
     }
 
     /// The version that is to be flipped to, made warm if it does not serve already.
@@ -202,18 +296,10 @@ impl Core {
     async fn unpark(self: &Arc<Self>, entry: &ModelEntry, parked: Parked) {
         // The semaphore is never closed.
         let _permit = entry.change.acquire().await;
-        if entry.parked() != Some(parked) || self.closing.is_cancelled() {
-            return;
+        if entry.parked() == Some(parked) && !self.closing.is_cancelled() {
+            entry.park(None);
+            self.retire_all(self.tidy(entry));
         }
-        entry.park(None);
-        let Some(routes) = self.serving.routes(&entry.name) else { return };
-        if stays(entry, &routes, parked.version) {
-            return;
-        }
-        let mut lineup = Lineup::of(&routes);
-        lineup.versions.remove(&parked.version);
-        let retired = self.publish(entry, Some(lineup), (Vec::new(), Cause::Swap));
-        self.retire_all(retired);
     }
 }
 
@@ -241,22 +327,9 @@ fn park(entry: &ModelEntry, version: Version, keep: Keep) -> Option<SystemTime> 
     until.and_then(|(_, time)| SystemTime::now().checked_add(time))
 }
 
-/// Whether a version that is not current any more is needed all the same.
-fn stays(entry: &ModelEntry, routes: &Routes, version: Version) -> bool {
-    routes.current == version || is_wanted(entry, version)
-}
-
 /// Whether something other than being current speaks for a version.
-fn is_wanted(entry: &ModelEntry, version: Version) -> bool {
+pub(super) fn is_wanted(entry: &ModelEntry, version: Version) -> bool {
     entry.is_selected_among_others(version)
         || entry.parked().is_some_and(|parked| parked.version == version)
         || !entry.intent().uses(version).is_empty()
-}
-
-/// What serves with the new version in the place of the old.
-fn flipped(entry: &ModelEntry, old: &Routes, (fresh, to): (&[Warm], Version)) -> Lineup {
-    let mut versions = old.versions.clone();
-    versions.extend(fresh.iter().map(|warm| (to, Arc::clone(&warm.serving))));
-    versions.retain(|version, _| *version == to || is_wanted(entry, *version));
-    Lineup { current: to, versions }
 }

@@ -47,7 +47,6 @@ impl Weights {
     }
 
     /// A part of the requests, at most the whole, for one version, the rest for the other.
-    #[cfg(test)]
     pub(super) fn between(one: (Version, u32), rest: Version) -> Self {
         let given = one.1.min(WHOLE);
         Self::new(vec![(one.0, given), (rest, WHOLE - given)]).expect("both parts make a whole")

@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::latency::{Latencies, LatencyCounts};
+use crate::inference::{InferError, RunError};
+
 /// Counters that requests bump without a lock.
 #[derive(Debug)]
 pub(super) struct Usage {
@@ -12,6 +15,9 @@ pub(super) struct Usage {
     epoch_at: SystemTime,
     requests: AtomicU64,
     failures: AtomicU64,
+    faults: AtomicU64,
+    /// Of requests that were answered.
+    latencies: Latencies,
     /// Microseconds after `epoch`, plus one; zero for never.
     last_access: AtomicU64,
 }
@@ -25,6 +31,29 @@ pub struct UsageReport {
     pub failures: u64,
     /// When the last one came to an end.
     pub last_access: Option<SystemTime>,
+    /// How long requests took that were answered; `None` when none was.
+    pub latency: Option<LatencyReport>,
+}
+
+/// Quantiles of durations, exact to within a sixteenth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatencyReport {
+    /// Half of the requests took no longer.
+    pub p50: Duration,
+    /// Nine of ten took no longer.
+    pub p90: Duration,
+    /// Ninety-nine of a hundred took no longer.
+    pub p99: Duration,
+}
+
+/// What counts when a version is judged.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Tally {
+    /// Requests that were answered, or failed by the version's fault.
+    pub(super) judged: u64,
+    /// Those that failed by its fault.
+    pub(super) faults: u64,
+    pub(super) latencies: LatencyCounts,
 }
 
 impl Default for Usage {
@@ -34,27 +63,67 @@ impl Default for Usage {
             epoch_at: SystemTime::now(),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            latencies: Latencies::default(),
             last_access: AtomicU64::new(0),
         }
     }
 }
 
 impl Usage {
-    pub(super) fn count(&self, failed: bool) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        if failed {
-            self.failures.fetch_add(1, Ordering::Relaxed);
+    /// Counts a request that was answered.
+    pub(super) fn answered(&self, total: Duration) {
+        self.latencies.add(total);
+        self.ended();
+    }
+
+    /// Counts one that was not; `error` is `None` when its caller has gone.
+    pub(super) fn failed(&self, error: Option<&InferError>) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if error.is_some_and(is_fault) {
+            self.faults.fetch_add(1, Ordering::Relaxed);
         }
+        self.ended();
+    }
+
+    fn ended(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let now = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
         self.last_access.store(now + 1, Ordering::Relaxed);
     }
 
+    pub(super) fn tally(&self) -> Tally {
+        let (faults, latencies) = (self.faults.load(Ordering::Relaxed), self.latencies.counts());
+        Tally { judged: faults + latencies.total(), faults, latencies }
+    }
+
     pub(super) fn report(&self) -> UsageReport {
         let last = self.last_access.load(Ordering::Relaxed).checked_sub(1);
+        let counts = self.latencies.counts();
+        let at = |share| counts.quantile(share);
+        let latency = at(0.5).zip(at(0.9)).zip(at(0.99));
         UsageReport {
             requests: self.requests.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             last_access: last.map(|micros| self.epoch_at + Duration::from_micros(micros)),
+            latency: latency.map(|((p50, p90), p99)| LatencyReport { p50, p90, p99 }),
         }
     }
+}
+
+impl Tally {
+    /// What came after `earlier`.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            judged: self.judged.saturating_sub(earlier.judged),
+            faults: self.faults.saturating_sub(earlier.faults),
+            latencies: self.latencies.since(&earlier.latencies),
+        }
+    }
+}
+
+/// Whether a request failed by the fault of the version, not of its caller. A caller cannot know what
+/// only the graph refuses.
+fn is_fault(error: &InferError) -> bool {
+    !matches!(error, InferError::Input(_) | InferError::Run(RunError::Cancelled))
 }

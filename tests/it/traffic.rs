@@ -42,7 +42,7 @@ const INFER: &str = "/v2/models/add/infer";
 async fn an_alias_is_good_wherever_a_version_is() {
     let server = Server::start(versions()).await;
     let rules = alias(&server, "stable", json!("1")).await.ok();
-    assert_eq!(rules, json!({ "aliases": { "stable": "1" }, "weights": {} }));
+    assert_eq!(rules, json!({ "aliases": { "stable": "1" }, "weights": {}, "shadow": null }));
     let at = |rest: &str| format!("/v2/models/add/versions/stable{rest}");
     assert_eq!(asked(&server, &at("/infer"), None).await, "1");
     assert_eq!(server.get(&at("")).await.ok()["versions"], json!(["1"]));

@@ -82,6 +82,17 @@ pub enum Event {
         /// The rules, in words.
         rules: String,
     },
+    /// What was made of a version that is on trial.
+    ModelDecision {
+        /// The model's name.
+        model: String,
+        /// The version on trial.
+        version: u64,
+        /// `step passed`, `promoted`, `baked` or `rolled back`.
+        decision: &'static str,
+        /// The reason and the figures it was made from.
+        figures: String,
+    },
     /// The configuration was read anew.
     Configuration {
         /// The settings that have another value from now on.
@@ -104,12 +115,13 @@ pub enum EventKind {
     ModelSwapped,
     Operation,
     ModelTraffic,
+    ModelDecision,
     Configuration,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Application,
         Self::Health,
         Self::Resource,
@@ -117,6 +129,7 @@ impl EventKind {
         Self::ModelSwapped,
         Self::Operation,
         Self::ModelTraffic,
+        Self::ModelDecision,
         Self::Configuration,
     ];
 
@@ -130,6 +143,7 @@ impl EventKind {
             Self::ModelSwapped => "model_swapped",
             Self::Operation => "operation",
             Self::ModelTraffic => "model_traffic",
+            Self::ModelDecision => "model_decision",
             Self::Configuration => "configuration",
         }
     }
@@ -157,6 +171,7 @@ impl Event {
             Self::ModelSwapped { .. } => EventKind::ModelSwapped,
             Self::Operation { .. } => EventKind::Operation,
             Self::ModelTraffic { .. } => EventKind::ModelTraffic,
+            Self::ModelDecision { .. } => EventKind::ModelDecision,
             Self::Configuration { .. } => EventKind::Configuration,
         }
     }
@@ -192,6 +207,12 @@ pub(super) fn log(event: &Event) {
         }
         Event::Operation { id, operation, model, detail, .. } => {
             warn!(id, operation, model, detail, "operation failed");
+        }
+        Event::ModelDecision { model, version, decision: "rolled back", figures } => {
+            warn!(model, version, figures, "version rolled back");
+        }
+        Event::ModelDecision { model, version, decision, figures } => {
+            info!(model, version, decision, figures, "version on trial");
         }
         Event::ModelTraffic { model, rules } => info!(model, rules, "traffic rules changed"),
         Event::Configuration { changed, ignored, detail } if detail.is_empty() => {

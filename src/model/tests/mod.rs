@@ -25,8 +25,9 @@ use tokio::time::Instant;
 use self::fakes::{Door, FakeBackend, FakeObserver, Observed, World, soon};
 use super::{
     Answer, ChangeError, Keep, LoadReport, LookupError, ManagerOptions, ManagerParts,
-    ModelLifecycleManager, ModelName, ModelReport, Outcome, StateKind, SwapOptions, SwapReport,
-    Terms, UnloadReport, Version, VersionHandle, VersionPolicy, VersionRef, VersionReport,
+    ModelLifecycleManager, ModelName, ModelReport, Outcome, StateKind, Strategy, SwapOptions,
+    SwapReport, Terms, UnloadReport, Version, VersionHandle, VersionPolicy, VersionRef,
+    VersionReport,
 };
 use crate::inference::{InferError, InferenceRequest, NamedTensor, Tensor};
 use crate::lifecycle::{CheckKind, Event, EventBus, HealthRegistry};
@@ -255,6 +256,8 @@ impl Fixture {
 fn swap_to(to: u64) -> SwapOptions {
     SwapOptions {
         to: VersionRef::Number(version(to)),
+        strategy: Strategy::Availability,
+        bake: None,
         drain_timeout: None,
         keep_previous: None,
         allow_incompatible: false,

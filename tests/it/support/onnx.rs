@@ -106,6 +106,29 @@ pub(crate) fn add_constant(value: f32) -> Vec<u8> {
         .into_model()
 }
 
+/// `y` = -`x`, FP32 `[batch, 4]`: what was largest is smallest.
+pub(crate) fn negated() -> Vec<u8> {
+    let dims = [BATCH, Dim::Fixed(4)];
+    Graph::new("negated")
+        .input("x", Elem::Float, &dims)
+        .output("y", Elem::Float, &dims)
+        .node(&Node::new("Neg", &["x"], &["y"]))
+        .into_model()
+}
+
+/// `y` = `x`, FP32 `[batch, 4]`, for zeros; anything from 1 on is an index out of range. The warm-up,
+/// which sends zeros, does not find that out.
+pub(crate) fn failing_unless_zero() -> Vec<u8> {
+    let dims = [BATCH, Dim::Fixed(4)];
+    Graph::new("failing_unless_zero")
+        .input("x", Elem::Float, &dims)
+        .output("y", Elem::Float, &dims)
+        .initializer("only", &Tensor::floats(&[1], &[0.0]))
+        .node(&Node::new("Cast", &["x"], &["index"]).attribute("to", &Attribute::Int(7)))
+        .node(&Node::new("Gather", &["only", "index"], &["y"]))
+        .into_model()
+}
+
 /// Two dense layers with a `Relu` between them: `x` FP32 `[batch, inputs]` -> `y` FP32
 /// `[batch, outputs]`. The weights look random and are the same in every call.
 pub(crate) fn mlp(inputs: usize, hidden: usize, outputs: usize) -> Vec<u8> {
