@@ -21,6 +21,7 @@
 //! | [`metrics`] | Prometheus |
 //! | [`cloudevents`] | events as they leave the process |
 //! | [`config`] | settings from file, environment and flags |
+//! | [`state_file`] | what operators decided, kept in a folder |
 //! | [`telemetry`] | logs |
 //! | [`webhooks`] | events sent to others |
 //!
@@ -36,6 +37,7 @@ pub mod http;
 pub mod metrics;
 pub mod onnx;
 pub mod repository;
+pub mod state_file;
 pub mod telemetry;
 pub mod webhooks;
 

@@ -22,6 +22,7 @@ use crate::lifecycle::{Application, EventBus, Handler, HealthRegistry, Hooks, Re
 use crate::metrics::{self, Metrics, Observed};
 use crate::model::{ChangeError, ManagerOptions, ManagerParts, ModelLifecycleManager};
 use crate::onnx::OnnxRuntime;
+use crate::state_file::{StateError, StateFolder};
 use crate::webhooks::{self, Secret};
 
 /// Why the server cannot be put together.
@@ -30,6 +31,9 @@ pub enum AssemblyError {
     /// The key that signs webhooks cannot be had.
     #[error(transparent)]
     Secret(#[from] webhooks::SecretError),
+    /// What operators have decided cannot be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// Webhooks cannot be sent.
     #[error(transparent)]
     Webhooks(#[from] webhooks::ClientError),
@@ -63,8 +67,9 @@ impl App {
             observer: Arc::new(Arc::clone(&metrics)),
             events,
             health: application.health().clone(),
+            desired: None,
         };
-        let models = ModelLifecycleManager::new(manager, manager_options(config));
+        let models = managed_models(manager, config)?;
         let watch = register_checks(application.health(), config).map_err(AssemblyError::Watch)?;
         let parts = parts(&configuration, &application, models.clone(), metrics);
         register_webhooks(&config.webhooks, &parts.cloud_events, application.hooks())?;
@@ -81,6 +86,22 @@ impl App {
         register(&application, &models, &listener);
         Ok(Self { application, listener, _watch: watch })
     }
+}
+
+/// The manager of the models, with what operators have decided in an earlier life.
+fn managed_models(
+    parts: ManagerParts,
+    config: &Config,
+) -> Result<ModelLifecycleManager, StateError> {
+    let options = manager_options(config);
+    let Some(folder) = &config.models.state else {
+        return Ok(ModelLifecycleManager::new(parts, options));
+    };
+    let (store, found) = StateFolder::open(folder)?;
+    let parts = ManagerParts { desired: Some(Arc::new(store)), ..parts };
+    let models = ModelLifecycleManager::new(parts, options);
+    models.restore(found.state, &found.problems);
+    Ok(models)
 }
 
 /// What there is to do, each list in its order.

@@ -76,6 +76,8 @@ pub struct ServerConfig {
 pub struct ModelsConfig {
     /// The repository's folder.
     pub repository: PathBuf,
+    /// Where what operators decide is kept.
+    pub state: Option<PathBuf>,
     /// The models without which the server is not ready.
     pub required: Vec<ModelName>,
     /// Loads that run at once.

@@ -132,6 +132,8 @@ settings! {
     models: ModelsConfig {
         repository "FOLDER" = "models":
             "the model repository";
+        state "FOLDER" = "none":
+            "where what operators decide is kept, so that it outlives the server";
         required "NAMES" = "", live:
             "models without which the server is not ready";
         load_threads "COUNT" = "2" in "1" to "256":

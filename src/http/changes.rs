@@ -318,7 +318,7 @@ fn weight((name, percent): (String, f64)) -> Result<(VersionRef, u32), ApiError>
 }
 
 /// Percent as hundredths of a percent.
-fn hundredths(what: &str, percent: f64) -> Result<u32, ApiError> {
+pub(super) fn hundredths(what: &str, percent: f64) -> Result<u32, ApiError> {
     let hundredths = percent * 100.0;
     let whole = hundredths.round();
     if !(0.0..=f64::from(WHOLE)).contains(&hundredths) || (hundredths - whole).abs() > 1e-6 {

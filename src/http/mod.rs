@@ -9,6 +9,7 @@
 mod body;
 mod changes;
 mod checks;
+mod desired;
 mod documents;
 mod error;
 mod events;

@@ -40,7 +40,7 @@ struct OperationsBody {
 }
 
 #[derive(Serialize)]
-struct OperationBody {
+pub(super) struct OperationBody {
     id: String,
     operation: &'static str,
     model: String,
@@ -136,14 +136,18 @@ impl Asked {
         Parameters(Wait { wait }): Parameters<Wait>,
         request: String,
     ) -> Result<Self, ApiError> {
-        let wait = wait.map_or(Ok(WAIT), |text| {
-            let wrong = || format!("wait: expected a duration such as 30s, got \"{text}\"");
-            units::duration(&text).ok_or_else(|| ApiError::bad_request(wrong()))
-        })?;
+        let wait = self::wait(wait)?;
         let generation = models::expected(services, headers)?;
         let key = key(headers)?.map(|key| IdempotencyKey { key, request });
         Ok(Self { conditions: Conditions { generation, key }, wait })
     }
+}
+
+/// How long to wait, from `?wait=`.
+pub(super) fn wait(given: Option<String>) -> Result<Duration, ApiError> {
+    let Some(text) = given else { return Ok(WAIT) };
+    let wrong = || format!("wait: expected a duration such as 30s, got \"{text}\"");
+    units::duration(&text).ok_or_else(|| ApiError::bad_request(wrong()))
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

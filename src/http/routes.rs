@@ -11,8 +11,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{Parts, Services};
 use super::{
-    changes, checks, documents, events, finish, health, infer, lifecycle, metadata, models,
-    operations, repository, resources,
+    changes, checks, desired, documents, events, finish, health, infer, lifecycle, metadata,
+    models, operations, repository, resources,
 };
 
 type Handler = MethodRouter<Arc<Services>>;
@@ -111,6 +111,8 @@ fn changes() -> Vec<Route> {
         remove("/lifecycle/models/{model}/traffic", delete(changes::remove_traffic)),
         replace("/lifecycle/models/{model}/shadow", put(changes::set_shadow)),
         remove("/lifecycle/models/{model}/shadow", delete(changes::remove_shadow)),
+        read("/lifecycle/desired", get(desired::get)),
+        replace("/lifecycle/desired", put(desired::put)),
         read("/lifecycle/operations", get(operations::list)),
         read("/lifecycle/operations/{operation}", get(operations::detail)),
         remove("/lifecycle/operations/{operation}", delete(operations::cancel)),

@@ -9,6 +9,7 @@ use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::desired::Keeper;
 use super::error::{ChangeError, LoadError};
 use super::handle::Serving;
 use super::history::Cause;
@@ -38,6 +39,7 @@ pub(super) struct Core {
     pub(super) registry: Registry,
     pub(super) serving: ServingMap,
     pub(super) operations: Operations,
+    pub(super) keeper: Keeper,
     pub(super) events: EventBus,
     /// Locked from finding out what is the case until it is told, so that nothing stale is.
     pub(super) readiness: Mutex<HealthReporter>,

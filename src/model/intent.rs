@@ -61,6 +61,13 @@ impl Intent {
         Some((versions, current))
     }
 
+    /// Every version that something other than being current speaks for.
+    pub(super) fn named(&self) -> impl Iterator<Item = Version> {
+        let weighted = self.weights.iter().flat_map(Weights::iter).map(|(version, _)| version);
+        let shadow = self.shadow.iter().map(|shadow| shadow.version);
+        self.aliases.values().copied().chain(weighted).chain(shadow)
+    }
+
     /// What a version is needed for besides being current; empty when nothing is.
     pub(super) fn uses(&self, version: Version) -> Vec<String> {
         let aliases = self.aliases.iter().filter(|(_, named)| **named == version);

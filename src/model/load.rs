@@ -56,7 +56,10 @@ impl Core {
         result
     }
 
-    async fn discover(self: &Arc<Self>, name: &ModelName) -> Result<Arc<ModelEntry>, ChangeError> {
+    pub(super) async fn discover(
+        self: &Arc<Self>,
+        name: &ModelName,
+    ) -> Result<Arc<ModelEntry>, ChangeError> {
         self.ask(name, |loader, name| match loader.source.model(name) {
             Err(unknown @ SourceError::UnknownModel(_)) => Err(unknown),
             // Whatever else is wrong is found again by the load, and kept as the entry's problem.
@@ -66,7 +69,7 @@ impl Core {
         Ok(self.registry.entry(name))
     }
 
-    async fn load_planned(
+    pub(super) async fn load_planned(
         self: &Arc<Self>,
         entry: &Arc<ModelEntry>,
         options: LoadOptions,
@@ -89,6 +92,7 @@ impl Core {
             .extend(fresh.iter().map(|warm| (warm.record.id.version, Arc::clone(&warm.serving))));
         let current = plan.current;
         entry.park(None);
+        entry.want(true);
         let retired = self.publish(entry, Some(Lineup { current, versions }), (fresh, Cause::Load));
         self.retire_all(retired);
         Ok(LoadReport { current, loaded, took: started.elapsed() })
@@ -127,8 +131,8 @@ impl Core {
         let intent = entry.intent();
         let nothing = || ChangeError::NoVersions(entry.name.clone());
         let (mut versions, current) = intent.apply(&selected).ok_or_else(nothing)?;
-        let used = available.iter().filter(|version| !intent.uses(**version).is_empty());
-        versions.extend(used);
+        // What they name is served, and a load that cannot do so fails: requests would.
+        versions.extend(intent.named());
         versions.sort_unstable();
         versions.dedup();
         entry.select(selected);

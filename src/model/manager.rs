@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::change::{Core, Terms};
+use super::desired::{DesiredState, DesiredStore, Keeper, PlannedChange};
 use super::error::{ChangeError, LookupError};
 use super::handle::VersionHandle;
+use super::intent::Intent;
 use super::load::LoadOptions;
 use super::loader::ModelSource;
 use super::loading::{Loader, WorkThreads};
@@ -63,8 +65,11 @@ pub struct ManagerParts {
     pub observer: Arc<dyn ModelObserver>,
     /// Where changes are told.
     pub events: EventBus,
-    /// Where the readiness check `required_models` is registered.
+    /// Where the readiness check `required_models` is registered, and `desired_state`, which is not
+    /// critical, where that is kept.
     pub health: HealthRegistry,
+    /// Where what operators decide is kept, if it is to outlive the process.
+    pub desired: Option<Arc<dyn DesiredStore>>,
 }
 
 impl fmt::Debug for ManagerParts {
@@ -86,6 +91,8 @@ pub enum Change {
     Rollback(RollbackOptions),
     /// Changes aliases or weights.
     Route(RoutingChange),
+    /// Makes the model what is declared of it.
+    Apply(Intent),
 }
 
 impl Change {
@@ -96,6 +103,7 @@ impl Change {
             Self::Swap(_) => OperationKind::Swap,
             Self::Rollback(_) => OperationKind::Rollback,
             Self::Route(_) => OperationKind::Traffic,
+            Self::Apply(_) => OperationKind::Apply,
         }
     }
 
@@ -116,6 +124,7 @@ impl Change {
                 core.roll_back(model, options, operation).await.map(Done::Swap)
             }
             Self::Route(change) => core.route(model, change, operation).map(Done::Traffic),
+            Self::Apply(intent) => core.apply(model, intent, operation).await.map(Done::Load),
         }
     }
 }
@@ -142,6 +151,7 @@ impl ModelLifecycleManager {
         };
         let initially = Err("no model was loaded yet".to_owned());
         let readiness = parts.health.reporter("required_models", CheckKind::Readiness, initially);
+        let keeper = Keeper::new(parts.desired, &parts.health);
         let closing = CancellationToken::new();
         let core = Core {
             loader: Arc::new(loader),
@@ -151,6 +161,7 @@ impl ModelLifecycleManager {
             registry: Registry::default(),
             serving: ServingMap::default(),
             operations: Operations::new(parts.events.clone()),
+            keeper,
             events: parts.events,
             readiness: Mutex::new(readiness),
             terms: ArcSwap::from_pointee(options.terms),
@@ -207,9 +218,44 @@ impl ModelLifecycleManager {
             let bug = |panic: Box<dyn Any + Send>| {
                 Err(ChangeError::Panicked(causes::of_panic(panic.as_ref())))
             };
-            begun.end(work.unwrap_or_else(bug).map_err(Arc::new));
+            let outcome = work.unwrap_or_else(bug);
+            // What the caller is told of has to be there after a crash.
+            core.keep().await;
+            begun.end(outcome.map_err(Arc::new));
         });
         Ok(operation)
+    }
+
+    /// Takes over what was declared in an earlier life; before anything is loaded. `problems` are what
+    /// was wrong with what was kept; they are told until it is saved again.
+    pub fn restore(&self, state: DesiredState, problems: &[String]) {
+        self.core.restore(state, problems);
+    }
+
+    /// What is declared now.
+    pub fn desired(&self) -> DesiredState {
+        self.core.desired()
+    }
+
+    /// Begins what leads to the declared state: one operation for each model that is not what is
+    /// declared of it. A model that is not declared is unloaded.
+    ///
+    /// # Errors
+    /// As [`ModelLifecycleManager::begin`].
+    pub fn declare(
+        &self,
+        wanted: &DesiredState,
+    ) -> Result<Vec<(PlannedChange, Arc<Operation>)>, ChangeError> {
+        let begun = |plan: PlannedChange| {
+            let model = wanted.models.get(&plan.model).filter(|model| model.loaded);
+            let change = match model {
+                Some(model) => Change::Apply(model.intent.clone()),
+                None => Change::Unload(None),
+            };
+            let operation = self.begin(&plan.model, change, Conditions::default())?;
+            Ok((plan, operation))
+        };
+        self.core.desired().changes_to(wanted).into_iter().map(begun).collect()
     }
 
     /// Every operation that goes on, and the last that ended; the oldest first.
@@ -277,6 +323,12 @@ impl ModelLifecycleManager {
         let absent = terms.required.iter().filter(|name| !names.contains(name));
         let absent: Vec<ModelName> = absent.cloned().collect();
         names.extend(absent);
+        // What somebody has unloaded stays so.
+        let unwanted = |name: &ModelName| {
+            let known = self.core.registry.get(name.as_str());
+            known.is_some_and(|entry| entry.is_unwanted())
+        };
+        names.retain(|name| !unwanted(name));
         let loads = names.iter().map(async |name| (name, self.load(name).await));
         let results = join_all(loads).await;
         let required = |name: &ModelName| terms.required.contains(name);

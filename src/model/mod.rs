@@ -6,6 +6,7 @@
 
 mod change;
 mod compatibility;
+mod desired;
 mod error;
 mod gate;
 mod handle;
@@ -40,6 +41,7 @@ mod warm_up;
 mod tests;
 
 pub use change::Terms;
+pub use desired::{DesiredModel, DesiredState, DesiredStore, PlannedChange};
 pub use error::{ChangeError, LoadError, LookupError};
 pub use handle::{Answer, VersionHandle};
 pub use history::{Cause, Tenure};

@@ -30,6 +30,7 @@ pub enum OperationKind {
     Rollback,
     Verify,
     Traffic,
+    Apply,
 }
 
 impl OperationKind {
@@ -42,6 +43,7 @@ impl OperationKind {
             Self::Rollback => "rollback",
             Self::Verify => "verify",
             Self::Traffic => "traffic",
+            Self::Apply => "apply",
         }
     }
 }

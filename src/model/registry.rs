@@ -43,6 +43,10 @@ struct Known {
     /// What the model's policy selected at the last load.
     selected: Vec<Version>,
     trial: Option<TrialRules>,
+    /// Whether the model is to be loaded.
+    wanted: bool,
+    /// Whether it was unloaded on purpose.
+    unwanted: bool,
     /// Whether a change goes on that may take hours.
     busy: bool,
 }
@@ -172,6 +176,34 @@ impl ModelEntry {
         let result = change(&mut known.intent);
         known.generation += 1;
         result
+    }
+
+    /// Whether the model is to be loaded: it was, and nobody has unloaded it.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.known().wanted
+    }
+
+    /// Whether somebody has unloaded the model.
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.known().unwanted
+    }
+
+    /// Notes whether the model is to be loaded.
+    pub(super) fn want(&self, wanted: bool) {
+        let mut known = self.known();
+        (known.wanted, known.unwanted) = (wanted, !wanted);
+    }
+
+    /// Whether operators have decided anything of the model.
+    pub(super) fn was_decided_about(&self) -> bool {
+        let known = self.known();
+        known.unwanted || known.intent != Intent::default()
+    }
+
+    /// Takes over what was decided in an earlier life.
+    pub(super) fn restore(&self, wanted: bool, intent: Intent) {
+        self.known().intent = intent;
+        self.want(wanted);
     }
 
     /// How often the model was changed.

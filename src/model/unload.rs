@@ -22,6 +22,7 @@ impl Core {
         operation.commit()?;
         let versions = routes.versions.keys().copied().collect();
         entry.park(None);
+        entry.want(false);
         let retired = self.publish(&entry, None, (Vec::new(), Cause::Load));
         entry.forget_failures();
         // The model may change again while its requests are waited for.

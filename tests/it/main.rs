@@ -8,6 +8,7 @@ mod canary;
 mod checks;
 mod command_line;
 mod configuration;
+mod desired;
 mod documents;
 mod embedding;
 mod events;

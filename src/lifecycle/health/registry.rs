@@ -172,7 +172,21 @@ impl HealthRegistry {
         initially: CheckResult,
     ) -> HealthReporter {
         let id = CheckId { kind, name: name.into() };
-        let terms = Terms { id, critical: true, thresholds: Thresholds::ONE, plan: None };
+        self.told(Terms { id, critical: true, thresholds: Thresholds::ONE, plan: None }, initially)
+    }
+
+    /// [`HealthRegistry::reporter`] for a check that is told of, and does not decide the probe.
+    pub fn reporter_not_critical(
+        &self,
+        name: impl Into<String>,
+        kind: CheckKind,
+        initially: CheckResult,
+    ) -> HealthReporter {
+        let id = CheckId { kind, name: name.into() };
+        self.told(Terms { id, critical: false, thresholds: Thresholds::ONE, plan: None }, initially)
+    }
+
+    fn told(&self, terms: Terms, initially: CheckResult) -> HealthReporter {
         let (status, detail) = match initially {
             Ok(()) => (CheckStatus::Passing, String::new()),
             Err(detail) => (CheckStatus::Failing, detail),

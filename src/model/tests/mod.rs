@@ -101,6 +101,7 @@ impl Fixture {
             observer: Arc::new(FakeObserver(Arc::clone(&observed))),
             events: events.clone(),
             health: health.clone(),
+            desired: None,
         };
         let manager = ModelLifecycleManager::new(parts, options);
         Self { world, observed, events, health, manager }

@@ -121,6 +121,7 @@ fn models(application: &Application) -> ModelLifecycleManager {
         observer: Arc::new(()),
         events: application.events().clone(),
         health: application.health().clone(),
+        desired: None,
     };
     let options = ManagerOptions {
         load_threads: NonZeroUsize::MIN,

@@ -19,6 +19,7 @@ pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
     pub(crate) repository: Repository,
+    settings: Vec<(String, String)>,
     client: reqwest::Client,
     _home: TempDir,
 }
@@ -54,11 +55,13 @@ impl Server {
         Self::launch_on(anywhere, repository, settings).await
     }
 
-    /// Kills it, and starts another with the same repository on the same address.
+    /// Kills it, and starts another with the same repository and settings on the same address.
     pub(crate) async fn kill_and_restart(self) -> Self {
-        let Self { process, address, repository, .. } = self;
+        let Self { process, address, repository, settings, .. } = self;
         drop(process);
-        let server = Self::launch_on(address, repository, &[]).await;
+        let settings: Vec<(&str, &str)> =
+            settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let server = Self::launch_on(address, repository, &settings).await;
         server.is_ready().await;
         server
     }
@@ -85,7 +88,9 @@ impl Server {
         let line: Value = serde_json::from_str(&process.logged(&["\"listening\""]).await).unwrap();
         let address = line["address"].as_str().expect("the line tells the address");
         let address = address.parse().expect("it is a socket's address");
-        Self { process, address, repository, client: client(), _home: home }
+        let given = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let settings = settings.iter().map(given).collect();
+        Self { process, address, repository, settings, client: client(), _home: home }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

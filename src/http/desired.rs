@@ -1,0 +1,184 @@
+//! The desired state: what is to be served, declared as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::error::ApiError;
+use super::operations::{self, OperationBody};
+use super::query::Parameters;
+use super::wire::json;
+use super::{Shared, body};
+use crate::http::changes::hundredths;
+use crate::model::{
+    AliasName, Choice, DesiredModel, DesiredState, Intent, ModelName, Operation, PlannedChange,
+    ShadowTarget, Version, Weights,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Query {
+    #[serde(default)]
+    dry_run: bool,
+    wait: Option<String>,
+}
+
+/// The whole set, as it is told and as it is declared.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DesiredBody {
+    models: BTreeMap<String, ModelBody>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelBody {
+    #[serde(default = "yes")]
+    loaded: bool,
+    #[serde(default)]
+    version: Option<String>,
+    #[serde(default)]
+    aliases: BTreeMap<String, String>,
+    #[serde(default)]
+    weights: BTreeMap<String, f64>,
+    #[serde(default)]
+    shadow: Option<ShadowBody>,
+    #[serde(default)]
+    pinned: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShadowBody {
+    version: String,
+    percent: f64,
+}
+
+#[derive(Serialize)]
+struct PlanBody {
+    changes: Vec<ChangeBody>,
+}
+
+#[derive(Serialize)]
+struct ChangeBody {
+    model: String,
+    actions: Vec<String>,
+    operation: Option<OperationBody>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `GET /lifecycle/desired`
+pub(super) async fn get(State(services): Shared) -> Response {
+    json(&DesiredBody::from(services.parts.models.desired()))
+}
+
+/// `PUT /lifecycle/desired`
+pub(super) async fn put(
+    State(services): Shared,
+    Parameters(Query { dry_run, wait }): Parameters<Query>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let wait = operations::wait(wait)?;
+    let text = body::read_small(request, &services.limits()).await?;
+    let wanted = DesiredState::try_from(body::parse::<DesiredBody>(&text)?)?;
+    let models = &services.parts.models;
+    if dry_run {
+        let plan = models.desired().changes_to(&wanted).into_iter().map(|plan| (plan, None));
+        return Ok(json(&PlanBody { changes: plan.map(ChangeBody::from).collect() }));
+    }
+    let begun = models.declare(&wanted)?;
+    let ends = begun.iter().map(|(_, operation)| operation.done());
+    let in_time = timeout(wait, join_all(ends)).await.is_ok();
+    let changes =
+        begun.into_iter().map(|(plan, operation)| ChangeBody::from((plan, Some(operation))));
+    let answer = json(&PlanBody { changes: changes.collect() });
+    Ok(if in_time { answer } else { (StatusCode::ACCEPTED, answer).into_response() })
+}
+
+impl From<(PlannedChange, Option<Arc<Operation>>)> for ChangeBody {
+    fn from((plan, operation): (PlannedChange, Option<Arc<Operation>>)) -> Self {
+        let operation = operation.map(|operation| OperationBody::from(operation.report()));
+        Self { model: plan.model.to_string(), actions: plan.actions, operation }
+    }
+}
+
+impl From<DesiredState> for DesiredBody {
+    fn from(state: DesiredState) -> Self {
+        let models = state.models.into_iter();
+        Self { models: models.map(|(name, model)| (name.to_string(), model.into())).collect() }
+    }
+}
+
+impl From<DesiredModel> for ModelBody {
+    fn from(DesiredModel { loaded, intent }: DesiredModel) -> Self {
+        let percent = |weight: u32| f64::from(weight) / 100.0;
+        let aliases = intent.aliases.into_iter();
+        let weights = intent.weights.iter().flat_map(Weights::iter);
+        Self {
+            loaded,
+            version: intent.chosen.map(|choice| choice.version.to_string()),
+            aliases: aliases
+                .map(|(alias, version)| (alias.to_string(), version.to_string()))
+                .collect(),
+            weights: weights
+                .map(|(version, weight)| (version.to_string(), percent(weight)))
+                .collect(),
+            shadow: intent.shadow.map(|shadow| ShadowBody {
+                version: shadow.version.to_string(),
+                percent: percent(shadow.share),
+            }),
+            pinned: intent.pinned.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl TryFrom<DesiredBody> for DesiredState {
+    type Error = ApiError;
+
+    fn try_from(body: DesiredBody) -> Result<Self, ApiError> {
+        let models = body
+            .models
+            .into_iter()
+            .map(|(name, model)| Ok((ModelName::new(&name)?, DesiredModel::try_from(model)?)));
+        Ok(Self { models: models.collect::<Result<_, ApiError>>()? })
+    }
+}
+
+impl TryFrom<ModelBody> for DesiredModel {
+    type Error = ApiError;
+
+    fn try_from(body: ModelBody) -> Result<Self, ApiError> {
+        let version = body.version.map(|text| text.parse::<Version>()).transpose()?;
+        let aliases = body
+            .aliases
+            .iter()
+            .map(|(alias, version)| Ok((alias.parse::<AliasName>()?, version.parse::<Version>()?)));
+        let weights = body.weights.iter().map(|(version, percent)| {
+            Ok((version.parse::<Version>()?, hundredths("weights", *percent)?))
+        });
+        let weights = weights.collect::<Result<Vec<_>, ApiError>>()?;
+        let weights = (!weights.is_empty()).then(|| Weights::new(weights)).transpose();
+        let shadow = body.shadow.map(|ShadowBody { version, percent }| {
+            let share = hundredths("shadow.percent", percent)?;
+            Ok::<_, ApiError>(ShadowTarget { version: version.parse()?, share })
+        });
+        let intent = Intent {
+            // The newest that is known is found out when it is applied.
+            chosen: version.map(|version| Choice { version, newest: version }),
+            aliases: aliases.collect::<Result<_, ApiError>>()?,
+            weights: weights.map_err(|error| ApiError::bad_request(error.to_string()))?,
+            shadow: shadow.transpose()?,
+            pinned: body.pinned.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+        };
+        Ok(Self { loaded: body.loaded, intent })
+    }
+}
