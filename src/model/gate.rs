@@ -66,6 +66,21 @@ impl Gate {
     }
 }
 
+/// Enters what is current, which may be replaced at any time.
+///
+/// Who replaces it makes the new one visible before closing the old one's gate, so that a refusal means
+/// that `current` was stale, and the next one is another. `None` when there is none, or no longer.
+pub(super) fn enter_current<T, H>(
+    current: impl Fn() -> Option<T>,
+    enter: impl Fn(T) -> Option<H>,
+) -> Option<H> {
+    loop {
+        if let Some(entered) = enter(current()?) {
+            return Some(entered);
+        }
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Arc;

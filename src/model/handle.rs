@@ -68,9 +68,10 @@ pub struct Answer {
 
 impl VersionHandle {
     /// Enters the version; `None` when it takes no new request any more.
-    pub(super) fn enter(serving: &Arc<Serving>, mirror: Option<&Arc<Mirror>>) -> Option<Self> {
-        let mirror = mirror.filter(|mirror| !mirror.is_to(serving));
-        serving.gate.enter().then(|| Self { serving: Arc::clone(serving), mirror: mirror.cloned() })
+    pub(super) fn enter(serving: Arc<Serving>, mirror: Option<Arc<Mirror>>) -> Option<Self> {
+        let mirror = mirror.filter(|mirror| !mirror.is_to(&serving));
+        // Made only once inside: dropping it leaves.
+        if serving.gate.enter() { Some(Self { serving, mirror }) } else { None }
     }
 
     /// Which version this is.

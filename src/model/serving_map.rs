@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::gate::enter_current;
 use super::handle::{Serving, VersionHandle};
 use super::mirror::Mirror;
 use super::names::{AliasName, ModelName, Version, VersionRef};
@@ -77,22 +78,18 @@ impl Routes {
 }
 
 impl ServingMap {
-    /// Enters the version that is to answer; `None` when there is none.
-    ///
-    /// Takes no lock. A version leaves the map before it stops admitting, so a refusal means that
-    /// the snapshot was stale, and the next one is another.
+    /// Enters the version that is to answer; `None` when there is none. Takes no lock.
     pub(super) fn enter(&self, model: &str, wanted: Wanted<'_>) -> Option<VersionHandle> {
-        loop {
+        // Only what would go to any version is copied: who names one wants that one.
+        let copied = matches!(wanted, Wanted::Any { .. });
+        let picked = || {
             let models = self.models.load();
             let routes = models.get(model)?;
             let serving = routes.versions.get(&routes.pick(model, wanted)?)?;
-            // Only what would go to any version is copied: who names one wants that one.
-            let copied = matches!(wanted, Wanted::Any { .. });
             let mirror = routes.mirror.as_ref().filter(|_| copied);
-            if let Some(handle) = VersionHandle::enter(serving, mirror) {
-                return Some(handle);
-            }
-        }
+            Some((Arc::clone(serving), mirror.cloned()))
+        };
+        enter_current(picked, |(serving, mirror)| VersionHandle::enter(serving, mirror))
     }
 
     /// The routes of one model as they are now.

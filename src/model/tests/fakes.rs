@@ -138,6 +138,11 @@ impl World {
         self.faults.lock().unwrap().insert((step, place.to_owned()), fault);
     }
 
+    /// From now on, `step` goes well at `place`.
+    pub(super) fn mend(&self, step: Step, place: &str) {
+        self.faults.lock().unwrap().remove(&(step, place.to_owned()));
+    }
+
     pub(super) fn heal(&self) {
         self.faults.lock().unwrap().clear();
     }

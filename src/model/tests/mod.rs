@@ -3,6 +3,7 @@
 mod failing;
 mod fakes;
 mod going_back;
+mod interleavings;
 mod loading;
 mod lookup;
 mod operations;

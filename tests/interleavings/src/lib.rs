@@ -10,10 +10,10 @@ mod gate;
 mod notify;
 
 use flight::Flight;
-use gate::Gate;
+use gate::{Gate, enter_current};
 use loom::future::block_on;
-use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 /// Every interleaving in which threads are interrupted at most so often: what goes wrong at all goes
@@ -47,6 +47,49 @@ fn nobody_is_inside_when_the_gate_is_drained() {
         block_on(gate.drained());
         freed.store(true, Ordering::SeqCst);
         assert!(!gate.enter());
+        for request in requests {
+            request.join().unwrap();
+        }
+    });
+}
+
+/// A version with its gate, which is freed once nobody is inside.
+#[derive(Default)]
+struct Version {
+    gate: Gate,
+    freed: AtomicBool,
+}
+
+/// The flip: who comes while versions are swapped enters one that is there, and who comes after the
+/// swap has returned enters the new one.
+#[test]
+fn a_flip_loses_nobody_and_leads_everybody_on() {
+    model(|| {
+        let (old, new) = (Arc::new(Version::default()), Arc::new(Version::default()));
+        let current = Arc::new(Mutex::new(Arc::clone(&old)));
+        let swapped = Arc::new(AtomicBool::new(false));
+        let request = {
+            let (current, swapped) = (Arc::clone(&current), Arc::clone(&swapped));
+            let new = Arc::clone(&new);
+            move || {
+                let late = swapped.load(Ordering::SeqCst);
+                let now = || Some(Arc::clone(&current.lock().unwrap()));
+                let enter = |version: Arc<Version>| version.gate.enter().then_some(version);
+                let entered = enter_current(now, enter).unwrap();
+                assert!(
+                    !entered.freed.load(Ordering::SeqCst),
+                    "a request is inside what was freed"
+                );
+                assert!(!late || Arc::ptr_eq(&entered, &new), "the old version has answered late");
+                entered.gate.leave();
+            }
+        };
+        let requests = [thread::spawn(request.clone()), thread::spawn(request)];
+        *current.lock().unwrap() = new;
+        swapped.store(true, Ordering::SeqCst);
+        old.gate.close();
+        block_on(old.gate.drained());
+        old.freed.store(true, Ordering::SeqCst);
         for request in requests {
             request.join().unwrap();
         }
