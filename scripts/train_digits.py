@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Trains the sample model `digits` and writes its two versions and its samples into models/digits.
+"""Trains the sample model `digits` and writes its two versions, its samples and its golden samples into
+models/digits.
 
 Version 1 compares an image with the mean image of each digit; version 2 is a network with one
 hidden layer. Both have the same signature, so either can replace the other. The same packages
@@ -27,6 +28,7 @@ BRIGHTEST = 16.0
 DIGITS = range(10)
 BATCH = (4, 7, 1, 9)
 HARD_SAMPLES = 3
+GOLDEN_IMAGES = 16
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -211,6 +213,23 @@ def write(versions: Iterable[Version], samples: dict[str, list[int]], test: Data
         (folder / f"{name}.json").write_text(request(test.images[indices]), encoding="utf-8")
 
 
+def write_golden(versions: Iterable[Version], batch: Data, test: Data) -> None:
+    """What each version has to answer: the batch, which both know, and some held-out images."""
+    folder = MODEL / "golden"
+    folder.mkdir(exist_ok=True)
+    sample = json.loads(request(batch.images))
+    label = {"name": "label", "shape": [len(batch.labels)], "datatype": "INT64"}
+    sample["outputs"] = [label | {"data": batch.labels.tolist()}]
+    (folder / "batch.json").write_text(json.dumps(sample) + "\n", encoding="utf-8")
+    images = test.images[:GOLDEN_IMAGES]
+    for version in versions:
+        probabilities = version.probabilities(images)
+        arrays = {"input:image": images, "output:probabilities": probabilities}
+        arrays["output:label"] = probabilities.argmax(axis=1)
+        (folder / str(version.number)).mkdir(exist_ok=True)
+        np.savez_compressed(folder / str(version.number) / "held-out.npz", **arrays)
+
+
 def run(version: Version, images: Images) -> tuple[Labels, NDArray[np.float32]]:
     """What the written model answers in ONNX Runtime."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
@@ -254,6 +273,8 @@ def main() -> None:
     first, second = train_centroids(train), train_network(train)
     samples = choose_samples(first, second, test)
     write((first, second), samples, test)
+    batch = samples["batch"]
+    write_golden((first, second), Data(test.images[batch], test.labels[batch]), test)
     for version in (first, second):
         verify(version, test)
     verify_samples(first, second, samples, test)

@@ -44,6 +44,7 @@ pub mod webhooks;
 pub mod app;
 
 mod causes;
+mod json_tensors;
 mod units;
 
 #[doc = include_str!("../docs/lifecycle.md")]

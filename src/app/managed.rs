@@ -17,7 +17,9 @@ use crate::inference::{
 };
 use crate::lifecycle::{EventBus, Resource, ResourceHandle, ResourceRef, ResourceType};
 use crate::metrics::Metrics;
-use crate::model::{AvailableModel, ModelName, ModelSettings, ModelSource, SourceError, VersionId};
+use crate::model::{
+    AvailableModel, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError, VersionId,
+};
 use crate::onnx::{OnnxBackend, OnnxRuntime};
 use crate::repository::LocalRepository;
 
@@ -169,5 +171,9 @@ impl ModelSource for ManagedRepository {
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
         self.opened()?.digest(files)
+    }
+
+    fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
+        self.opened()?.samples(id)
     }
 }

@@ -24,6 +24,7 @@ use crate::units;
 struct LoadRequest {
     #[serde(default)]
     allow_incompatible: bool,
+    verify: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -44,6 +45,7 @@ struct SwapRequest {
     keep_previous: Option<Keep>,
     #[serde(default)]
     allow_incompatible: bool,
+    verify: Option<bool>,
     #[serde(default)]
     strategy: StrategyName,
     canary: Option<CanaryRequest>,
@@ -100,6 +102,13 @@ struct RollbackRequest {
     allow_changed: bool,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyRequest {
+    #[serde(default, deserialize_with = "optional_version")]
+    version: Option<VersionRef>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AliasRequest {
@@ -121,8 +130,9 @@ pub(super) async fn load(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (asked, body) = read(&services, wait, request).await?;
-    let LoadRequest { allow_incompatible } = body::parse_or_default(&body)?;
-    let change = Change::Load(LoadOptions { allow_incompatible });
+    let LoadRequest { allow_incompatible, verify } = body::parse_or_default(&body)?;
+    let skip_verification = verify == Some(false);
+    let change = Change::Load(LoadOptions { allow_incompatible, skip_verification });
     operations::begin(&services, &target, change, asked).await
 }
 
@@ -162,6 +172,18 @@ pub(super) async fn rollback(
         body::parse_or_default(&body)?;
     let options = RollbackOptions { drain_timeout, keep_previous, allow_changed };
     operations::begin(&services, &target, Change::Rollback(options), asked).await
+}
+
+/// `POST /lifecycle/models/{model}/verify`
+pub(super) async fn verify(
+    State(services): Shared,
+    target: Target,
+    wait: Parameters<Wait>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (asked, body) = read(&services, wait, request).await?;
+    let VerifyRequest { version } = body::parse_or_default(&body)?;
+    operations::begin(&services, &target, Change::Verify(version), asked).await
 }
 
 /// `PUT /lifecycle/models/{model}/aliases/{alias}`
@@ -257,6 +279,7 @@ fn options(request: SwapRequest) -> Result<SwapOptions, ApiError> {
         drain_timeout: request.drain_timeout,
         keep_previous: request.keep_previous,
         allow_incompatible: request.allow_incompatible,
+        skip_verification: request.verify == Some(false),
     })
 }
 
@@ -337,6 +360,16 @@ fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<VersionRef, D::
     match Written::deserialize(deserializer)? {
         Written::Number(number) => numbered(number).map(VersionRef::Number),
         Written::Text(text) => text.parse().map_err(D::Error::custom),
+    }
+}
+
+fn optional_version<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<VersionRef>, D::Error> {
+    match Option::<Written>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Written::Number(number)) => numbered(number).map(VersionRef::Number).map(Some),
+        Some(Written::Text(text)) => text.parse().map(Some).map_err(D::Error::custom),
     }
 }
 

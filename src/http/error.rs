@@ -95,6 +95,8 @@ enum Code {
     FilesChanged,
     Incompatible,
     RolledBack,
+    VerificationFailed,
+    NoSamples,
     KeyReused,
     OperationCancelled,
     OperationCommitted,
@@ -139,6 +141,8 @@ impl Code {
             Self::FilesChanged => "files_changed",
             Self::Incompatible => "incompatible",
             Self::RolledBack => "rolled_back",
+            Self::VerificationFailed => "verification_failed",
+            Self::NoSamples => "no_samples",
             Self::KeyReused => "key_reused",
             Self::OperationCancelled => "operation_cancelled",
             Self::OperationCommitted => "operation_committed",
@@ -181,6 +185,8 @@ impl Code {
             | Self::FilesChanged
             | Self::Incompatible
             | Self::RolledBack
+            | Self::VerificationFailed
+            | Self::NoSamples
             | Self::KeyReused
             | Self::OperationCancelled
             | Self::OperationCommitted
@@ -292,6 +298,8 @@ fn of_change(error: &ChangeError) -> Code {
         ChangeError::ChangedSince(_) => Code::FilesChanged,
         ChangeError::Weights(_) | ChangeError::Plan(_) => Code::InvalidRequest,
         ChangeError::RolledBack { .. } => Code::RolledBack,
+        ChangeError::Unlike { .. } => Code::VerificationFailed,
+        ChangeError::NoSamples(_) => Code::NoSamples,
         ChangeError::Generation { .. } => Code::GenerationMismatch,
         ChangeError::KeyReused(_) => Code::KeyReused,
         ChangeError::Cancelled => Code::OperationCancelled,
@@ -309,6 +317,7 @@ fn of_load(error: &LoadError) -> Code {
         | LoadError::WarmUp(_)
         | LoadError::Panicked(_) => Code::LoadFailed,
         LoadError::Incompatible { .. } => Code::Incompatible,
+        LoadError::Golden { .. } => Code::VerificationFailed,
         LoadError::Cancelled => Code::OperationCancelled,
         LoadError::Threads(_) => Code::Internal,
         LoadError::ShuttingDown => Code::ShuttingDown,

@@ -168,6 +168,9 @@ pub(super) async fn begin(
     Asked { conditions, wait }: Asked,
 ) -> Result<Response, ApiError> {
     let operation = services.parts.models.begin(&target.model, change, conditions)?;
+    if wait.is_zero() {
+        return Ok(accepted(&operation));
+    }
     match timeout(wait, operation.done()).await {
         Ok(outcome) => Ok(json(&ResultBody::new(&target.model.to_string(), outcome?))),
         Err(_) => Ok(accepted(&operation)),

@@ -105,6 +105,7 @@ fn changes() -> Vec<Route> {
         write("/lifecycle/models/{model}/unload", post(changes::unload)),
         write("/lifecycle/models/{model}/swap", post(changes::swap)),
         write("/lifecycle/models/{model}/rollback", post(changes::rollback)),
+        write("/lifecycle/models/{model}/verify", post(changes::verify)),
         replace("/lifecycle/models/{model}/aliases/{alias}", put(changes::set_alias)),
         remove("/lifecycle/models/{model}/aliases/{alias}", delete(changes::remove_alias)),
         replace("/lifecycle/models/{model}/traffic", put(changes::set_traffic)),

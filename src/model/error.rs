@@ -85,6 +85,14 @@ pub enum LoadError {
     /// It did not answer its warm-up.
     #[error("its warm-up failed: {0}")]
     WarmUp(String),
+    /// It answers a golden sample otherwise than it has to.
+    #[error("it does not answer the golden sample {sample} as it has to: {problem}")]
+    Golden {
+        /// The sample.
+        sample: String,
+        /// What is wrong with its answer.
+        problem: String,
+    },
     /// The system gave it no thread.
     #[error("its threads could not be started")]
     Threads(#[source] std::io::Error),
@@ -187,6 +195,19 @@ pub enum ChangeError {
         id: VersionId,
         /// Why, in figures.
         reason: String,
+    },
+    /// The version has no golden samples.
+    #[error("version {version} of model '{model}' has no golden samples to be verified by", version = .0.version, model = .0.model)]
+    NoSamples(VersionId),
+    /// The version answers a golden sample otherwise than it has to.
+    #[error("version {version} of model '{model}' does not answer the golden sample {sample} as it has to: {problem}", version = .id.version, model = .id.model)]
+    Unlike {
+        /// The version.
+        id: VersionId,
+        /// The sample.
+        sample: String,
+        /// What is wrong with its answer.
+        problem: String,
     },
     /// A plan makes no sense.
     #[error("{0}")]

@@ -24,6 +24,8 @@ use crate::causes;
 pub struct LoadOptions {
     /// Whether the new current version may take or give something else than the one before.
     pub allow_incompatible: bool,
+    /// Whether golden samples are not asked.
+    pub skip_verification: bool,
 }
 
 /// What is to be loaded of a model.
@@ -115,9 +117,9 @@ impl Core {
     fn demands(&self, entry: &ModelEntry, current: bool, options: LoadOptions) -> Demands {
         let replaced = self.serving.routes(&entry.name).filter(|_| current);
         let replaced = replaced.filter(|_| !options.allow_incompatible);
-        replaced.map_or_else(Demands::default, |routes| {
-            Demands::like(&routes.versions[&routes.current])
-        })
+        let unverified = options.skip_verification;
+        let like = replaced.map(|routes| Demands::like(&routes.versions[&routes.current]));
+        Demands { unverified, ..like.unwrap_or_default() }
     }
 
     async fn plan(&self, entry: &ModelEntry) -> Result<Plan, ChangeError> {

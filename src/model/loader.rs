@@ -1,7 +1,9 @@
 //! Where models come from, and what is said about them beside their files.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
+use super::golden::GoldenSample;
 use super::names::{ModelName, Version, VersionId};
 use crate::inference::ModelFiles;
 
@@ -54,6 +56,10 @@ pub struct ModelSettings {
     pub queue_capacity: Option<NonZeroUsize>,
     /// What a version must answer before it is ready.
     pub warm_up: WarmUp,
+    /// The sizes of the batches of a generated warm-up, for models with a free first dimension.
+    pub warm_up_batches: Vec<NonZeroUsize>,
+    /// How long the warm-up by batches may take; what it has not come to by then is left out.
+    pub warm_up_budget: Option<Duration>,
 }
 
 /// What a version must answer before it is ready.
@@ -135,6 +141,14 @@ pub trait ModelSource: Send + Sync + 'static {
     /// # Errors
     /// [`SourceError`], also when the content is not what the source says it is.
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError>;
+
+    /// Requests with the answers that a version has to give; none where it has none.
+    ///
+    /// # Errors
+    /// [`SourceError`], also when a sample cannot be read.
+    fn samples(&self, _id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
+        Ok(Vec::new())
+    }
 }
 
 #[cfg(test)]

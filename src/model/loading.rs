@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::compatibility;
 use super::error::LoadError;
 use super::gate::Gate;
+use super::golden;
 use super::handle::Serving;
-use super::loader::{ModelSettings, ModelSource, WarmUp};
+use super::loader::{ModelSettings, ModelSource};
 use super::names::Version;
 use super::observer::ModelObserver;
 use super::record::VersionRecord;
@@ -102,12 +103,15 @@ pub(super) struct Demands {
     /// Callers of this version, which has this signature, must be able to call the new one as they
     /// do.
     pub(super) like: Option<(Version, Signature)>,
+    /// Its golden samples are not asked.
+    pub(super) unverified: bool,
 }
 
 impl Demands {
     /// A version that can take the place of this one.
     pub(super) fn like(old: &Serving) -> Self {
-        Self { like: Some((old.id.version, old.signature.clone())) }
+        let like = Some((old.id.version, old.signature.clone()));
+        Self { like, unverified: false }
     }
 }
 
@@ -181,8 +185,11 @@ impl Loader {
             return Err(LoadError::Changed);
         }
         record.proceed(VersionEvent::Loaded)?;
-        if settings.warm_up == WarmUp::Generated {
-            warm_up(&signature, &mut instances, record.warm_up_control())?;
+        let control = record.warm_up_control();
+        warm_up(&signature, &mut instances, (settings, control))?;
+        if !demands.unverified {
+            let samples = self.source.samples(&record.id)?;
+            golden::verify(&signature, &mut instances, (&samples, control))?;
         }
         let queue_capacity = self.queue_capacity(settings);
         let pool = PoolOptions { name: record.id.to_string(), queue_capacity };

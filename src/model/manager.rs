@@ -22,7 +22,7 @@ use super::intent::Intent;
 use super::load::LoadOptions;
 use super::loader::ModelSource;
 use super::loading::{Loader, WorkThreads};
-use super::names::{ModelName, Version};
+use super::names::{ModelName, Version, VersionRef};
 use super::observer::ModelObserver;
 use super::operation::{Begun, Conditions, Done, Ended, Operation, OperationKind, Operations};
 use super::registry::{ModelEntry, Registry};
@@ -93,6 +93,8 @@ pub enum Change {
     Route(RoutingChange),
     /// Makes the model what is declared of it.
     Apply(Intent),
+    /// Asks a version, the current one where none is named, for its golden samples.
+    Verify(Option<VersionRef>),
 }
 
 impl Change {
@@ -104,6 +106,7 @@ impl Change {
             Self::Rollback(_) => OperationKind::Rollback,
             Self::Route(_) => OperationKind::Traffic,
             Self::Apply(_) => OperationKind::Apply,
+            Self::Verify(_) => OperationKind::Verify,
         }
     }
 
@@ -124,6 +127,9 @@ impl Change {
                 core.roll_back(model, options, operation).await.map(Done::Swap)
             }
             Self::Route(change) => core.route(model, change, operation).map(Done::Traffic),
+            Self::Verify(version) => {
+                core.verify(model, version.as_ref(), operation).await.map(Done::Verify)
+            }
             Self::Apply(intent) => core.apply(model, intent, operation).await.map(Done::Load),
         }
     }

@@ -9,6 +9,7 @@ mod compatibility;
 mod desired;
 mod error;
 mod gate;
+mod golden;
 mod handle;
 mod history;
 mod intent;
@@ -35,6 +36,7 @@ mod traffic;
 mod trial;
 mod unload;
 mod usage;
+mod verify;
 mod warm_up;
 
 #[cfg(test)]
@@ -43,6 +45,7 @@ mod tests;
 pub use change::Terms;
 pub use desired::{DesiredModel, DesiredState, DesiredStore, PlannedChange};
 pub use error::{ChangeError, LoadError, LookupError};
+pub use golden::GoldenSample;
 pub use handle::{Answer, VersionHandle};
 pub use history::{Cause, Tenure};
 pub use intent::{Choice, Intent, ShadowTarget};

@@ -38,6 +38,8 @@ pub struct SwapOptions {
     pub keep_previous: Option<Keep>,
     /// Whether the new version may take or give something else than the old one.
     pub allow_incompatible: bool,
+    /// Whether the new version's golden samples are not asked.
+    pub skip_verification: bool,
 }
 
 /// The order of a swap.
@@ -108,6 +110,7 @@ impl Core {
         } else {
             Demands::like(&old.versions[&old.current])
         };
+        let demands = Demands { unverified: options.skip_verification, ..demands };
         let flip = Flip {
             to,
             cause: Cause::Swap,

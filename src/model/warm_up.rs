@@ -1,6 +1,11 @@
 //! The generated warm-up: what proves that every instance answers.
 
+use std::time::Instant;
+
+use tracing::info;
+
 use super::error::LoadError;
+use super::loader::{ModelSettings, WarmUp};
 use crate::causes;
 use crate::inference::{
     Dim, InferenceRequest, Instance, NamedTensor, PreparedRequest, RunControl, Signature, Tensor,
@@ -17,23 +22,51 @@ const LARGEST: usize = 256 << 20;
 
 const ADVICE: &str = "set 'warm_up: off' in model.yaml if no generated input fits the model";
 
-/// Lets every instance answer one request of zeros, of the smallest size that the model answers.
-/// Sizes whose request would take more than [`LARGEST`] are not tried. Cancelling `control` ends the
-/// request that is under way.
+/// Lets every instance answer requests of zeros: one of the smallest size that the model answers, then
+/// one for each batch size that is set, within the budget. Sizes whose request would take more than
+/// [`LARGEST`] are not tried. Cancelling `control` ends the request that is under way.
 ///
 /// # Errors
-/// [`LoadError::WarmUp`] with the failure of the smallest size.
+/// [`LoadError::WarmUp`] with the failure of the smallest size, or of a batch.
 pub(super) fn warm_up(
     signature: &Signature,
     instances: &mut [Box<dyn Instance>],
-    control: &RunControl,
+    (settings, control): (&ModelSettings, &RunControl),
 ) -> Result<(), LoadError> {
+    if settings.warm_up == WarmUp::Off {
+        return Ok(());
+    }
+    let began = Instant::now();
+    let size = smallest(signature, instances, control)?;
+    for batch in settings.warm_up_batches.iter().map(|batch| batch.get()) {
+        let fits = bytes(signature, (size, batch)).is_some_and(|bytes| bytes <= LARGEST);
+        let late = settings.warm_up_budget.is_some_and(|budget| began.elapsed() >= budget);
+        if !fits || late {
+            let reason = if late { "the budget is spent" } else { "it would take too much memory" };
+            info!(batch, reason, "warm-up leaves a batch out");
+            continue;
+        }
+        let request = generated(signature, (size, batch))?;
+        let mut instances = instances.iter_mut().map(Box::as_mut);
+        instances.try_for_each(|instance| answer(instance, &request, control)).map_err(
+            |failure| LoadError::WarmUp(format!("batch of {batch}: {failure}; {ADVICE}")),
+        )?;
+    }
+    Ok(())
+}
+
+/// The smallest size that every instance answers.
+fn smallest(
+    signature: &Signature,
+    instances: &mut [Box<dyn Instance>],
+    control: &RunControl,
+) -> Result<usize, LoadError> {
     let mut first_failure = None;
     for size in sizes(signature) {
-        let request = generated(signature, *size)?;
+        let request = generated(signature, (*size, *size))?;
         let mut instances = instances.iter_mut().map(Box::as_mut);
         match instances.try_for_each(|instance| answer(instance, &request, control)) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(*size),
             Err(failure) => first_failure.get_or_insert(failure),
         };
     }
@@ -46,7 +79,8 @@ pub(super) fn warm_up(
 fn sizes(signature: &Signature) -> &'static [usize] {
     let dynamic = signature.inputs.iter().any(is_dynamic);
     let candidates = if dynamic { &SIZES[..] } else { &SIZES[..1] };
-    let fits = |size: &usize| bytes(signature, *size).is_some_and(|bytes| bytes <= LARGEST);
+    let fits =
+        |size: &usize| bytes(signature, (*size, *size)).is_some_and(|bytes| bytes <= LARGEST);
     let fitting = candidates.iter().take_while(|size| fits(size)).count();
     &candidates[..fitting]
 }
@@ -68,17 +102,19 @@ fn required(signature: &Signature) -> impl Iterator<Item = &TensorSpec> {
     signature.inputs.iter().filter(|spec| !spec.optional)
 }
 
-fn shape(spec: &TensorSpec, size: usize) -> Vec<usize> {
-    let dims = spec.shape.as_deref().unwrap_or_default().iter();
-    dims.map(|dim| match dim {
+/// The declared shape with `batch` for a first dimension that is free, and `size` for every other.
+fn shape(spec: &TensorSpec, (size, batch): (usize, usize)) -> Vec<usize> {
+    let dims = spec.shape.as_deref().unwrap_or_default().iter().enumerate();
+    dims.map(|(place, dim)| match dim {
         Dim::Fixed(fixed) => *fixed,
+        Dim::Dynamic(_) if place == 0 => batch,
         Dim::Dynamic(_) => size,
     })
     .collect()
 }
 
 /// What the inputs of a request of this size take; `None` when that is beyond counting.
-fn bytes(signature: &Signature, size: usize) -> Option<usize> {
+fn bytes(signature: &Signature, size: (usize, usize)) -> Option<usize> {
     required(signature).try_fold(0_usize, |sum, spec| {
         let shape = shape(spec, size);
         if shape.contains(&0) {
@@ -91,7 +127,7 @@ fn bytes(signature: &Signature, size: usize) -> Option<usize> {
     })
 }
 
-fn generated(signature: &Signature, size: usize) -> Result<PreparedRequest, LoadError> {
+fn generated(signature: &Signature, size: (usize, usize)) -> Result<PreparedRequest, LoadError> {
     let inputs = required(signature)
         .map(|spec| {
             let tensor = Tensor::zeros(spec.datatype, shape(spec, size))

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::{digest, model_yaml};
+use super::{digest, golden, model_yaml};
 use crate::inference::ModelFiles;
 use crate::model::{
-    AvailableModel, ModelName, ModelSettings, ModelSource, SourceError, Version, VersionId,
+    AvailableModel, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError, Version,
+    VersionId,
 };
 
 /// A folder of models. Nothing outside it is ever read, also not through a link.
@@ -107,6 +108,20 @@ impl ModelSource for LocalRepository {
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
         let folder = files.graph.parent().unwrap_or(&self.root);
         digest::of_folder(folder, &self.root).map_err(|error| unreadable(folder, error))
+    }
+
+    fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
+        let of_all = self.folder(&id.model)?.join("golden");
+        let mut samples = Vec::new();
+        for folder in [of_all.join(id.version.to_string()), of_all] {
+            let files = golden::files(&folder).map_err(|error| unreadable(&folder, error))?;
+            for file in files {
+                let what = file.display().to_string();
+                let invalid = |problem| SourceError::Invalid { what, problem };
+                samples.push(golden::read(&self.contained(&file)?).map_err(invalid)?);
+            }
+        }
+        Ok(samples)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sources of models.
 
 mod digest;
+mod golden;
 mod local;
 mod model_yaml;
 

@@ -1,10 +1,12 @@
 //! `model.yaml`: what an operator says of a model, beside its versions.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::model::{MOST_INSTANCES, ModelSettings, Version, VersionPolicy, WarmUp};
+use crate::units;
 
 /// The file's content. Every key is optional; an unknown one is an error.
 #[derive(Debug, Default, Deserialize)]
@@ -40,10 +42,26 @@ enum VersionYaml {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(untagged, expecting = "generated, off, or {batch_sizes: [1, 8], budget: 10s}")]
 enum WarmUpYaml {
+    /// YAML takes some words for truth values.
+    Switch(bool),
+    Word(WarmUpWord),
+    Batches(BatchesYaml),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WarmUpWord {
     Generated,
     Off,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchesYaml {
+    batch_sizes: Vec<NonZeroUsize>,
+    budget: Option<String>,
 }
 
 /// Reads the file's text; the error tells the line.
@@ -54,16 +72,36 @@ pub(super) fn parse(text: &str) -> Result<ModelSettings, String> {
     } else {
         serde_saphyr::from_str(text).map_err(|error| error.to_string())?
     };
-    let warm_up = yaml.warm_up.map_or(WarmUp::default(), |warm_up| match warm_up {
-        WarmUpYaml::Generated => WarmUp::Generated,
-        WarmUpYaml::Off => WarmUp::Off,
-    });
+    let (warm_up, warm_up_batches, budget) = match yaml.warm_up {
+        None | Some(WarmUpYaml::Switch(true) | WarmUpYaml::Word(WarmUpWord::Generated)) => {
+            (WarmUp::Generated, Vec::new(), None)
+        }
+        Some(WarmUpYaml::Switch(false) | WarmUpYaml::Word(WarmUpWord::Off)) => {
+            (WarmUp::Off, Vec::new(), None)
+        }
+        Some(WarmUpYaml::Batches(BatchesYaml { batch_sizes, budget })) => {
+            (WarmUp::Generated, batch_sizes, budget)
+        }
+    };
+    let warm_up_budget = budget.map(|text| duration("warm_up.budget", &text)).transpose()?;
     let version_policy = yaml.version_policy.map(policy).transpose()?.unwrap_or_default();
     let ModelYaml { instances, queue_capacity, .. } = yaml;
     if instances.is_some_and(|count| count.get() > MOST_INSTANCES) {
         return Err(format!("instances: expected {MOST_INSTANCES} at most"));
     }
-    Ok(ModelSettings { version_policy, instances, queue_capacity, warm_up })
+    Ok(ModelSettings {
+        version_policy,
+        instances,
+        queue_capacity,
+        warm_up,
+        warm_up_batches,
+        warm_up_budget,
+    })
+}
+
+fn duration(key: &str, text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{key}: expected a duration such as 10s, got '{text}'");
+    units::duration(text).ok_or_else(wrong)
 }
 
 fn policy(yaml: PolicyYaml) -> Result<VersionPolicy, String> {

@@ -12,6 +12,7 @@ mod desired;
 mod documents;
 mod embedding;
 mod events;
+mod golden;
 mod health;
 mod inference;
 mod loading;

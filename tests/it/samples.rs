@@ -37,3 +37,17 @@ async fn the_second_version_knows_what_the_first_does_not() {
         assert_eq!(answer.output("label"), json!([digit]));
     }
 }
+
+#[tokio::test]
+async fn both_versions_answer_their_golden_samples() {
+    let server = Server::start(samples()).await;
+    let verify = "/lifecycle/models/digits/verify";
+    for version in ["1", "2"] {
+        let verified = server.post(verify, &json!({ "version": version })).await.ok();
+        assert_eq!(verified["samples"], json!(["held-out.npz", "batch.json"]));
+        let swap = json!({ "to": "2", "keep_previous": true });
+        if version == "1" {
+            server.post("/lifecycle/models/digits/swap", &swap).await.ok();
+        }
+    }
+}

@@ -1,9 +1,7 @@
 //! `POST /v2/models/{model}[/versions/{version}]/infer`
 
-mod element;
 mod request;
 mod response;
-mod tensor_data;
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;

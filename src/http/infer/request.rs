@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::tensor_data;
 use crate::http::body::{self, Object};
 use crate::http::error::ApiError;
 use crate::inference::{DataType, InferenceRequest, NamedTensor, Tensor};
+use crate::json_tensors;
 
 type Parameters = Map<String, Value>;
 
@@ -109,8 +109,8 @@ fn tensor(input: Input<'_>) -> Result<NamedTensor, ApiError> {
         }
         (None, None) => return Err(wrong("it has no 'data'".to_owned())),
     };
-    let tensor: Tensor =
-        tensor_data::read(datatype, input.shape, data).map_err(|error| wrong(error.to_string()))?;
+    let tensor: Tensor = json_tensors::read(datatype, input.shape, data)
+        .map_err(|error| wrong(error.to_string()))?;
     Ok(NamedTensor { name, tensor })
 }
 

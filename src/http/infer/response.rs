@@ -9,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeSeq, Serializer};
 
-use super::element::word;
 use crate::http::error::ApiError;
 use crate::http::heavy::HeavyWork;
 use crate::http::wire::JSON;
 use crate::inference::{DataType, Element, Tensor};
+use crate::json_tensors::word;
 use crate::model::{Answer, VersionHandle};
 
 const MODEL: HeaderName = HeaderName::from_static("x-onward-model");

@@ -263,6 +263,7 @@ fn swap_to(to: u64) -> SwapOptions {
         drain_timeout: None,
         keep_previous: None,
         allow_incompatible: false,
+        skip_verification: false,
     }
 }
 

@@ -45,7 +45,7 @@ impl Repository {
         self.0.path()
     }
 
-    fn write(&self, path: &str, content: &[u8]) {
+    pub(crate) fn write(&self, path: &str, content: &[u8]) {
         let file: PathBuf = self.path().join(path);
         fs::create_dir_all(file.parent().expect("the path has a folder")).unwrap();
         fs::write(file, content).unwrap();

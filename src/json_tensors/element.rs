@@ -83,7 +83,7 @@ fn non_finite(word: &str) -> Option<f32> {
 }
 
 /// The word that stands for `value`; `None` for a number that JSON has.
-pub(super) fn word(value: f64) -> Option<&'static str> {
+pub(crate) fn word(value: f64) -> Option<&'static str> {
     match value {
         _ if value.is_finite() => None,
         _ if value.is_nan() => Some(NOT_A_NUMBER),

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use axum::body::Bytes;
+use bytes::Bytes;
 
 use super::element::JsonElement;
 use crate::inference::{DataType, Tensor, TensorError};
@@ -17,7 +17,7 @@ const TOKEN_SHOWN: usize = 40;
 
 /// Why `data` is not a tensor of the datatype and shape given beside it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum DataError {
+pub(crate) enum DataError {
     #[error("its data must be an array")]
     NotAnArray,
     #[error("its data is nested deeper than its shape")]
@@ -38,7 +38,7 @@ pub(super) enum DataError {
 ///
 /// # Errors
 /// [`DataError`].
-pub(super) fn read(datatype: DataType, shape: Vec<usize>, data: &str) -> Result<Tensor, DataError> {
+pub(crate) fn read(datatype: DataType, shape: Vec<usize>, data: &str) -> Result<Tensor, DataError> {
     match datatype {
         DataType::Bool => numbers::<bool>(shape, data),
         DataType::Uint8 => numbers::<u8>(shape, data),
