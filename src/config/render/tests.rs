@@ -182,8 +182,19 @@ proptest! {
 
 #[test]
 fn paths_that_look_like_something_else_are_read_back() {
-    for path in ["./none", "none.yaml", "NULL", "~", "1.50", "off", "a: b", "x # y", " ", "é\u{85}"]
-    {
+    for path in [
+        "./none",
+        "none.yaml",
+        "NULL",
+        "~",
+        "1.50",
+        "off",
+        "a: b",
+        "x # y",
+        " ",
+        "\u{a0}",
+        "é\u{85}",
+    ] {
         check_round_trip(&[("server.port_file", json!(path))]);
     }
     let none = [("server.port_file", json!("none")), ("models.repository", json!("none"))];
