@@ -84,6 +84,7 @@ impl App {
         let listener = Listener::new(&config.server, http::router(parts), in_flight, closing);
         let listener = Arc::new(listener);
         register(&application, &models, &listener);
+        models.start_clean_up(config.lifecycle.cleanup_interval);
         Ok(Self { application, listener, _watch: watch })
     }
 }

@@ -173,6 +173,10 @@ impl ModelSource for ManagedRepository {
         self.opened()?.digest(files)
     }
 
+    fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
+        self.opened()?.size(files)
+    }
+
     fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
         self.opened()?.samples(id)
     }

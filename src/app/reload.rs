@@ -103,5 +103,7 @@ pub(super) fn terms(config: &Config) -> Terms {
         required: config.models.required.clone(),
         drain_timeout: config.models.drain_timeout,
         keep_previous: config.models.keep_previous,
+        idle_ttl: config.lifecycle.idle_ttl,
+        memory_budget: config.models.memory_budget.get(),
     }
 }

@@ -88,6 +88,8 @@ pub struct ModelsConfig {
     pub drain_timeout: Duration,
     /// How long a swap keeps the version before loaded; zero for not at all.
     pub keep_previous: Duration,
+    /// The memory that models may take, by estimate; zero for no bound.
+    pub memory_budget: ByteSize,
 }
 
 /// How models run.

@@ -144,6 +144,8 @@ settings! {
             "how long a swap or unload waits for requests before it reports";
         keep_previous "DURATION" = "5m" in "0s" to "365days", live:
             "how long a swap keeps the version before loaded, for the way back";
+        memory_budget "SIZE" = "0B" in "0B" to "1048576GiB", live:
+            "the memory that models may take by estimate, beyond which others go or a load is refused; 0B for no bound";
     }
     inference: InferenceConfig {
         instances "COUNT" = "auto" in "1" to "256":
@@ -166,6 +168,10 @@ settings! {
             "one start-up or shutdown handler, within the whole";
         pre_stop_delay "DURATION" = "3s" in "0s" to "365days", live:
             "how long to go on serving after SIGTERM";
+        cleanup_interval "DURATION" = "30s" in "10ms" to "365days":
+            "between two rounds of clean-up, in which models go that nobody uses";
+        idle_ttl "DURATION" = "0s" in "0s" to "3650days", live:
+            "how long a model may be unused before it goes until the next request; 0s for ever";
         health_interval "DURATION" = "5s" in "1ms" to "365days":
             "between two runs of a health check";
         health_timeout "DURATION" = "2s" in "1ms" to "365days":

@@ -60,6 +60,7 @@ struct SwapRequest {
 enum StrategyName {
     #[default]
     Availability,
+    Resource,
     Canary,
 }
 
@@ -264,7 +265,12 @@ fn options(request: SwapRequest) -> Result<SwapOptions, ApiError> {
     let limits = limits(&request.limits)?;
     let strategy = match (request.strategy, request.canary) {
         (StrategyName::Availability, None) => Strategy::Availability,
-        (StrategyName::Availability, Some(_)) => {
+        (StrategyName::Resource, None) if request.bake.is_some() => {
+            let text = "the strategy 'resource' keeps no version to go back to, so it cannot bake";
+            return Err(ApiError::bad_request(text));
+        }
+        (StrategyName::Resource, None) => Strategy::Resource,
+        (StrategyName::Availability | StrategyName::Resource, Some(_)) => {
             let text = "'canary' says how a swap with \"strategy\": \"canary\" goes";
             return Err(ApiError::bad_request(text));
         }

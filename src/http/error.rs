@@ -96,6 +96,10 @@ enum Code {
     Incompatible,
     RolledBack,
     VerificationFailed,
+    Leased,
+    TooManyLeases,
+    UnknownLease,
+    InsufficientMemory,
     NoSamples,
     KeyReused,
     OperationCancelled,
@@ -143,6 +147,10 @@ impl Code {
             Self::RolledBack => "rolled_back",
             Self::VerificationFailed => "verification_failed",
             Self::NoSamples => "no_samples",
+            Self::Leased => "leased",
+            Self::TooManyLeases => "too_many_leases",
+            Self::UnknownLease => "unknown_lease",
+            Self::InsufficientMemory => "insufficient_memory",
             Self::KeyReused => "key_reused",
             Self::OperationCancelled => "operation_cancelled",
             Self::OperationCommitted => "operation_committed",
@@ -170,6 +178,7 @@ impl Code {
             | Self::UnknownVersion
             | Self::UnknownAlias
             | Self::UnknownOperation
+            | Self::UnknownLease
             | Self::ModelNotLoaded
             | Self::UnknownCheck
             | Self::UnknownResource
@@ -187,6 +196,8 @@ impl Code {
             | Self::RolledBack
             | Self::VerificationFailed
             | Self::NoSamples
+            | Self::Leased
+            | Self::TooManyLeases
             | Self::KeyReused
             | Self::OperationCancelled
             | Self::OperationCommitted
@@ -204,6 +215,7 @@ impl Code {
             | Self::ShuttingDown
             | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
             Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Self::InsufficientMemory => StatusCode::INSUFFICIENT_STORAGE,
         }
     }
 }
@@ -271,6 +283,8 @@ fn of_lookup(error: &LookupError) -> Code {
         LookupError::UnknownModel(_) => Code::UnknownModel,
         LookupError::UnknownVersion { .. } => Code::UnknownVersion,
         LookupError::UnknownAlias { .. } => Code::UnknownAlias,
+        LookupError::Crowded { .. } => Code::Overloaded,
+        LookupError::Late { .. } => Code::DeadlineExceeded,
         LookupError::NotServing { state: StateKind::Unloaded, reason, .. } if reason.is_empty() => {
             Code::ModelNotLoaded
         }
@@ -300,6 +314,9 @@ fn of_change(error: &ChangeError) -> Code {
         ChangeError::RolledBack { .. } => Code::RolledBack,
         ChangeError::Unlike { .. } => Code::VerificationFailed,
         ChangeError::NoSamples(_) => Code::NoSamples,
+        ChangeError::Leased { .. } => Code::Leased,
+        ChangeError::TooManyLeases(_) => Code::TooManyLeases,
+        ChangeError::UnknownLease(_) => Code::UnknownLease,
         ChangeError::Generation { .. } => Code::GenerationMismatch,
         ChangeError::KeyReused(_) => Code::KeyReused,
         ChangeError::Cancelled => Code::OperationCancelled,
@@ -318,6 +335,7 @@ fn of_load(error: &LoadError) -> Code {
         | LoadError::Panicked(_) => Code::LoadFailed,
         LoadError::Incompatible { .. } => Code::Incompatible,
         LoadError::Golden { .. } => Code::VerificationFailed,
+        LoadError::NoRoom(_) => Code::InsufficientMemory,
         LoadError::Cancelled => Code::OperationCancelled,
         LoadError::Threads(_) => Code::Internal,
         LoadError::ShuttingDown => Code::ShuttingDown,

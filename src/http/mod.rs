@@ -25,6 +25,7 @@ mod operations;
 mod query;
 mod repository;
 mod request_id;
+mod residence;
 mod resources;
 mod routes;
 mod server;

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
+use super::residence::LeaseBody;
 use super::target::Target;
 use super::wire::{json, milliseconds, time};
 use super::{Services, Shared};
@@ -30,6 +31,7 @@ struct ModelBody {
     generation: u64,
     traffic: TrafficBody,
     parked_version: Option<String>,
+    leases: Vec<LeaseBody>,
     history: Vec<TenureBody>,
     versions: Vec<VersionBody>,
 }
@@ -84,6 +86,7 @@ struct PhaseBody {
 #[derive(Serialize)]
 struct ServingBody {
     digest: String,
+    memory_bytes: u64,
     instances: usize,
     in_flight: u64,
     queue_depth: usize,
@@ -156,6 +159,7 @@ impl From<ModelReport> for ModelBody {
             generation: report.generation,
             traffic: TrafficBody::from(report.traffic),
             parked_version: report.parked.map(|version| version.to_string()),
+            leases: report.leases.into_iter().map(LeaseBody::from).collect(),
             history: report.history.into_iter().map(TenureBody::from).collect(),
             versions: report.versions.into_iter().map(VersionBody::from).collect(),
         }
@@ -228,6 +232,7 @@ impl From<ServingReport> for ServingBody {
     fn from(report: ServingReport) -> Self {
         Self {
             digest: format!("sha256:{}", report.digest),
+            memory_bytes: report.memory,
             instances: report.instances,
             in_flight: report.in_flight,
             queue_depth: report.queue_depth,

@@ -12,7 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::{Parts, Services};
 use super::{
     changes, checks, desired, documents, events, finish, health, infer, lifecycle, metadata,
-    models, operations, repository, resources,
+    models, operations, repository, residence, resources,
 };
 
 type Handler = MethodRouter<Arc<Services>>;
@@ -112,6 +112,11 @@ fn changes() -> Vec<Route> {
         remove("/lifecycle/models/{model}/traffic", delete(changes::remove_traffic)),
         replace("/lifecycle/models/{model}/shadow", put(changes::set_shadow)),
         remove("/lifecycle/models/{model}/shadow", delete(changes::remove_shadow)),
+        write("/lifecycle/models/{model}/leases", post(residence::lease)),
+        replace("/lifecycle/models/{model}/leases/{lease}", put(residence::renew)),
+        remove("/lifecycle/models/{model}/leases/{lease}", delete(residence::end)),
+        read("/lifecycle/eviction", get(residence::plan)),
+        write("/lifecycle/eviction", post(residence::evict)),
         read("/lifecycle/desired", get(desired::get)),
         replace("/lifecycle/desired", put(desired::put)),
         read("/lifecycle/operations", get(operations::list)),

@@ -50,6 +50,23 @@ impl<S: Send + Sync> FromRequestParts<S> for AliasTarget {
     }
 }
 
+/// `{model}` and `{lease}`.
+#[derive(Debug)]
+pub(super) struct LeaseTarget {
+    pub(super) target: Target,
+    pub(super) lease: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for LeaseTarget {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let target = Target::from_request_parts(parts, state).await?;
+        let params = params(parts, state).await?;
+        Ok(Self { target, lease: param(&params, "lease").unwrap_or_default().to_owned() })
+    }
+}
+
 /// `{operation}`
 #[derive(Debug)]
 pub(super) struct OperationTarget(pub(super) String);

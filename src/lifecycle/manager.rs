@@ -31,6 +31,10 @@ pub struct LifecycleConfig {
     pub handler_timeout: Duration,
     /// Between SIGTERM and the moment no new connection is taken.
     pub pre_stop_delay: Duration,
+    /// Between two rounds of clean-up, in which models go that nobody uses.
+    pub cleanup_interval: Duration,
+    /// How long a model may be unused before it goes; zero for ever.
+    pub idle_ttl: Duration,
     /// Between two runs of a health check.
     pub health_interval: Duration,
     /// One run of a health check.
@@ -49,6 +53,8 @@ impl Default for LifecycleConfig {
             shutdown_timeout: Duration::from_secs(30),
             handler_timeout: Duration::from_mins(10),
             pre_stop_delay: Duration::from_secs(3),
+            cleanup_interval: Duration::from_secs(30),
+            idle_ttl: Duration::ZERO,
             health_interval: Duration::from_secs(5),
             health_timeout: Duration::from_secs(2),
             health_failure_threshold: NonZeroU32::MIN,
@@ -381,6 +387,8 @@ mod tests {
             shutdown_timeout: 30 * second,
             handler_timeout: 10 * second,
             pre_stop_delay: Duration::ZERO,
+            cleanup_interval: Duration::from_secs(30),
+            idle_ttl: Duration::ZERO,
             health_interval: second,
             health_timeout: second,
             health_failure_threshold: NonZeroU32::MIN,

@@ -57,6 +57,10 @@ pub struct Terms {
     pub drain_timeout: Duration,
     /// How long a swap keeps the version before loaded, for the way back; zero for not at all.
     pub keep_previous: Duration,
+    /// How long a model may be unused before it is evicted; zero for ever.
+    pub idle_ttl: Duration,
+    /// The memory that models may take, in bytes, by estimate; zero for no bound.
+    pub memory_budget: u64,
 }
 
 /// A version that has answered its warm-up and waits to be routed.
@@ -89,6 +93,24 @@ pub(super) struct Wish<'a> {
 impl Core {
     /// Makes one version warm, in a new record.
     pub(super) async fn warm(
+        self: &Arc<Self>,
+        wish: Wish<'_>,
+        settings: &ModelSettings,
+        demands: Demands,
+    ) -> Result<Warm, ChangeError> {
+        wish.entry.set_terms(settings);
+        let demands = Demands { budget: self.terms.load().memory_budget, ..demands };
+        match self.warm_once(wish, settings, demands.clone()).await {
+            Err(ChangeError::Load { source: LoadError::NoRoom(room), .. })
+                if self.make_room(room, (&wish.entry.name, wish.operation)).await =>
+            {
+                self.warm_once(wish, settings, demands).await
+            }
+            result => result,
+        }
+    }
+
+    async fn warm_once(
         &self,
         wish: Wish<'_>,
         settings: &ModelSettings,

@@ -1,5 +1,6 @@
 //! Why a lookup, a load or a change was refused.
 
+use super::ledger::NoRoom;
 use super::loader::SourceError;
 use super::names::{AliasName, ModelName, NameError, Version, VersionId};
 use super::state::StateKind;
@@ -30,6 +31,18 @@ pub enum LookupError {
         model: String,
         /// The alias.
         alias: AliasName,
+    },
+    /// As many requests wait for the model to be loaded as may.
+    #[error("model '{model}' is overloaded: too many requests wait until it is loaded")]
+    Crowded {
+        /// The model.
+        model: String,
+    },
+    /// The deadline passed before the model was loaded.
+    #[error("the deadline passed before model '{model}' was loaded")]
+    Late {
+        /// The model.
+        model: String,
     },
     /// The model or version is there, but does not serve.
     #[error("Request for unavailable model: '{model}'{} is {state}{}", of_version(*.version), because(.reason))]
@@ -93,6 +106,13 @@ pub enum LoadError {
         /// What is wrong with its answer.
         problem: String,
     },
+    /// It does not fit into the memory that models may have.
+    #[error(
+        "it would take about {} bytes of memory, {} of {} are taken: unload something, raise \
+         models.memory_budget, or swap with the strategy 'resource'",
+        .0.needed, .0.used, .0.budget
+    )]
+    NoRoom(NoRoom),
     /// The system gave it no thread.
     #[error("its threads could not be started")]
     Threads(#[source] std::io::Error),
@@ -165,6 +185,20 @@ pub enum ChangeError {
         /// What needs it.
         by: Vec<String>,
     },
+    /// Somebody holds a lease of the model.
+    #[error("model '{model}' is leased by {}", by.join(", "))]
+    Leased {
+        /// The model.
+        model: ModelName,
+        /// Who holds a lease.
+        by: Vec<String>,
+    },
+    /// There are as many leases of the model as there may be.
+    #[error("model '{0}' has as many leases as it may have")]
+    TooManyLeases(ModelName),
+    /// There is no such lease.
+    #[error("there is no lease '{0}', or it has ended")]
+    UnknownLease(String),
     /// No other version was current before.
     #[error("model '{0}' has no version before the current one to go back to")]
     NothingBefore(ModelName),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::gate::Gate;
+use super::ledger::Reservation;
 use super::mirror::Mirror;
 use super::names::VersionId;
 use super::observer::{Outcome, VersionObserver};
@@ -21,6 +22,8 @@ pub(super) struct Serving {
     pub(super) platform: &'static str,
     pub(super) signature: Signature,
     pub(super) pool: InstancePool,
+    /// What it takes of the memory that models may have.
+    pub(super) reservation: Reservation,
     pub(super) gate: Gate,
     pub(super) usage: Usage,
     pub(super) observer: Box<dyn VersionObserver>,

@@ -60,6 +60,13 @@ pub struct ModelSettings {
     pub warm_up_batches: Vec<NonZeroUsize>,
     /// How long the warm-up by batches may take; what it has not come to by then is left out.
     pub warm_up_budget: Option<Duration>,
+    /// Whether it is loaded only when the first request for it comes.
+    pub lazy: bool,
+    /// Whether it is never evicted.
+    pub pin: bool,
+    /// How long it may be unused before it is evicted; the manager's default where `None`, zero for
+    /// ever.
+    pub idle_ttl: Option<Duration>,
 }
 
 /// What a version must answer before it is ready.
@@ -141,6 +148,14 @@ pub trait ModelSource: Send + Sync + 'static {
     /// # Errors
     /// [`SourceError`], also when the content is not what the source says it is.
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError>;
+
+    /// The bytes of a fetched version's files.
+    ///
+    /// # Errors
+    /// [`SourceError::Io`].
+    fn size(&self, _files: &ModelFiles) -> Result<u64, SourceError> {
+        Ok(0)
+    }
 
     /// Requests with the answers that a version has to give; none where it has none.
     ///

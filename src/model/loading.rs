@@ -15,6 +15,7 @@ use super::error::LoadError;
 use super::gate::Gate;
 use super::golden;
 use super::handle::Serving;
+use super::ledger::Ledger;
 use super::loader::{ModelSettings, ModelSource};
 use super::names::Version;
 use super::observer::ModelObserver;
@@ -105,13 +106,15 @@ pub(super) struct Demands {
     pub(super) like: Option<(Version, Signature)>,
     /// Its golden samples are not asked.
     pub(super) unverified: bool,
+    /// What all versions may take together, in bytes; zero for no bound.
+    pub(super) budget: u64,
 }
 
 impl Demands {
     /// A version that can take the place of this one.
     pub(super) fn like(old: &Serving) -> Self {
         let like = Some((old.id.version, old.signature.clone()));
-        Self { like, unverified: false }
+        Self { like, ..Self::default() }
     }
 }
 
@@ -120,6 +123,7 @@ pub(super) struct Loader {
     pub(super) source: Arc<dyn ModelSource>,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) observer: Arc<dyn ModelObserver>,
+    pub(super) ledger: Ledger,
     pub(super) intra_op_threads: NonZeroUsize,
     pub(super) instances: NonZeroUsize,
     pub(super) queue_capacity: NonZeroUsize,
@@ -164,6 +168,10 @@ impl Loader {
         let files = self.source.fetch(&record.id)?;
         record.proceed(VersionEvent::Fetched)?;
         let digest = self.source.digest(&files)?;
+        let count = self.instances(settings).get();
+        // An instance has the weights for itself.
+        let bytes = self.source.size(&files)?.saturating_mul(count as u64);
+        let reservation = self.ledger.reserve(bytes, demands.budget).map_err(LoadError::NoRoom)?;
         record.proceed(VersionEvent::Verified)?;
         let options = OpenOptions { intra_op_threads: self.intra_op_threads };
         let mut model = self.backend.open(&files, options)?;
@@ -174,7 +182,6 @@ impl Loader {
                 return Err(LoadError::Incompatible { with: *with, differences });
             }
         }
-        let count = self.instances(settings).get();
         let mut instances = Vec::new();
         for _ in 0..count {
             record.goes_on()?;
@@ -200,6 +207,7 @@ impl Loader {
             platform: self.backend.platform(),
             signature,
             pool,
+            reservation,
             gate: Gate::default(),
             usage: Usage::default(),
             observer: self.observer.version(&record.id),

@@ -17,8 +17,11 @@ use tokio_util::task::TaskTracker;
 use super::change::{Core, Terms};
 use super::desired::{DesiredState, DesiredStore, Keeper, PlannedChange};
 use super::error::{ChangeError, LookupError};
+use super::eviction::EvictionReport;
 use super::handle::VersionHandle;
 use super::intent::Intent;
+use super::lease::LeaseReport;
+use super::ledger::Ledger;
 use super::load::LoadOptions;
 use super::loader::ModelSource;
 use super::loading::{Loader, WorkThreads};
@@ -141,7 +144,7 @@ impl Change {
 /// no half-done swap behind.
 #[derive(Clone)]
 pub struct ModelLifecycleManager {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
 }
 
 impl ModelLifecycleManager {
@@ -151,6 +154,7 @@ impl ModelLifecycleManager {
             source: parts.source,
             backend: parts.backend,
             observer: parts.observer,
+            ledger: Ledger::default(),
             intra_op_threads: options.intra_op_threads,
             instances: options.instances,
             queue_capacity: options.queue_capacity,
@@ -264,6 +268,66 @@ impl ModelLifecycleManager {
         self.core.desired().changes_to(wanted).into_iter().map(begun).collect()
     }
 
+    /// Begins to evict on an interval what nobody has used for too long, and what is over the budget.
+    pub fn start_clean_up(&self, interval: Duration) {
+        self.core.tasks.spawn(Arc::clone(&self.core).clean_up(interval));
+    }
+
+    /// Who would be evicted, to free so many bytes beyond what the budget asks for, and who not, and
+    /// why.
+    pub fn eviction(&self, more: u64) -> EvictionReport {
+        self.core.eviction(more)
+    }
+
+    /// Evicts them.
+    pub async fn evict(&self, more: u64) -> EvictionReport {
+        let report = self.core.eviction(more);
+        for verdict in report.verdicts.iter().filter(|verdict| verdict.evicted.is_some()) {
+            self.core.evict_aside(verdict).await;
+        }
+        report
+    }
+
+    /// A lease of a model: as long as it holds, the model is neither unloaded nor evicted.
+    ///
+    /// # Errors
+    /// [`ChangeError::UnknownModel`], [`ChangeError::NotLoaded`] and [`ChangeError::TooManyLeases`].
+    pub fn lease(
+        &self,
+        model: &ModelName,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<LeaseReport, ChangeError> {
+        let entry = self.core.known(model)?;
+        self.core.routes_of(model)?;
+        let life = self.core.operations.life();
+        let granted = entry.leases(|leases| leases.grant(holder, ttl, &life));
+        granted.ok_or_else(|| ChangeError::TooManyLeases(model.clone()))
+    }
+
+    /// Lets a lease last for so long from now on.
+    ///
+    /// # Errors
+    /// [`ChangeError::UnknownModel`] and [`ChangeError::UnknownLease`].
+    pub fn renew_lease(
+        &self,
+        model: &ModelName,
+        id: &str,
+        ttl: Duration,
+    ) -> Result<LeaseReport, ChangeError> {
+        let renewed = self.core.known(model)?.leases(|leases| leases.renew(id, ttl));
+        renewed.ok_or_else(|| ChangeError::UnknownLease(id.to_owned()))
+    }
+
+    /// Ends a lease.
+    ///
+    /// # Errors
+    /// [`ChangeError::UnknownModel`] and [`ChangeError::UnknownLease`].
+    pub fn end_lease(&self, model: &ModelName, id: &str) -> Result<(), ChangeError> {
+        let ended = self.core.known(model)?.leases(|leases| leases.end(id));
+        if ended { Ok(()) } else { Err(ChangeError::UnknownLease(id.to_owned())) }
+    }
+
     /// Every operation that goes on, and the last that ended; the oldest first.
     pub fn operations(&self) -> Vec<Arc<Operation>> {
         self.core.operations.all()
@@ -335,6 +399,13 @@ impl ModelLifecycleManager {
             known.is_some_and(|entry| entry.is_unwanted())
         };
         names.retain(|name| !unwanted(name));
+        // What is lazy waits for its first request, unless the application is not ready without it.
+        let lazy = names.iter().filter(|name| !terms.required.contains(name));
+        let lazy = join_all(lazy.map(async |name| (name.clone(), self.is_lazy(name).await))).await;
+        for (name, _) in lazy.into_iter().filter(|(_, lazy)| *lazy) {
+            self.core.registry.entry(&name).load_on_demand(true);
+            names.retain(|other| *other != name);
+        }
         let loads = names.iter().map(async |name| (name, self.load(name).await));
         let results = join_all(loads).await;
         let required = |name: &ModelName| terms.required.contains(name);
@@ -414,6 +485,12 @@ impl ModelLifecycleManager {
             Ok(Err(source)) => Err(ChangeError::Repository(source.into())),
             Err(source) => Err(ChangeError::Repository(source)),
         }
+    }
+
+    async fn is_lazy(&self, name: &ModelName) -> bool {
+        let settings = self.core.ask(name, |loader, name| loader.source.settings(name)).await;
+        // What cannot be read is told by the load.
+        settings.is_ok_and(|settings| settings.lazy)
     }
 
     fn report_of(&self, entry: &ModelEntry) -> ModelReport {

@@ -8,6 +8,8 @@ mod change;
 mod compatibility;
 mod desired;
 mod error;
+mod eviction;
+mod exchange;
 mod gate;
 mod golden;
 mod handle;
@@ -15,6 +17,8 @@ mod history;
 mod intent;
 mod judge;
 mod latency;
+mod lease;
+mod ledger;
 mod load;
 mod loader;
 mod loading;
@@ -37,6 +41,7 @@ mod trial;
 mod unload;
 mod usage;
 mod verify;
+mod waiting;
 mod warm_up;
 
 #[cfg(test)]
@@ -45,11 +50,14 @@ mod tests;
 pub use change::Terms;
 pub use desired::{DesiredModel, DesiredState, DesiredStore, PlannedChange};
 pub use error::{ChangeError, LoadError, LookupError};
+pub use eviction::{EvictionReport, EvictionVerdict, Resident};
 pub use golden::GoldenSample;
 pub use handle::{Answer, VersionHandle};
 pub use history::{Cause, Tenure};
 pub use intent::{Choice, Intent, ShadowTarget};
 pub use judge::Limits;
+pub use lease::LeaseReport;
+pub use ledger::NoRoom;
 pub use load::LoadOptions;
 pub use loader::{
     AvailableModel, MOST_INSTANCES, ModelSettings, ModelSource, SourceError, VersionPolicy, WarmUp,

@@ -31,6 +31,7 @@ pub enum OperationKind {
     Verify,
     Traffic,
     Apply,
+    Evict,
 }
 
 impl OperationKind {
@@ -44,6 +45,7 @@ impl OperationKind {
             Self::Verify => "verify",
             Self::Traffic => "traffic",
             Self::Apply => "apply",
+            Self::Evict => "evict",
         }
     }
 }
@@ -202,6 +204,19 @@ impl Operations {
         drop(kept);
         operation.tell("begun", String::new());
         Ok(Begun::New(operation))
+    }
+
+    /// An operation of the manager's own, which nobody has asked for.
+    pub(super) fn aside(&self, model: &ModelName) -> Arc<Operation> {
+        match self.begin(OperationKind::Evict, model, Conditions::default()) {
+            Ok(Begun::New(operation) | Begun::Known(operation)) => operation,
+            Err(refusal) => unreachable!("without a key there is nothing to refuse: {refusal}"),
+        }
+    }
+
+    /// A part of every id of this life.
+    pub(super) fn life(&self) -> String {
+        format!("{:x}", self.life)
     }
 
     pub(super) fn get(&self, id: &str) -> Option<Arc<Operation>> {

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::history::{Cause, History, Tenure};
 use super::intent::Intent;
+use super::lease::Leases;
+use super::loader::ModelSettings;
 use super::names::{ModelName, Version, VersionId};
 use super::operation::Operation;
 use super::record::VersionRecord;
@@ -26,7 +29,21 @@ pub(super) struct Registry {
 pub(super) struct ModelEntry {
     pub(super) name: ModelName,
     pub(super) change: Semaphore,
+    /// Places for requests that wait until the model serves.
+    pub(super) waiting: Semaphore,
+    /// Whether it is on its way, so that a request may wait for it.
+    coming: Arc<watch::Sender<bool>>,
     known: Mutex<Known>,
+}
+
+/// A model that is on its way; it has arrived, or will not, when this is dropped.
+#[must_use]
+pub(super) struct Arrival(Arc<watch::Sender<bool>>);
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -43,12 +60,34 @@ struct Known {
     /// What the model's policy selected at the last load.
     selected: Vec<Version>,
     trial: Option<TrialRules>,
-    /// Whether the model is to be loaded.
-    wanted: bool,
-    /// Whether it was unloaded on purpose.
-    unwanted: bool,
+    settings: Terms,
+    leases: Leases,
+    /// Whether a request loads the model.
+    on_demand: bool,
+    /// Until when no request loads it, because the last one could not.
+    resting: Option<Instant>,
+    desire: Desire,
     /// Whether a change goes on that may take hours.
     busy: bool,
+}
+
+/// Whether a model is to be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Desire {
+    /// Nobody has said.
+    #[default]
+    Open,
+    /// It was loaded, and nobody has unloaded it since.
+    Loaded,
+    /// It was unloaded on purpose.
+    Unloaded,
+}
+
+/// How long a model stays, by its settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Terms {
+    pub(super) pin: bool,
+    pub(super) idle_ttl: Option<Duration>,
 }
 
 /// The version before the current one, which is kept loaded for the way back.
@@ -68,6 +107,9 @@ impl Drop for Busy<'_> {
         self.0.known().busy = false;
     }
 }
+
+/// How many requests may wait for a model that does not serve yet.
+const WAITING: usize = 512;
 
 /// How many lives that are over are remembered of a model.
 const REMEMBERED: usize = 16;
@@ -93,8 +135,13 @@ impl Registry {
     /// The entry of a model that exists; made if there is none yet.
     pub(super) fn entry(&self, name: &ModelName) -> Arc<ModelEntry> {
         let new = || {
-            let (change, known) = (Semaphore::new(1), Mutex::default());
-            Arc::new(ModelEntry { name: name.clone(), change, known })
+            Arc::new(ModelEntry {
+                name: name.clone(),
+                change: Semaphore::new(1),
+                waiting: Semaphore::new(WAITING),
+                coming: Arc::new(watch::Sender::new(false)),
+                known: Mutex::default(),
+            })
         };
         Arc::clone(self.models().entry(name.clone()).or_insert_with(new))
     }
@@ -180,24 +227,23 @@ impl ModelEntry {
 
     /// Whether the model is to be loaded: it was, and nobody has unloaded it.
     pub(super) fn is_wanted(&self) -> bool {
-        self.known().wanted
+        self.known().desire == Desire::Loaded
     }
 
     /// Whether somebody has unloaded the model.
     pub(super) fn is_unwanted(&self) -> bool {
-        self.known().unwanted
+        self.known().desire == Desire::Unloaded
     }
 
     /// Notes whether the model is to be loaded.
     pub(super) fn want(&self, wanted: bool) {
-        let mut known = self.known();
-        (known.wanted, known.unwanted) = (wanted, !wanted);
+        self.known().desire = if wanted { Desire::Loaded } else { Desire::Unloaded };
     }
 
     /// Whether operators have decided anything of the model.
     pub(super) fn was_decided_about(&self) -> bool {
         let known = self.known();
-        known.unwanted || known.intent != Intent::default()
+        known.desire == Desire::Unloaded || known.intent != Intent::default()
     }
 
     /// Takes over what was decided in an earlier life.
@@ -253,6 +299,63 @@ impl ModelEntry {
 
     pub(super) fn set_trial(&self, trial: Option<TrialRules>) {
         self.known().trial = trial;
+    }
+
+    /// How long the model stays, by its settings at the last load.
+    pub(super) fn settings(&self) -> Terms {
+        self.known().settings
+    }
+
+    pub(super) fn set_terms(&self, settings: &ModelSettings) {
+        let ModelSettings { pin, idle_ttl, .. } = *settings;
+        self.known().settings = Terms { pin, idle_ttl };
+    }
+
+    /// Reads or changes the leases.
+    pub(super) fn leases<T>(&self, change: impl FnOnce(&mut Leases) -> T) -> T {
+        change(&mut self.known().leases)
+    }
+
+    /// Who holds a lease; `None` where nobody does.
+    pub(super) fn leased(&self) -> Option<Vec<String>> {
+        let holders = self.leases(Leases::reports).into_iter().map(|lease| lease.holder);
+        Some(holders.collect::<Vec<_>>()).filter(|holders| !holders.is_empty())
+    }
+
+    /// Whether the next request loads the model.
+    pub(super) fn is_on_demand(&self) -> bool {
+        let known = self.known();
+        known.on_demand && known.resting.is_none_or(|until| Instant::now() >= until)
+    }
+
+    pub(super) fn load_on_demand(&self, on_demand: bool) {
+        let mut known = self.known();
+        (known.on_demand, known.resting) = (on_demand, None);
+    }
+
+    /// Takes back that the next request loads the model; whether it would have.
+    pub(super) fn unload_what_is_to_come(&self) -> bool {
+        let was = std::mem::take(&mut self.known().on_demand);
+        if was {
+            self.want(false);
+        }
+        was
+    }
+
+    /// No request loads the model before that.
+    pub(super) fn rest(&self, until: Instant) {
+        self.known().resting = Some(until);
+    }
+
+    /// Whether the model is on its way.
+    pub(super) fn coming(&self) -> watch::Receiver<bool> {
+        self.coming.subscribe()
+    }
+
+    /// Says that it is; `None` where it is already.
+    pub(super) fn begin_coming(&self) -> Option<Arrival> {
+        let before = self.coming.send_replace(true);
+        (!before).then(|| Arrival(Arc::clone(&self.coming)))
     }
 
     /// Whether a change goes on for which nobody should wait.

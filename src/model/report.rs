@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::handle::Serving;
 use super::history::Tenure;
 use super::intent::ShadowTarget;
+use super::lease::{LeaseReport, Leases};
 use super::memory::MemoryChange;
 use super::mirror::MirrorTally;
 use super::names::{AliasName, ModelName, Version};
@@ -47,6 +48,13 @@ pub struct UnloadReport {
     pub drained: bool,
     /// The process's memory before and after, where all were unloaded and the system tells.
     pub memory: Option<MemoryChange>,
+}
+
+impl UnloadReport {
+    /// Of a model that was not loaded, but would have been on demand.
+    pub(super) fn nothing() -> Self {
+        Self { versions: Vec::new(), drained: true, memory: None }
+    }
 }
 
 /// What a swap has done.
@@ -125,6 +133,8 @@ pub struct ModelReport {
     pub traffic: TrafficReport,
     /// The version that is kept as the way back.
     pub parked: Option<Version>,
+    /// Who holds a lease.
+    pub leases: Vec<LeaseReport>,
     /// Who was current and when, the oldest first.
     pub history: Vec<Tenure>,
     /// Its versions, lowest first; a version is there twice while a newer load of itself replaces it,
@@ -154,6 +164,8 @@ pub struct VersionReport {
 pub struct ServingReport {
     /// SHA-256 over its files.
     pub digest: String,
+    /// What it is estimated to take of the memory, in bytes.
+    pub memory: u64,
     /// Its instances.
     pub instances: usize,
     /// Requests inside it.
@@ -188,6 +200,7 @@ pub(super) fn model(entry: &ModelEntry, routes: Option<&Routes>, required: bool)
         generation: entry.generation(),
         traffic: traffic(entry, routes),
         parked: entry.parked().map(|parked| parked.version),
+        leases: entry.leases(Leases::reports),
         history: entry.tenures(),
         versions,
     }
@@ -235,6 +248,7 @@ pub(super) fn version(record: &VersionRecord) -> VersionReport {
 fn loaded(serving: &Arc<Serving>) -> ServingReport {
     ServingReport {
         digest: serving.digest.clone(),
+        memory: serving.reservation.bytes(),
         instances: serving.pool.instances(),
         in_flight: serving.gate.entries(),
         queue_depth: serving.pool.queue_depth(),

@@ -90,6 +90,8 @@ impl Core {
         let backend = Arc::clone(&self.loader.backend);
         let release = move || {
             serving.pool.shutdown();
+            // The last request may still be about to drop its handle.
+            serving.reservation.give_back();
             drop(serving);
             backend.released();
         };

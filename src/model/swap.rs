@@ -48,6 +48,10 @@ pub enum Strategy {
     /// The new version is loaded beside the old one, and takes its place at once.
     #[default]
     Availability,
+    /// The old version is unloaded before the new one is loaded, for machines that have no room for
+    /// both. In between, requests wait as long as they may. If the new one cannot be loaded, the old
+    /// one is loaded again.
+    Resource,
     /// The new version gets more and more of the requests, as long as nothing speaks against it.
     Canary(CanaryPlan),
 }
@@ -75,12 +79,12 @@ pub struct RollbackOptions {
 }
 
 /// A flip to one version.
-struct Flip {
-    to: Version,
-    cause: Cause,
-    drain_timeout: Option<Duration>,
+pub(super) struct Flip {
+    pub(super) to: Version,
+    pub(super) cause: Cause,
+    pub(super) drain_timeout: Option<Duration>,
     keep: Option<Keep>,
-    demands: Demands,
+    pub(super) demands: Demands,
     /// The digest that the version must have.
     digest: Option<String>,
     strategy: Strategy,
@@ -121,6 +125,9 @@ impl Core {
             strategy: options.strategy,
             bake: options.bake,
         };
+        if flip.strategy == Strategy::Resource {
+            return self.flip_one_by_one((&entry, permit), flip, operation).await;
+        }
         self.flip((&entry, permit), flip, operation).await
     }
 

@@ -18,8 +18,17 @@ impl Core {
     ) -> Result<UnloadReport, ChangeError> {
         let entry = self.known(name)?;
         let permit = self.permit(&entry, operation).await?;
-        let routes = self.routes_of(name)?;
+        let routes = match self.serving.routes(name) {
+            Some(routes) => routes,
+            // Nothing is to come back on demand either.
+            None if entry.unload_what_is_to_come() => return Ok(UnloadReport::nothing()),
+            None => return Err(ChangeError::NotLoaded(name.clone())),
+        };
+        if let Some(by) = entry.leased() {
+            return Err(ChangeError::Leased { model: name.clone(), by });
+        }
         operation.commit()?;
+        entry.load_on_demand(false);
         let versions = routes.versions.keys().copied().collect();
         entry.park(None);
         entry.want(false);

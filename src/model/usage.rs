@@ -92,6 +92,12 @@ impl Usage {
         self.last_access.store(now + 1, Ordering::Relaxed);
     }
 
+    /// How long no request has come to an end; since the version was made where none ever has.
+    pub(super) fn idle(&self) -> Duration {
+        let last = self.last_access.load(Ordering::Relaxed).saturating_sub(1);
+        self.epoch.elapsed().saturating_sub(Duration::from_micros(last))
+    }
+
     pub(super) fn tally(&self) -> Tally {
         let (faults, latencies) = (self.faults.load(Ordering::Relaxed), self.latencies.counts());
         Tally { judged: faults + latencies.total(), faults, latencies }

@@ -27,6 +27,17 @@ pub(super) fn of_folder(folder: &Path, root: &Path) -> io::Result<String> {
     Ok(hex(&Sha256::digest(listing)))
 }
 
+/// The bytes of everything below `folder`, of what links lead to where there are any.
+pub(super) fn size(folder: &Path) -> io::Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let metadata = fs::metadata(&path)?;
+        sum += if metadata.is_dir() { size(&path)? } else { metadata.len() };
+    }
+    Ok(sum)
+}
+
 fn of_file(path: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
     io::copy(&mut File::open(path)?, &mut HashWriter(&mut hasher))?;

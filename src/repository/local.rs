@@ -110,6 +110,11 @@ impl ModelSource for LocalRepository {
         digest::of_folder(folder, &self.root).map_err(|error| unreadable(folder, error))
     }
 
+    fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
+        let folder = files.graph.parent().unwrap_or(&self.root);
+        digest::size(folder).map_err(|error| unreadable(folder, error))
+    }
+
     fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
         let of_all = self.folder(&id.model)?.join("golden");
         let mut samples = Vec::new();

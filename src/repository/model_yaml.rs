@@ -16,6 +16,9 @@ struct ModelYaml {
     instances: Option<NonZeroUsize>,
     queue_capacity: Option<NonZeroUsize>,
     warm_up: Option<WarmUpYaml>,
+    lazy: bool,
+    pin: bool,
+    idle_ttl: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,7 +88,8 @@ pub(super) fn parse(text: &str) -> Result<ModelSettings, String> {
     };
     let warm_up_budget = budget.map(|text| duration("warm_up.budget", &text)).transpose()?;
     let version_policy = yaml.version_policy.map(policy).transpose()?.unwrap_or_default();
-    let ModelYaml { instances, queue_capacity, .. } = yaml;
+    let idle_ttl = yaml.idle_ttl.map(|text| duration("idle_ttl", &text)).transpose()?;
+    let ModelYaml { instances, queue_capacity, lazy, pin, .. } = yaml;
     if instances.is_some_and(|count| count.get() > MOST_INSTANCES) {
         return Err(format!("instances: expected {MOST_INSTANCES} at most"));
     }
@@ -96,6 +100,9 @@ pub(super) fn parse(text: &str) -> Result<ModelSettings, String> {
         warm_up,
         warm_up_batches,
         warm_up_budget,
+        lazy,
+        pin,
+        idle_ttl,
     })
 }
 

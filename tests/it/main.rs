@@ -19,6 +19,7 @@ mod loading;
 mod operations;
 mod readme;
 mod reloading;
+mod residence;
 mod resources;
 mod samples;
 mod shutdown;

@@ -40,7 +40,8 @@ pub(super) async fn infer(
     let allowed = timeout.map_or(limits.request_timeout, |t| t.min(limits.request_timeout));
     let wanted = target.wanted(key.as_deref().or(routing_key.as_deref()));
     // The version is chosen as late as this, so that a slow upload holds none.
-    let version = services.parts.models.acquire(target.model.as_str(), wanted)?;
+    let models = &services.parts.models;
+    let version = models.acquire_waiting(target.model.as_str(), wanted, received + allowed).await?;
     let answer = version.infer(request, received + allowed).await?;
     response::write(&services.heavy, id, &version, answer).await
 }

@@ -12,6 +12,8 @@ fn application() -> (Application, Log) {
         shutdown_timeout: 30 * SECOND,
         handler_timeout: 10 * SECOND,
         pre_stop_delay: 3 * SECOND,
+        cleanup_interval: 30 * SECOND,
+        idle_ttl: Duration::ZERO,
         health_interval: SECOND,
         health_timeout: SECOND,
         health_failure_threshold: std::num::NonZeroU32::MIN,

@@ -93,6 +93,8 @@ impl Fixture {
                 drain_timeout: Duration::from_hours(1),
                 required: Vec::new(),
                 keep_previous: Duration::ZERO,
+                idle_ttl: Duration::ZERO,
+                memory_budget: 0,
             },
         };
         change(&mut options);

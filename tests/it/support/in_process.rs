@@ -86,6 +86,8 @@ fn config() -> LifecycleConfig {
         shutdown_timeout: hour,
         handler_timeout: hour,
         pre_stop_delay: hour,
+        cleanup_interval: PATIENCE,
+        idle_ttl: Duration::ZERO,
         health_interval: hour,
         health_timeout: hour,
         health_failure_threshold: NonZeroU32::MIN,
@@ -133,6 +135,8 @@ fn models(application: &Application) -> ModelLifecycleManager {
             drain_timeout: PATIENCE,
             required: Vec::new(),
             keep_previous: Duration::ZERO,
+            idle_ttl: Duration::ZERO,
+            memory_budget: 0,
         },
     };
     ModelLifecycleManager::new(parts, options)

@@ -1,0 +1,104 @@
+//! Leases: as long as somebody holds one, a model is neither unloaded nor evicted.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+/// The most leases that a model may have.
+const MOST: usize = 1024;
+
+/// A lease as it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseReport {
+    /// Its id, by which it is renewed and ended.
+    pub id: String,
+    /// Who holds it, in the holder's words.
+    pub holder: String,
+    /// When it ends by itself.
+    pub expires: SystemTime,
+}
+
+/// The leases of one model.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    begun: u64,
+    held: BTreeMap<String, Lease>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    holder: String,
+    over: Instant,
+    expires: SystemTime,
+}
+
+impl Leases {
+    /// A new lease; `None` when there are too many.
+    pub(super) fn grant(&mut self, holder: &str, ttl: Duration, life: &str) -> Option<LeaseReport> {
+        self.forget();
+        if self.held.len() >= MOST {
+            return None;
+        }
+        self.begun += 1;
+        let id = format!("{life}-{}", self.begun);
+        self.hold(id, holder.to_owned(), ttl)
+    }
+
+    /// Lets a lease last for `ttl` from now on; `None` when there is no such lease, or not any more.
+    pub(super) fn renew(&mut self, id: &str, ttl: Duration) -> Option<LeaseReport> {
+        self.forget();
+        let holder = self.held.get(id)?.holder.clone();
+        self.hold(id.to_owned(), holder, ttl)
+    }
+
+    /// Ends a lease; whether there was one.
+    pub(super) fn end(&mut self, id: &str) -> bool {
+        self.forget();
+        self.held.remove(id).is_some()
+    }
+
+    /// The leases that hold now.
+    pub(super) fn reports(&mut self) -> Vec<LeaseReport> {
+        self.forget();
+        let report = |(id, lease): (&String, &Lease)| LeaseReport {
+            id: id.clone(),
+            holder: lease.holder.clone(),
+            expires: lease.expires,
+        };
+        self.held.iter().map(report).collect()
+    }
+
+    fn hold(&mut self, id: String, holder: String, ttl: Duration) -> Option<LeaseReport> {
+        let (over, expires) =
+            (Instant::now().checked_add(ttl)?, SystemTime::now().checked_add(ttl)?);
+        self.held.insert(id.clone(), Lease { holder: holder.clone(), over, expires });
+        Some(LeaseReport { id, holder, expires })
+    }
+
+    fn forget(&mut self) {
+        let now = Instant::now();
+        self.held.retain(|_, lease| lease.over > now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_ends_by_itself_unless_it_is_renewed() {
+        let mut leases = Leases::default();
+        let minute = Duration::from_mins(1);
+        let one = leases.grant("one", minute, "x").unwrap();
+        let two = leases.grant("two", minute, "x").unwrap();
+        assert_eq!(leases.reports().len(), 2);
+        tokio::time::advance(minute / 2).await;
+        assert!(leases.renew(&one.id, minute).is_some());
+        tokio::time::advance(minute / 2).await;
+        let left: Vec<String> = leases.reports().into_iter().map(|lease| lease.holder).collect();
+        assert_eq!(left, ["one"]);
+        assert!(leases.renew(&two.id, minute).is_none());
+        assert!(leases.end(&one.id) && !leases.end(&one.id));
+    }
+}
