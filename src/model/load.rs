@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::change::{Core, Lineup, Warm, Wish};
-use super::error::ChangeError;
+use super::error::{ChangeError, LoadError};
 use super::handle::Serving;
 use super::history::Cause;
 use super::loader::{ModelSettings, SourceError};
@@ -55,6 +55,13 @@ impl Core {
             warn!(model = %name, cause = causes::of_error(error), "model could not be loaded");
         }
         entry.set_problem(result.as_ref().err().map(|error| causes::of_error(error)));
+        let no_room = |error: &ChangeError| {
+            matches!(error, ChangeError::Load { source: LoadError::NoRoom(_), .. })
+        };
+        if result.as_ref().is_err_and(no_room) && self.serving.routes(name).is_none() {
+            // There may be room when somebody needs it.
+            entry.load_on_demand(true);
+        }
         result
     }
 
