@@ -13,7 +13,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve test test-interleavings lint deny coverage schema bench bench-probes check-metrics check-containers clean
+.PHONY: help onnxruntime build serve test test-interleavings lint deny coverage schema bench bench-isolation bench-memory bench-probes bench-swap check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +75,15 @@ bench: onnxruntime ## compare the server with a loop over ONNX Runtime
 
 bench-probes: onnxruntime ## compare probes with and without a health check that is stuck
 	cargo bench --locked --bench probes -- --rounds 7 --seconds 2
+
+bench-swap: onnxruntime ## swap 200 times under load, and hold every answer to its version
+	cargo bench --locked --bench swap
+
+bench-memory: onnxruntime ## swap a model of 100 MB 300 times, and tell the memory in use
+	cargo bench --locked --bench memory
+
+bench-isolation: onnxruntime ## compare one model's latency with and without the load of another
+	cargo bench --locked --bench isolation
 
 check-metrics: onnxruntime ## lint /metrics of a running server with promtool
 	scripts/check_metrics.sh $(BINARY)

@@ -1,5 +1,7 @@
 //! The plain loop: what ONNX Runtime does on this machine with nothing around it.
 
+#![allow(dead_code, reason = "each benchmark takes its pick")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::thread;

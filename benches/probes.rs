@@ -22,7 +22,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use load::{Sample, Target};
+use load::{Sample, get};
 use onward::app::{App, Configuration};
 use onward::config::Layers;
 use onward::lifecycle::{Check, CheckKind, CheckResult, HealthRegistry, SignalSource};
@@ -130,10 +130,6 @@ async fn compare(options: &Options) -> Result<ExitCode> {
     }
     table.print();
     Ok(if table.failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn get(addr: SocketAddr, path: &str) -> Target {
-    Target { addr, request: format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\n\r\n").into_bytes() }
 }
 
 /// The server in a process of its own; killed when dropped.

@@ -1,5 +1,7 @@
 //! The server under test: the real binary.
 
+#![allow(dead_code, reason = "each benchmark takes its pick")]
+
 use std::io::{BufRead, BufReader, Lines};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -38,6 +40,11 @@ impl Served {
         // Read on, so that the server never waits for its log.
         thread::spawn(move || log.for_each(drop));
         Ok(served)
+    }
+
+    /// The number of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

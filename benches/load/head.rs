@@ -9,6 +9,8 @@ use super::malformed;
 pub(super) struct Head {
     pub(super) status: u16,
     pub(super) keep_alive: bool,
+    /// Bytes of the head.
+    pub(super) length: usize,
     /// Bytes of the whole answer, head and body.
     pub(super) answer: usize,
 }
@@ -36,8 +38,9 @@ impl Head {
                 keep_alive = !value.trim().eq_ignore_ascii_case("close");
             }
         }
-        let answer = body?.checked_add(text.len() + 4)?;
-        Some(Self { status, keep_alive, answer })
+        let length = text.len() + 4;
+        let answer = body?.checked_add(length)?;
+        Some(Self { status, keep_alive, length, answer })
     }
 }
 

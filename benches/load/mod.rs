@@ -1,8 +1,9 @@
 //! A closed-loop HTTP/1.1 load client that costs little next to the server under test.
 //!
-//! The request is built once, connections are kept alive, and an answer's body is counted but not
-//! kept. Requests are never pipelined. An answer must state its `Content-Length`: a chunked one is
-//! an error.
+//! The request is built once, connections are kept alive, and an answer is gone when the next comes.
+//! Requests are never pipelined. An answer must state its `Content-Length`: a chunked one is an error.
+
+#![allow(dead_code, reason = "each benchmark takes its pick")]
 
 mod head;
 
@@ -43,6 +44,11 @@ pub(crate) struct Target {
     pub(crate) request: Vec<u8>,
 }
 
+/// A `GET`.
+pub(crate) fn get(addr: SocketAddr, path: &str) -> Target {
+    Target { addr, request: format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\n\r\n").into_bytes() }
+}
+
 /// A `POST` of `body` as `application/json`.
 pub(crate) fn post_json(addr: SocketAddr, path: &str, body: &[u8]) -> Target {
     let head = format!(
@@ -51,6 +57,26 @@ pub(crate) fn post_json(addr: SocketAddr, path: &str, body: &[u8]) -> Target {
         body.len()
     );
     Target { addr, request: [head.as_bytes(), body].concat() }
+}
+
+/// Looks at every answer of status 200, those of the warm-up included.
+pub(crate) trait Judge: Send + Sync {
+    /// Called right before a request is sent; the ticket comes back with its answer.
+    fn sends(&self) -> u64;
+
+    /// The answer to the request with this ticket; empty when it is longer than [`BUFFER`].
+    fn answered(&self, ticket: u64, body: &[u8]);
+}
+
+/// Takes every answer.
+struct Lenient;
+
+impl Judge for Lenient {
+    fn sends(&self) -> u64 {
+        0
+    }
+
+    fn answered(&self, _: u64, _: &[u8]) {}
 }
 
 /// What a run saw. Its warm-up is not in it.
@@ -106,16 +132,34 @@ impl Latencies {
 /// server announces that it closes it. Requests in flight at the end are waited for and counted.
 /// One that gets no answer within 30 s of the end is a failure.
 pub(crate) async fn run(target: &Target, concurrency: usize, duration: Duration) -> Sample {
+    run_judged(target, concurrency, duration, &(Arc::new(Lenient) as _)).await
+}
+
+/// [`run`] with somebody who looks at the answers.
+pub(crate) async fn run_judged(
+    target: &Target,
+    concurrency: usize,
+    duration: Duration,
+    judge: &Arc<dyn Judge>,
+) -> Sample {
     let target = Arc::new(target.clone());
     let start = Arc::new(Barrier::new(concurrency));
-    let mut callers: JoinSet<Tally> = (0..concurrency)
-        .map(|_| Caller::new(Arc::clone(&target)).run(Arc::clone(&start), duration))
-        .collect();
+    let caller = || Caller { target: Arc::clone(&target), judge: Arc::clone(judge), idle: None };
+    let mut callers: JoinSet<Tally> =
+        (0..concurrency).map(|_| caller().run(Arc::clone(&start), duration)).collect();
     let mut tallies = Vec::with_capacity(concurrency);
     while let Some(tally) = callers.join_next().await {
         tallies.push(tally.expect("callers neither panic nor are cancelled"));
     }
     Tally::sum(tallies)
+}
+
+/// Sends one request on a connection of its own; the status and the body of its answer, which is at
+/// most [`BUFFER`] long, head included.
+pub(crate) async fn ask(target: &Target) -> io::Result<(u16, Vec<u8>)> {
+    let mut connection = Connection::open(target.addr).await?;
+    let (head, body) = connection.exchange(&target.request).await?;
+    if head.answer > BUFFER { Err(malformed("too long")) } else { Ok((head.status, body.to_vec())) }
 }
 
 /// What one caller saw.
@@ -149,17 +193,13 @@ impl Tally {
 }
 
 /// One closed loop, with at most one connection at a time.
-#[derive(Debug)]
 struct Caller {
     target: Arc<Target>,
+    judge: Arc<dyn Judge>,
     idle: Option<Connection>,
 }
 
 impl Caller {
-    fn new(target: Arc<Target>) -> Self {
-        Self { target, idle: None }
-    }
-
     async fn run(mut self, start: Arc<Barrier>, duration: Duration) -> Tally {
         drop(timeout(PATIENCE, self.warm_up()).await);
         start.wait().await;
@@ -204,7 +244,11 @@ impl Caller {
             Some(connection) => connection,
             None => Connection::open(self.target.addr).await?,
         };
-        let head = connection.exchange(&self.target.request).await?;
+        let ticket = self.judge.sends();
+        let (head, body) = connection.exchange(&self.target.request).await?;
+        if head.status == 200 {
+            self.judge.answered(ticket, body);
+        }
         self.idle = head.keep_alive.then_some(connection);
         Ok(head.status)
     }
@@ -228,17 +272,20 @@ impl Connection {
         Ok(Self { stream, buffer })
     }
 
-    /// Sends one request and reads its whole answer. After an error the connection is of no use.
-    async fn exchange(&mut self, request: &[u8]) -> io::Result<Head> {
+    /// Sends one request and reads its whole answer, whose body is empty when it is too long for the
+    /// buffer. After an error the connection is of no use.
+    async fn exchange(&mut self, request: &[u8]) -> io::Result<(Head, &[u8])> {
         self.stream.write_all(request).await?;
         let (head, mut received) = self.read_head().await?;
+        let fits = head.answer <= self.buffer.len();
         while received < head.answer {
-            received += self.read(0).await?;
+            received += self.read(if fits { received } else { 0 }).await?;
         }
         if received > head.answer {
             return Err(malformed("more than one answer"));
         }
-        Ok(head)
+        let body = if fits { &self.buffer[head.length..head.answer] } else { &[] };
+        Ok((head, body))
     }
 
     /// The head, and the bytes received so far, of which some may be the body's.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::onnx::{add_constant, slow_by_input};
@@ -17,42 +18,74 @@ async fn swap(server: &Server, model: &str, body: Value) -> crate::support::Answ
     server.post(&format!("/lifecycle/models/{model}/swap"), &body).await
 }
 
+/// Twice the number of swaps that have returned, and one more while a swap is under way. Between two
+/// reads of the same even number no swap has begun. `SeqCst`, so that there is one order of them all.
+#[derive(Default)]
+struct Epoch(AtomicU64);
+
+impl Epoch {
+    /// Before a swap is sent, and again once its answer has come.
+    fn turn(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// The one version that may answer what was sent and answered in this epoch.
+    fn version(epoch: u64) -> Option<u32> {
+        match epoch % 4 {
+            0 => Some(1),
+            2 => Some(2),
+            _ => None,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_and_none_is_answered_by_the_old_version_after_the_swap() {
-    const SWAPS: u64 = 20;
+    const CLIENTS: u64 = 16;
+    const SWAPS: u64 = 60;
     let server = Server::start(versions()).await;
-    let (done, answered) = (AtomicBool::new(false), AtomicU64::new(0));
-    // The version of the last swap that has returned; both are 1 before the first.
-    let current = AtomicU64::new(1);
+    let (done, answered, bound) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let epoch = Epoch::default();
     let client = async || {
         while !done.load(Ordering::SeqCst) {
-            let before = current.load(Ordering::SeqCst);
+            let sent = epoch.read();
             let answer = server.infer("add", &x(&[1, 4], &[0.0; 4])).await;
-            let (version, sum) = (answer.header("x-onward-version").to_owned(), answer.output("y"));
-            assert_eq!(sum[0].as_f64().unwrap().to_string(), version, "the answer of one version");
-            // Unless a swap began in the meantime, the answer is of the version it has led to.
-            if current.load(Ordering::SeqCst) == before && before != 0 {
-                assert_eq!(version, before.to_string());
+            let received = epoch.read();
+            let version: u32 = answer.ok()["model_version"].as_str().unwrap().parse().unwrap();
+            assert_eq!(answer.header("x-onward-version"), version.to_string());
+            assert_eq!(
+                answer.output("y"),
+                json!(vec![f64::from(version); 4]),
+                "the answer of one version"
+            );
+            if let Some(current) = Epoch::version(sent).filter(|_| sent == received) {
+                assert_eq!(version, current, "the old version answers after the swap");
+                bound.fetch_add(1, Ordering::SeqCst);
             }
             answered.fetch_add(1, Ordering::SeqCst);
         }
     };
     let swapping = async {
         for round in 0..SWAPS {
-            let to = 2 - round % 2;
-            let target = answered.load(Ordering::SeqCst) + 20;
+            let target = answered.load(Ordering::SeqCst) + 4 * CLIENTS;
             while answered.load(Ordering::SeqCst) < target {
                 tokio::task::yield_now().await;
             }
-            current.store(0, Ordering::SeqCst);
-            let report = swap(&server, "add", json!({ "to": to.to_string() })).await.ok();
-            assert_eq!((&report["to"], &report["drained"]), (&json!(to.to_string()), &json!(true)));
-            current.store(to, Ordering::SeqCst);
+            let to = (2 - round % 2).to_string();
+            epoch.turn();
+            let body = json!({ "to": to, "keep_previous": false });
+            let report = swap(&server, "add", body).await.ok();
+            epoch.turn();
+            assert_eq!((&report["to"], &report["drained"]), (&json!(to), &json!(true)));
         }
         done.store(true, Ordering::SeqCst);
     };
-    tokio::join!(client(), client(), client(), client(), swapping);
-    assert!(answered.load(Ordering::SeqCst) >= SWAPS * 20);
+    tokio::join!(join_all((0..CLIENTS).map(|_| client())), swapping);
+    assert!(bound.load(Ordering::SeqCst) >= SWAPS, "most answers are bound to one version");
 }
 
 #[tokio::test]

@@ -132,7 +132,12 @@ pub(crate) fn failing_unless_zero() -> Vec<u8> {
 /// Two dense layers with a `Relu` between them: `x` FP32 `[batch, inputs]` -> `y` FP32
 /// `[batch, outputs]`. The weights look random and are the same in every call.
 pub(crate) fn mlp(inputs: usize, hidden: usize, outputs: usize) -> Vec<u8> {
-    let mut noise = Noise::default();
+    mlp_of(0, [inputs, hidden, outputs])
+}
+
+/// [`mlp`] with the weights that belong to `seed`.
+pub(crate) fn mlp_of(seed: u64, [inputs, hidden, outputs]: [usize; 3]) -> Vec<u8> {
+    let mut noise = Noise(seed);
     Graph::new("mlp")
         .input("x", Elem::Float, &[BATCH, Dim::Fixed(length(inputs))])
         .output("y", Elem::Float, &[BATCH, Dim::Fixed(length(outputs))])
@@ -362,7 +367,7 @@ impl Message {
 }
 
 /// Numbers that look random, the same in every run: a 64-bit linear congruential generator.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Noise(u64);
 
 impl Noise {
