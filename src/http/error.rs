@@ -330,6 +330,7 @@ fn of_load(error: &LoadError) -> Code {
         LoadError::Backend(BackendError::Unavailable(_)) => Code::ModelUnavailable,
         LoadError::Backend(_)
         | LoadError::Changed
+        | LoadError::Declared(_)
         | LoadError::TimedOut(_)
         | LoadError::WarmUp(_)
         | LoadError::Panicked(_) => Code::LoadFailed,

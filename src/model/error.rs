@@ -89,6 +89,9 @@ pub enum LoadError {
         /// What differs.
         differences: Vec<String>,
     },
+    /// Its graph is not what was declared of it.
+    #[error("its graph is not as declared: {0}")]
+    Declared(String),
     /// Whoever asked for it has given it up.
     #[error("it was cancelled")]
     Cancelled,

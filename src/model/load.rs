@@ -136,6 +136,9 @@ impl Core {
                 Ok((settings, loader.source.model(name)?.versions))
             })
             .await?;
+        for warning in &settings.warnings {
+            warn!(model = %entry.name, warning, "a setting is not honoured");
+        }
         let selected = settings.version_policy.select(&available);
         let intent = entry.intent();
         let nothing = || ChangeError::NoVersions(entry.name.clone());

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::declared::DeclaredSignature;
 use super::golden::GoldenSample;
 use super::names::{ModelName, Version, VersionId};
 use crate::inference::ModelFiles;
@@ -67,6 +68,10 @@ pub struct ModelSettings {
     /// How long it may be unused before it is evicted; the manager's default where `None`, zero for
     /// ever.
     pub idle_ttl: Option<Duration>,
+    /// What the graph's signature has to be.
+    pub declared: Option<DeclaredSignature>,
+    /// What was set and is not honoured, in words.
+    pub warnings: Vec<String>,
 }
 
 /// What a version must answer before it is ready.

@@ -176,6 +176,10 @@ impl Loader {
         let options = OpenOptions { intra_op_threads: self.intra_op_threads };
         let mut model = self.backend.open(&files, options)?;
         let signature = model.signature().clone();
+        settings
+            .declared
+            .iter()
+            .try_for_each(|declared| declared.check(&signature).map_err(LoadError::Declared))?;
         if let Some((with, old)) = &demands.like {
             let differences = compatibility::differences(old, &signature);
             if !differences.is_empty() {

@@ -6,6 +6,7 @@
 
 mod change;
 mod compatibility;
+mod declared;
 mod desired;
 mod error;
 mod eviction;
@@ -48,6 +49,7 @@ mod warm_up;
 mod tests;
 
 pub use change::Terms;
+pub use declared::{DeclaredSignature, DeclaredTensor};
 pub use desired::{DesiredModel, DesiredState, DesiredStore, PlannedChange};
 pub use error::{ChangeError, LoadError, LookupError};
 pub use eviction::{EvictionReport, EvictionVerdict, Resident};

@@ -61,6 +61,7 @@ struct Known {
     selected: Vec<Version>,
     trial: Option<TrialRules>,
     settings: Terms,
+    warnings: Vec<String>,
     leases: Leases,
     /// Whether a request loads the model.
     on_demand: bool,
@@ -308,7 +309,14 @@ impl ModelEntry {
 
     pub(super) fn set_terms(&self, settings: &ModelSettings) {
         let ModelSettings { pin, idle_ttl, .. } = *settings;
-        self.known().settings = Terms { pin, idle_ttl };
+        let mut known = self.known();
+        known.settings = Terms { pin, idle_ttl };
+        known.warnings.clone_from(&settings.warnings);
+    }
+
+    /// What the model's settings ask for and is not honoured.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.known().warnings.clone()
     }
 
     /// Reads or changes the leases.

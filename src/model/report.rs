@@ -127,6 +127,8 @@ pub struct ModelReport {
     pub required: bool,
     /// Why the last load failed; `None` if it did not.
     pub problem: Option<String>,
+    /// What its settings ask for and is not honoured.
+    pub warnings: Vec<String>,
     /// How often it was changed.
     pub generation: u64,
     /// How requests are routed.
@@ -197,6 +199,7 @@ pub(super) fn model(entry: &ModelEntry, routes: Option<&Routes>, required: bool)
         current: routes.map(|routes| routes.current),
         required,
         problem: entry.problem(),
+        warnings: entry.warnings(),
         generation: entry.generation(),
         traffic: traffic(entry, routes),
         parked: entry.parked().map(|parked| parked.version),

@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::{digest, golden, model_yaml};
+use super::{config_pbtxt, digest, golden, model_yaml};
 use crate::inference::ModelFiles;
 use crate::model::{
     AvailableModel, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError, Version,
     VersionId,
 };
+
+/// The largest file of settings.
+const LARGEST_SETTINGS: u64 = 1 << 20;
 
 /// A folder of models. Nothing outside it is ever read, also not through a link.
 #[derive(Debug, Clone)]
@@ -37,6 +40,27 @@ impl LocalRepository {
             return Err(SourceError::UnknownModel(name.clone()));
         }
         self.contained(&folder)
+    }
+
+    /// What a file of settings says.
+    fn parsed(
+        &self,
+        path: &Path,
+        parse: impl FnOnce(&str) -> Result<ModelSettings, String>,
+    ) -> Result<ModelSettings, SourceError> {
+        let invalid = |problem| SourceError::Invalid { what: path.display().to_string(), problem };
+        if !path.is_file() {
+            return Err(invalid("it is not a file".to_owned()));
+        }
+        let real = self.contained(path)?;
+        let size = fs::metadata(&real).map_err(|error| unreadable(&real, error))?.len();
+        if size > LARGEST_SETTINGS {
+            return Err(invalid(format!(
+                "it has {size} bytes, {LARGEST_SETTINGS} at most are read"
+            )));
+        }
+        let text = fs::read_to_string(&real).map_err(|error| unreadable(&real, error))?;
+        parse(&text).map_err(invalid)
     }
 
     /// The path without links, if it is inside the repository.
@@ -75,18 +99,20 @@ impl ModelSource for LocalRepository {
     }
 
     fn settings(&self, name: &ModelName) -> Result<ModelSettings, SourceError> {
-        let path = self.folder(name)?.join("model.yaml");
-        if !path.exists() {
-            return Ok(ModelSettings::default());
+        let folder = self.folder(name)?;
+        let (ours, tritons) = (folder.join("model.yaml"), folder.join("config.pbtxt"));
+        if ours.exists() {
+            let mut settings = self.parsed(&ours, model_yaml::parse)?;
+            if tritons.exists() {
+                let warning = "config.pbtxt is not read, because there is a model.yaml";
+                settings.warnings.push(warning.to_owned());
+            }
+            return Ok(settings);
         }
-        if !path.is_file() {
-            let problem = "it is not a file".to_owned();
-            return Err(SourceError::Invalid { what: path.display().to_string(), problem });
+        if tritons.exists() {
+            return self.parsed(&tritons, |text| config_pbtxt::parse(text, (name, &folder)));
         }
-        let path = self.contained(&path)?;
-        let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
-        model_yaml::parse(&text)
-            .map_err(|problem| SourceError::Invalid { what: path.display().to_string(), problem })
+        Ok(ModelSettings::default())
     }
 
     fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {

@@ -103,6 +103,8 @@ pub(super) fn parse(text: &str) -> Result<ModelSettings, String> {
         lazy,
         pin,
         idle_ttl,
+        declared: None,
+        warnings: Vec::new(),
     })
 }
 

@@ -26,4 +26,5 @@ mod shutdown;
 mod support;
 mod swapping;
 mod traffic;
+mod triton_repository;
 mod webhooks;

@@ -1,0 +1,261 @@
+//! Triton's `config.pbtxt`: what it says is honoured, or told not to be, field by field.
+//!
+//! The fields are those of `ModelConfig` in Triton's `model_config.proto`. What is not honoured and
+//! would change answers is an error; everything else that is not is a warning.
+
+mod text;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use crate::inference::DataType;
+use crate::model::{
+    DeclaredSignature, DeclaredTensor, MOST_INSTANCES, ModelName, ModelSettings, Version,
+    VersionPolicy,
+};
+use text::{Field, Message, Value};
+
+/// Fields of no consequence for answers that Onward does in its own way, with what to tell.
+const NOT_HONOURED: [(&str, &str); 9] = [
+    ("dynamic_batching", "requests are run one by one"),
+    ("optimization", "graphs are optimised as far as ONNX Runtime can"),
+    ("parameters", "parameters are for Triton's backends"),
+    ("model_warmup", "versions are warmed up by 'warm_up' and golden samples of Onward's own"),
+    ("response_cache", "answers are not cached"),
+    ("metric_tags", "metrics have the model and the version as labels"),
+    ("model_operations", "no libraries of operators are loaded"),
+    ("model_repository_agents", "no agents are loaded"),
+    ("model_metrics", "histograms have the same buckets for all models"),
+];
+
+/// Fields that would make other answers, with why.
+const WOULD_CHANGE_ANSWERS: [(&str, &str); 6] = [
+    ("sequence_batching", "models with state are not served"),
+    ("ensemble_scheduling", "ensembles are not served"),
+    ("batch_input", "inputs are not made up from batches"),
+    ("batch_output", "outputs are not taken apart by batches"),
+    ("cc_model_filenames", "there is one file for all devices"),
+    ("model_transaction_policy", "it may be decoupled, which is not served"),
+];
+
+/// What the file of a model says, and what of it is not honoured.
+///
+/// # Errors
+/// What is wrong, with the line or the field.
+pub(super) fn parse(
+    text: &str,
+    (name, folder): (&ModelName, &Path),
+) -> Result<ModelSettings, String> {
+    let message = text::read(text)?;
+    let mut reading = Reading { settings: ModelSettings::default(), folder };
+    let mut declared = DeclaredSignature::default();
+    for field in &message.0 {
+        let at = |problem: String| format!("line {}: {}: {problem}", field.line, field.name);
+        match field.name.as_str() {
+            "name" => is_named(field, name).map_err(at)?,
+            "platform" | "backend" | "runtime" => is_for_onnxruntime(field).map_err(at)?,
+            "version_policy" => reading.settings.version_policy = policy(field).map_err(at)?,
+            "max_batch_size" => declared.batched = number(field).map_err(at)? > 0,
+            "input" => declared.inputs.push(reading.tensor(field).map_err(at)?),
+            "output" => declared.outputs.push(reading.tensor(field).map_err(at)?),
+            "instance_group" => reading.instances(field).map_err(at)?,
+            "default_model_filename" => is_usual_file(field).map_err(at)?,
+            _ => reading.other(field).map_err(at)?,
+        }
+    }
+    let instances = reading.settings.instances.map_or(0, NonZeroUsize::get);
+    if instances > MOST_INSTANCES {
+        return Err(format!("instance_group: expected {MOST_INSTANCES} instances at most"));
+    }
+    reading.settings.declared = Some(declared);
+    Ok(reading.settings)
+}
+
+struct Reading<'a> {
+    settings: ModelSettings,
+    folder: &'a Path,
+}
+
+impl Reading<'_> {
+    fn warn(&mut self, field: &str, why: &str) {
+        let warning = format!("config.pbtxt: {field} is not honoured: {why}");
+        if !self.settings.warnings.contains(&warning) {
+            self.settings.warnings.push(warning);
+        }
+    }
+
+    fn other(&mut self, field: &Field) -> Result<(), String> {
+        let known = |(name, _): &&(&str, &str)| *name == field.name;
+        if field.name == "model_transaction_policy" {
+            let decoupled = message(field)?.0.iter().any(|field| {
+                field.name == "decoupled" && field.value == Value::Word("true".to_owned())
+            });
+            if !decoupled {
+                return Ok(());
+            }
+        }
+        if let Some((_, why)) = WOULD_CHANGE_ANSWERS.iter().find(known) {
+            return Err(format!("it is not honoured and would change answers: {why}"));
+        }
+        match NOT_HONOURED.iter().find(known) {
+            Some((name, why)) => self.warn(name, why),
+            None => return Err("there is no such field".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn instances(&mut self, field: &Field) -> Result<(), String> {
+        let mut count = 1;
+        for field in &message(field)?.0 {
+            match (field.name.as_str(), &field.value) {
+                ("count", _) => count = number(field)?,
+                ("name", _) => {}
+                ("kind", Value::Word(kind)) => match kind.as_str() {
+                    "KIND_CPU" | "KIND_AUTO" => {}
+                    "KIND_GPU" => self.warn("instance_group.kind", "instances run on the CPU"),
+                    other => return Err(format!("the kind {other} is not served")),
+                },
+                ("gpus" | "profile" | "rate_limiter" | "host_policy", _) => {
+                    let name = format!("instance_group.{}", field.name);
+                    self.warn(&name, "instances run on the CPU, and all at the same rate");
+                }
+                _ => return Err(format!("there is no field '{}'", field.name)),
+            }
+        }
+        let before = self.settings.instances.map_or(0, NonZeroUsize::get);
+        let sum = usize::try_from(count).ok().and_then(|count| count.checked_add(before));
+        self.settings.instances = sum.and_then(NonZeroUsize::new);
+        Ok(())
+    }
+
+    fn tensor(&mut self, field: &Field) -> Result<DeclaredTensor, String> {
+        let mut tensor = DeclaredTensor { name: String::new(), datatype: None, dims: None };
+        for field in &message(field)?.0 {
+            match field.name.as_str() {
+                "name" => tensor.name = text(field)?,
+                "data_type" => tensor.datatype = Some(datatype(field)?),
+                "dims" => tensor.dims.get_or_insert_default().push(dim(field)?),
+                "label_filename" => self.label_file(&text(field)?)?,
+                "optional" | "format" => {}
+                "is_shape_tensor" | "allow_ragged_batch" | "is_non_linear_format_io"
+                    if field.value == Value::Word("false".to_owned()) => {}
+                "reshape"
+                | "is_shape_tensor"
+                | "allow_ragged_batch"
+                | "is_non_linear_format_io" => {
+                    let name = &field.name;
+                    return Err(format!("'{name}' is not honoured and would change answers"));
+                }
+                other => return Err(format!("there is no field '{other}'")),
+            }
+        }
+        if tensor.name.is_empty() { Err("it has no 'name'".to_owned()) } else { Ok(tensor) }
+    }
+
+    fn label_file(&mut self, name: &str) -> Result<(), String> {
+        if name.contains(['/', '\\']) || name.starts_with('.') {
+            return Err(format!("label_filename: '{name}' is no name of a file beside this one"));
+        }
+        if !self.folder.join(name).is_file() {
+            return Err(format!("label_filename: there is no file '{name}' beside this one"));
+        }
+        self.warn("output.label_filename", "outputs are not classified");
+        Ok(())
+    }
+}
+
+fn is_named(field: &Field, name: &ModelName) -> Result<(), String> {
+    let given = text(field)?;
+    if given == name.as_str() {
+        return Ok(());
+    }
+    Err(format!("it is '{given}', but the model's folder is '{name}'"))
+}
+
+fn is_for_onnxruntime(field: &Field) -> Result<(), String> {
+    let given = text(field)?;
+    let known = ["", "onnxruntime", "onnxruntime_onnx"];
+    if known.contains(&given.as_str()) {
+        return Ok(());
+    }
+    Err(format!("'{given}' is not served, only onnxruntime"))
+}
+
+fn is_usual_file(field: &Field) -> Result<(), String> {
+    match text(field)?.as_str() {
+        "" | "model.onnx" => Ok(()),
+        other => Err(format!("'{other}' is not looked for, rename the file to model.onnx")),
+    }
+}
+
+fn policy(field: &Field) -> Result<VersionPolicy, String> {
+    let [choice] = message(field)?.0.as_slice() else {
+        return Err("expected one of latest, all and specific".to_owned());
+    };
+    let inner = message(choice)?;
+    match choice.name.as_str() {
+        "all" => Ok(VersionPolicy::All),
+        "latest" => {
+            let count = inner.0.iter().find(|field| field.name == "num_versions");
+            let count = count.map_or(Ok(1), number)?;
+            let count = usize::try_from(count).ok().and_then(NonZeroUsize::new);
+            count.map(VersionPolicy::Latest).ok_or_else(|| "num_versions is 1 or more".to_owned())
+        }
+        "specific" => {
+            let versions = inner.0.iter().filter(|field| field.name == "versions").map(|field| {
+                let number = u64::try_from(number(field)?).ok().and_then(Version::new);
+                number.ok_or_else(|| "a version is 1 or more".to_owned())
+            });
+            let versions: Vec<Version> = versions.collect::<Result<_, String>>()?;
+            if versions.is_empty() {
+                Err("it names no version".to_owned())
+            } else {
+                Ok(VersionPolicy::Specific(versions))
+            }
+        }
+        other => Err(format!("there is no policy '{other}'")),
+    }
+}
+
+fn datatype(field: &Field) -> Result<DataType, String> {
+    let Value::Word(word) = &field.value else { return Err("data_type is a word".to_owned()) };
+    let name = match word.strip_prefix("TYPE_") {
+        Some("STRING") => Some("BYTES"),
+        other => other,
+    };
+    let datatype = name.and_then(DataType::from_name);
+    datatype.ok_or_else(|| format!("there is no data_type {word}"))
+}
+
+fn dim(field: &Field) -> Result<Option<usize>, String> {
+    match number(field)? {
+        -1 => Ok(None),
+        size => {
+            let wrong = || format!("dims: expected -1 or a size, got {size}");
+            usize::try_from(size).map(Some).map_err(|_| wrong())
+        }
+    }
+}
+
+fn number(field: &Field) -> Result<i64, String> {
+    let wrong = || format!("{}: expected a whole number", field.name);
+    let Value::Word(word) = &field.value else { return Err(wrong()) };
+    word.parse().map_err(|_| wrong())
+}
+
+fn text(field: &Field) -> Result<String, String> {
+    match &field.value {
+        Value::Text(text) => Ok(text.clone()),
+        _ => Err(format!("{}: expected a text in quotes", field.name)),
+    }
+}
+
+fn message(field: &Field) -> Result<&Message, String> {
+    match &field.value {
+        Value::Message(message) => Ok(message),
+        _ => Err(format!("{}: expected a message in braces", field.name)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

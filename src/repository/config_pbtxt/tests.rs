@@ -1,0 +1,92 @@
+use super::*;
+
+fn read(text: &str) -> Result<ModelSettings, String> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("labels.txt"), "a\nb\n").unwrap();
+    parse(text, (&ModelName::new("m").unwrap(), folder.path()))
+}
+
+#[track_caller]
+fn refused(text: &str, told: &str) {
+    let error = read(text).unwrap_err();
+    assert!(error.contains(told), "{error}");
+}
+
+#[track_caller]
+fn warned(text: &str, told: &str) {
+    let warnings = read(text).unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains(told), "{warnings:?}");
+}
+
+#[test]
+fn what_is_honoured_becomes_settings() {
+    let settings = read(
+        r#"name: "m"
+        platform: "onnxruntime_onnx"
+        max_batch_size: 8
+        input [ { name: "x" data_type: TYPE_FP32 dims: [ 3, -1 ] } ]
+        output { name: "y", data_type: TYPE_STRING, dims: 1 }
+        instance_group [ { count: 2 kind: KIND_CPU }, { count: 1 } ]
+        version_policy: { specific: { versions: [ 1, 3 ] } }"#,
+    )
+    .unwrap();
+    assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+    assert_eq!(settings.instances, NonZeroUsize::new(3));
+    let versions = [1, 3].map(|number| Version::new(number).unwrap()).to_vec();
+    assert_eq!(settings.version_policy, VersionPolicy::Specific(versions));
+    let declared = settings.declared.unwrap();
+    assert!(declared.batched);
+    assert_eq!(declared.inputs[0].dims, Some(vec![Some(3), None]));
+    assert_eq!(declared.outputs[0].datatype, Some(DataType::Bytes));
+}
+
+#[test]
+fn policies() {
+    let policy = |text: &str| read(&format!("version_policy {{ {text} }}")).unwrap().version_policy;
+    assert_eq!(policy("all {}"), VersionPolicy::All);
+    let two = NonZeroUsize::new(2).unwrap();
+    assert_eq!(policy("latest { num_versions: 2 }"), VersionPolicy::Latest(two));
+    assert_eq!(policy("latest: {}"), VersionPolicy::default());
+    refused("version_policy { latest { num_versions: 0 } }", "num_versions is 1 or more");
+    refused("version_policy { specific { } }", "names no version");
+    refused("version_policy { newest { } }", "no policy 'newest'");
+}
+
+#[test]
+fn what_is_not_honoured_is_told() {
+    warned("dynamic_batching { preferred_batch_size: [ 4 ] }", "dynamic_batching is not honoured");
+    warned("optimization { graph { level: 1 } }", "optimization");
+    warned("parameters { key: \"a\" value: { string_value: \"b\" } }", "parameters");
+    warned("model_warmup [ { name: \"w\" } ]", "model_warmup");
+    warned("instance_group { count: 1 kind: KIND_GPU }", "instance_group.kind");
+    warned("output { name: \"y\" label_filename: \"labels.txt\" }", "label_filename");
+}
+
+#[test]
+fn what_would_change_answers_is_refused() {
+    refused("name: \"other\"", "line 1: name: it is 'other', but the model's folder is 'm'");
+    refused("\nbackend: \"python\"", "line 2: backend: 'python' is not served");
+    refused("platform: \"tensorrt_plan\"", "'tensorrt_plan'");
+    refused("sequence_batching { }", "would change answers: models with state");
+    refused("ensemble_scheduling { }", "ensembles");
+    refused("model_transaction_policy { decoupled: true }", "decoupled");
+    read("model_transaction_policy { decoupled: false }").unwrap();
+    refused("input { name: \"x\" reshape { shape: [ 1 ] } }", "'reshape'");
+    refused("input { name: \"x\" allow_ragged_batch: true }", "'allow_ragged_batch'");
+    refused("default_model_filename: \"../secret.onnx\"", "'../secret.onnx'");
+    refused("output { name: \"y\" label_filename: \"../labels.txt\" }", "no name of a file");
+    refused("output { name: \"y\" label_filename: \"none.txt\" }", "no file 'none.txt'");
+}
+
+#[test]
+fn mistakes_are_named() {
+    refused("max_batchsize: 8", "line 1: max_batchsize: there is no such field");
+    refused("max_batch_size: \"8\"", "expected a whole number");
+    refused("input { data_type: TYPE_FP32 }", "it has no 'name'");
+    refused("input { name: \"x\" data_type: TYPE_FP33 }", "no data_type TYPE_FP33");
+    refused("input { name: \"x\" dims: -2 }", "-2");
+    refused("input: 5", "expected a message");
+    refused("instance_group { count: 1000 }", "256 instances at most");
+    refused("instance_group { kind: KIND_MODEL }", "KIND_MODEL");
+    refused("name: \"m", "line 1: a text has no end");
+}

@@ -1,0 +1,104 @@
+//! A repository as Triton has it, served unchanged.
+
+use serde_json::{Value, json};
+
+use crate::support::onnx::{add_constant, two_inputs_two_outputs};
+use crate::support::{Repository, Server, x};
+
+/// Several models with the settings that Triton's users have.
+fn repository() -> Repository {
+    let repository = Repository::of("dense", &add_constant(1.0))
+        .and("dense", 2, &add_constant(2.0))
+        .and("dense", 3, &add_constant(3.0))
+        .and("pairs", 1, &two_inputs_two_outputs())
+        .and("plain", 1, &add_constant(1.0));
+    repository.write(
+        "dense/config.pbtxt",
+        br#"
+name: "dense"
+platform: "onnxruntime_onnx"
+max_batch_size: 8
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]
+output [
+  {
+    name: "y"
+    data_type: TYPE_FP32
+    dims: [ 4 ]
+    label_filename: "labels.txt"
+  }
+]
+version_policy: { specific { versions: [ 1, 2 ] } }
+instance_group [ { count: 3 kind: KIND_GPU gpus: [ 0 ] } ]
+dynamic_batching { max_queue_delay_microseconds: 100 }
+"#,
+    );
+    repository.write("dense/labels.txt", b"a\nb\nc\nd\n");
+    repository.write(
+        "pairs/config.pbtxt",
+        br#"backend: "onnxruntime"
+input { name: "a", data_type: TYPE_FP32, dims: [ -1, 2 ] }
+input { name: "b", data_type: TYPE_INT64, dims: [ -1 ] }
+instance_group { count: 1 kind: KIND_CPU }
+"#,
+    );
+    repository
+}
+
+#[tokio::test]
+async fn it_is_served_unchanged() {
+    let server = Server::start(repository()).await;
+    assert_eq!(server.get("/v2/models").await.ok()["models"], json!(["dense", "pairs", "plain"]));
+    let dense = server.get("/v2/models/dense").await.ok();
+    assert_eq!(dense["versions"], json!(["1", "2"]));
+    assert_eq!(dense["inputs"][0]["shape"], json!([-1, 4]));
+    let answer = server.infer("dense", &x(&[2, 4], &[0.0; 8])).await;
+    assert_eq!(
+        (answer.header("x-onward-version"), answer.output("y")[0].as_f64()),
+        ("2", Some(2.0))
+    );
+    assert_eq!(server.version("dense", "2").await["instances"], 3);
+    assert_eq!(server.version("pairs", "1").await["instances"], 1);
+    let report = server.get("/lifecycle/models/dense").await.ok();
+    let warnings: Vec<&str> =
+        report["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    for field in
+        ["instance_group.kind", "instance_group.gpus", "dynamic_batching", "label_filename"]
+    {
+        assert!(warnings.iter().any(|warning| warning.contains(field)), "{field}: {warnings:?}");
+        server.process.logged(&["a setting is not honoured", field]).await;
+    }
+    assert_eq!(server.get("/lifecycle/models/pairs").await.ok()["warnings"], json!([]));
+}
+
+#[tokio::test]
+async fn what_cannot_be_honoured_is_refused_and_the_others_serve() {
+    let repository = repository();
+    repository.write("plain/config.pbtxt", b"sequence_batching { }");
+    repository
+        .write("pairs/config.pbtxt", br#"input { name: "b", data_type: TYPE_FP32, dims: [ -1 ] }"#);
+    let server = Server::start(repository).await;
+    assert_eq!(server.get("/v2/models").await.ok()["models"], json!(["dense"]));
+    let load = |model: &str| format!("/v2/repository/models/{model}/load");
+    let refused = server.post(&load("plain"), &json!({})).await;
+    refused.refused(
+        400,
+        "load_failed",
+        &["config.pbtxt", "line 1: sequence_batching", "change answers"],
+    );
+    let wrong = server.post(&load("pairs"), &json!({})).await;
+    wrong.refused(400, "load_failed", &["input 'b' is declared as FP32, but is INT64"]);
+    assert_eq!(server.version("pairs", "1").await["state"], "FAILED");
+    server.repository.write("plain/config.pbtxt", b"\nname \"x");
+    let torn = server.post(&load("plain"), &json!({})).await;
+    torn.refused(400, "load_failed", &["config.pbtxt", "line 2"]);
+}
+
+#[tokio::test]
+async fn our_own_settings_come_first() {
+    let repository = repository().with_settings("dense", "instances: 1\n");
+    let server = Server::start(repository).await;
+    let report = server.get("/lifecycle/models/dense").await.ok();
+    assert_eq!(report["current_version"], "3");
+    let warning: &Value = &report["warnings"][0];
+    assert!(warning.as_str().unwrap().contains("config.pbtxt is not read"), "{report}");
+}
