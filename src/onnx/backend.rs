@@ -1,10 +1,13 @@
 //! Opening models with ONNX Runtime.
 
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
+use super::external::{self, ExternalFile};
 use super::instance::OnnxInstance;
 use super::library::OnnxRuntime;
 use super::signature;
@@ -27,8 +30,17 @@ impl OnnxBackend {
         Self { runtime }
     }
 
-    fn session(&self, graph: &PathBuf, options: OpenOptions) -> ort::Result<Session> {
-        Session::builder(&self.runtime.environment)?
+    fn session(
+        &self,
+        graph: &PathBuf,
+        (options, external): (OpenOptions, &[ExternalFile]),
+    ) -> ort::Result<Session> {
+        let mut builder = Session::builder(&self.runtime.environment)?;
+        for file in external {
+            let content = Arc::clone(&file.content);
+            builder = builder.with_external_initializer_file_in_memory(&file.name, content)?;
+        }
+        builder
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(options.intra_op_threads.get())?
             .with_inter_threads(1)?
@@ -48,11 +60,13 @@ impl Backend for OnnxBackend {
         files: &ModelFiles,
         options: OpenOptions,
     ) -> Result<Box<dyn OpenedModel>, BackendError> {
-        let session = self.session(&files.graph, options).map_err(|error| rejected(&error))?;
+        let external = external::of_graph(&files.graph).map_err(|error| unreadable(&error))?;
+        let session = self.session(&files.graph, (options, &external));
+        let session = session.map_err(|error| rejected(&error))?;
         let signature = signature::of(&session)?;
         let (backend, graph) = (self.clone(), files.graph.clone());
         let first = Some(session);
-        Ok(Box::new(OnnxModel { backend, graph, options, signature, first }))
+        Ok(Box::new(OnnxModel { backend, graph, options, external, signature, first }))
     }
 
     fn released(&self) {
@@ -64,6 +78,7 @@ struct OnnxModel {
     backend: OnnxBackend,
     graph: PathBuf,
     options: OpenOptions,
+    external: Vec<ExternalFile>,
     signature: Signature,
     /// The session the signature was read from; the first instance gets it.
     first: Option<Session>,
@@ -75,14 +90,18 @@ impl OpenedModel for OnnxModel {
     }
 
     fn instantiate(&mut self) -> Result<Box<dyn Instance>, BackendError> {
-        let session = match self.first.take() {
-            Some(session) => session,
-            None => {
-                self.backend.session(&self.graph, self.options).map_err(|error| rejected(&error))?
-            }
+        let session = if let Some(session) = self.first.take() {
+            session
+        } else {
+            let session = self.backend.session(&self.graph, (self.options, &self.external));
+            session.map_err(|error| rejected(&error))?
         };
         Ok(Box::new(OnnxInstance::new(session, self.signature.clone())))
     }
+}
+
+fn unreadable(error: &io::Error) -> BackendError {
+    BackendError::Rejected(format!("its external data cannot be read: {error}"))
 }
 
 fn rejected(error: &ort::Error) -> BackendError {

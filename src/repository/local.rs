@@ -42,6 +42,23 @@ impl LocalRepository {
         self.contained(&folder)
     }
 
+    /// What is written beside the versions.
+    fn written(&self, name: &ModelName, folder: &Path) -> Result<ModelSettings, SourceError> {
+        let (ours, tritons) = (folder.join("model.yaml"), folder.join("config.pbtxt"));
+        if ours.exists() {
+            let mut settings = self.parsed(&ours, model_yaml::parse)?;
+            if tritons.exists() {
+                let warning = "config.pbtxt is not read, because there is a model.yaml";
+                settings.warnings.push(warning.to_owned());
+            }
+            return Ok(settings);
+        }
+        if tritons.exists() {
+            return self.parsed(&tritons, |text| config_pbtxt::parse(text, (name, folder)));
+        }
+        Ok(ModelSettings::default())
+    }
+
     /// What a file of settings says.
     fn parsed(
         &self,
@@ -100,19 +117,9 @@ impl ModelSource for LocalRepository {
 
     fn settings(&self, name: &ModelName) -> Result<ModelSettings, SourceError> {
         let folder = self.folder(name)?;
-        let (ours, tritons) = (folder.join("model.yaml"), folder.join("config.pbtxt"));
-        if ours.exists() {
-            let mut settings = self.parsed(&ours, model_yaml::parse)?;
-            if tritons.exists() {
-                let warning = "config.pbtxt is not read, because there is a model.yaml";
-                settings.warnings.push(warning.to_owned());
-            }
-            return Ok(settings);
-        }
-        if tritons.exists() {
-            return self.parsed(&tritons, |text| config_pbtxt::parse(text, (name, &folder)));
-        }
-        Ok(ModelSettings::default())
+        let mut settings = self.written(name, &folder)?;
+        settings.warnings.extend(no_versions(&folder)?);
+        Ok(settings)
     }
 
     fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
@@ -163,6 +170,18 @@ fn versions(folder: &Path) -> Result<Vec<Version>, SourceError> {
     let mut versions: Vec<Version> = folders.filter_map(name).filter_map(Result::ok).collect();
     versions.sort_unstable();
     Ok(versions)
+}
+
+/// What to tell of folders that are no versions, though they stand where versions do.
+fn no_versions(folder: &Path) -> Result<Vec<String>, SourceError> {
+    let folders = entries(folder)?.into_iter().filter(|path| path.is_dir() && !hidden(path));
+    let names = folders.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let strange = names.filter(|name| name != "golden" && name != "samples");
+    let strange = strange.filter(|name| name.parse::<Version>().is_err());
+    let mut strange: Vec<String> = strange.collect();
+    strange.sort();
+    let told = |name| format!("the folder '{name}' is no version: versions are named 1, 2, 3, ...");
+    Ok(strange.into_iter().map(told).collect())
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod bad_input;
+mod bad_models;
 mod canary;
 mod checks;
 mod command_line;

@@ -106,6 +106,45 @@ pub(crate) fn add_constant(value: f32) -> Vec<u8> {
         .into_model()
 }
 
+/// [`add_constant`] whose value is in the file `location` beside the graph: four bytes, little-endian.
+pub(crate) fn add_external(location: &str) -> Vec<u8> {
+    let dims = [BATCH, Dim::Fixed(4)];
+    Graph::new("add_external")
+        .input("x", Elem::Float, &dims)
+        .output("y", Elem::Float, &dims)
+        .initializer("value", &Tensor::external(&[1], location))
+        .node(&Node::new("Add", &["x", "value"], &["y"]))
+        .into_model()
+}
+
+/// A graph with an initializer of `dims`, which has no data for them.
+pub(crate) fn huge(dims: &[usize]) -> Vec<u8> {
+    Graph::new("huge")
+        .input("x", Elem::Float, &ONE)
+        .output("y", Elem::Float, &ONE)
+        .initializer("value", &Tensor::floats(dims, &[1.0]))
+        .node(&Node::new("Add", &["x", "value"], &["y"]))
+        .into_model()
+}
+
+/// A graph with an operator that does not exist.
+pub(crate) fn unknown_operator() -> Vec<u8> {
+    Graph::new("unknown_operator")
+        .input("x", Elem::Float, &ONE)
+        .output("y", Elem::Float, &ONE)
+        .node(&Node::new("Transmogrify", &["x"], &["y"]))
+        .into_model()
+}
+
+/// [`identity`] of an operator set that no runtime has.
+pub(crate) fn of_operator_set(number: i64) -> Vec<u8> {
+    Graph::new("future")
+        .input("x", Elem::Float, &ONE)
+        .output("y", Elem::Float, &ONE)
+        .node(&Node::new("Identity", &["x"], &["y"]))
+        .into_model_of(number)
+}
+
 /// `y` = -`x`, FP32 `[batch, 4]`: what was largest is smallest.
 pub(crate) fn negated() -> Vec<u8> {
     let dims = [BATCH, Dim::Fixed(4)];
@@ -250,7 +289,12 @@ impl Graph {
 
     /// The bytes of a `.onnx` file with this graph.
     pub(crate) fn into_model(self) -> Vec<u8> {
-        let operators = Message::default().text(1, "").integer(2, OPERATOR_SET);
+        self.into_model_of(OPERATOR_SET)
+    }
+
+    /// The same with another operator set.
+    fn into_model_of(self, operator_set: i64) -> Vec<u8> {
+        let operators = Message::default().text(1, "").integer(2, operator_set);
         Message::default()
             .integer(1, IR_VERSION)
             .text(2, "onward-tests")
@@ -305,6 +349,14 @@ impl Tensor {
     /// INT64 data in row-major order.
     pub(crate) fn int64s(dims: &[usize], values: &[i64]) -> Self {
         Self::raw(Elem::Int64, dims, values.iter().flat_map(|value| value.to_le_bytes()))
+    }
+
+    /// FP32 data in a file beside the graph.
+    fn external(dims: &[usize], location: &str) -> Self {
+        let typed = Message::default().integer(2, Elem::Float as i64);
+        let shaped = dims.iter().fold(typed, |tensor, &dim| tensor.integer(1, length(dim)));
+        let place = Message::default().text(1, "location").text(2, location);
+        Self(shaped.message(13, &place).integer(14, 1))
     }
 
     fn raw(elem: Elem, dims: &[usize], bytes: impl Iterator<Item = u8>) -> Self {

@@ -188,6 +188,20 @@ impl Answer {
         Ok(Self { status, headers, body: response.bytes().await?.to_vec() })
     }
 
+    /// Reads the bytes of a whole answer that has no chunks.
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("it has a head");
+        let head = std::str::from_utf8(&bytes[..end]).expect("heads are ASCII");
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("it has a status");
+        let headers = lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| {
+            let name = reqwest::header::HeaderName::from_bytes(name.as_bytes());
+            (name.expect("it is a name"), value.parse().expect("it is a value"))
+        });
+        let status = status.parse().expect("it is a number");
+        Self { status, headers: headers.collect(), body: bytes[end + 4..].to_vec() }
+    }
+
     pub(crate) fn json(&self) -> Value {
         let text = String::from_utf8_lossy(&self.body);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
