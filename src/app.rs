@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 pub use assembly::AssemblyError;
 pub use listener::ListenError;
+pub use managed::PlaceError;
 pub use reload::Configuration;
 
 use crate::lifecycle::checks::RuntimeWatch;

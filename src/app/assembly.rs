@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::listener::{ListenError, Listener};
-use super::managed::{self, ManagedBackend, ManagedRepository};
+use super::managed::{self, ManagedBackend, ManagedRepository, Place, PlaceError};
 use super::reload::{self, Configuration, Reloading};
 use crate::cloudevents::CloudEvents;
 use crate::config::{Config, HealthConfig, WebhooksConfig};
@@ -31,6 +31,9 @@ pub enum AssemblyError {
     /// The key that signs webhooks cannot be had.
     #[error(transparent)]
     Secret(#[from] webhooks::SecretError),
+    /// The repository's address is none.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// What operators have decided cannot be kept.
     #[error(transparent)]
     State(#[from] StateError),
@@ -60,7 +63,8 @@ impl App {
         let resources = application.resources();
         resources.register(managed::metrics(&metrics, &events));
         let engine = resources.register(managed::engine(runtime));
-        let repository = resources.register(managed::repository(&config.models.repository));
+        let place = Place::new(&config.models, configuration.store_options())?;
+        let repository = resources.register(managed::repository(&place));
         let manager = ManagerParts {
             source: Arc::new(ManagedRepository::new(repository)),
             backend: Arc::new(ManagedBackend::new(engine)),
@@ -70,7 +74,8 @@ impl App {
             desired: None,
         };
         let models = managed_models(manager, config)?;
-        let watch = register_checks(application.health(), config).map_err(AssemblyError::Watch)?;
+        let watch =
+            register_checks(application.health(), config, &place).map_err(AssemblyError::Watch)?;
         let parts = parts(&configuration, &application, models.clone(), metrics);
         register_webhooks(&config.webhooks, &parts.cloud_events, application.hooks())?;
         let reloading = Reloading {
@@ -148,9 +153,13 @@ fn register_webhooks(
 }
 
 /// The checks that are always there.
-fn register_checks(health: &HealthRegistry, config: &Config) -> io::Result<RuntimeWatch> {
+fn register_checks(
+    health: &HealthRegistry,
+    config: &Config,
+    place: &Place,
+) -> io::Result<RuntimeWatch> {
     let HealthConfig { max_stall, min_free_disk, max_memory } = config.health;
-    health.register(disk_space(&config.models.repository, min_free_disk.get()));
+    health.register(disk_space(place.folder(), min_free_disk.get()));
     if let Some(check) = memory_pressure(max_memory.get()) {
         health.register(check);
     }

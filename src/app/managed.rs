@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use url::Url;
 
 use crate::causes;
+use crate::config::ModelsConfig;
 use crate::inference::{
     Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, PreparedRequest,
     RunControl, RunError, Signature, Tensor,
@@ -21,7 +23,7 @@ use crate::model::{
     AvailableModel, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError, VersionId,
 };
 use crate::onnx::{OnnxBackend, OnnxRuntime};
-use crate::repository::LocalRepository;
+use crate::repository::{LocalRepository, RemoteOptions, RemoteRepository};
 
 /// An engine that is in use for as long as there is a model of it.
 pub(super) struct ManagedBackend {
@@ -65,21 +67,95 @@ pub(super) fn engine(runtime: OnnxRuntime) -> Resource<OnnxBackend> {
     Resource::new("onnxruntime", init).lasting()
 }
 
-/// The folder of models. What is loaded is served without it, so its check is not critical.
-pub(super) fn repository(root: &Path) -> Resource<LocalRepository> {
-    let root = root.to_owned();
-    let open = |root: PathBuf| LocalRepository::open(&root).map_err(NotOpened);
-    let kind = ResourceType::blocking(open);
-    let kind = kind.check_blocking(|repository| match repository.list() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(causes::of_error(&error)),
-    });
-    kind.resource("repository", root).not_critical()
+/// Where models come from.
+type Source = Box<dyn ModelSource>;
+
+/// Where the repository is.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    Folder(PathBuf),
+    Remote(RemoteOptions),
+}
+
+impl Place {
+    /// The setting's text as a place: an address of an object store where it is one, else a folder.
+    ///
+    /// # Errors
+    /// [`PlaceError`] for an address that cannot be one of a repository.
+    pub(super) fn new(
+        models: &ModelsConfig,
+        environment: Vec<(String, String)>,
+    ) -> Result<Self, PlaceError> {
+        let text = models.repository.to_str().unwrap_or_default();
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let known = scheme.is_some_and(|scheme| SCHEMES.contains(&scheme.as_str()));
+        if !known {
+            return Ok(Self::Folder(models.repository.clone()));
+        }
+        let url = Url::parse(text).map_err(PlaceError::Url)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(PlaceError::Credentials);
+        }
+        let (cache, cache_size) = (models.cache.clone(), models.cache_size.get());
+        Ok(Self::Remote(RemoteOptions { url, options: environment, cache, cache_size }))
+    }
+
+    /// The folder whose file system has to have room.
+    pub(super) fn folder(&self) -> &Path {
+        match self {
+            Self::Folder(folder) => folder,
+            Self::Remote(options) => options.cache.parent().unwrap_or(Path::new(".")),
+        }
+    }
+}
+
+/// The schemes of object stores.
+const SCHEMES: [&str; 11] =
+    ["s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "wasb", "http", "https"];
+
+/// Why an address is none of a repository.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// It is none at all.
+    #[error("models.repository is no address")]
+    Url(#[source] url::ParseError),
+    /// It has credentials in it, which would be shown.
+    #[error(
+        "models.repository has a user or a password in it: credentials come from the environment, \
+         such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    )]
+    Credentials,
+}
+
+/// The models. What is loaded is served without them, so the check is not critical.
+pub(super) fn repository(place: &Place) -> Resource<Source> {
+    match place {
+        Place::Folder(folder) => {
+            let open = |root: PathBuf| {
+                let local = LocalRepository::open(&root).map_err(NotOpened)?;
+                Ok::<Source, NotOpened>(Box::new(local))
+            };
+            let kind = ResourceType::blocking(open).check_blocking(|repository: &Source| {
+                repository.list().map(drop).map_err(|error| causes::of_error(&error))
+            });
+            kind.resource("repository", folder.clone()).not_critical()
+        }
+        // Whether a store can be reached is told by loads: asking every few seconds would cost.
+        Place::Remote(options) => {
+            let runtime = Handle::current();
+            let open = move |options: RemoteOptions| {
+                let remote =
+                    RemoteRepository::open(&options, runtime.clone()).map_err(NotOpened)?;
+                Ok::<Source, NotOpened>(Box::new(remote))
+            };
+            ResourceType::blocking(open).resource("repository", options.clone()).not_critical()
+        }
+    }
 }
 
 /// A repository that is in use while it is read, and opened anew where it was cleaned up.
 pub(super) struct ManagedRepository {
-    repository: ResourceHandle<LocalRepository>,
+    repository: ResourceHandle<Source>,
     runtime: Handle,
 }
 
@@ -136,12 +212,12 @@ impl Instance for Using<Box<dyn Instance>> {
 
 impl ManagedRepository {
     /// Must be called inside a tokio runtime.
-    pub(super) fn new(repository: ResourceHandle<LocalRepository>) -> Self {
+    pub(super) fn new(repository: ResourceHandle<Source>) -> Self {
         Self { repository, runtime: Handle::current() }
     }
 
     /// The repository, opened if it is not. Blocks, as every call of a source may.
-    fn opened(&self) -> Result<ResourceRef<LocalRepository>, SourceError> {
+    fn opened(&self) -> Result<ResourceRef<Source>, SourceError> {
         if let Some(repository) = self.repository.try_get() {
             return Ok(repository);
         }

@@ -25,6 +25,18 @@ impl Configuration {
         Self { layers, effective: Mutex::new(effective), log_level }
     }
 
+    /// What the environment says of object stores, by the names that their clients know.
+    pub(super) fn store_options(&self) -> Vec<(String, String)> {
+        let known = ["AWS_", "GOOGLE_", "AZURE_"];
+        let texts = self
+            .layers
+            .environment
+            .iter()
+            .filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?.to_owned())));
+        let of_stores = texts.filter(|(name, _)| known.iter().any(|known| name.starts_with(known)));
+        of_stores.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect()
+    }
+
     /// The values in effect.
     pub(super) fn config(&self) -> Config {
         self.effective().config().clone()

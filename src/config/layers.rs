@@ -21,7 +21,7 @@ const CONFIG_VARIABLE: &str = "ONWARD_CONFIG";
 pub struct Layers {
     /// The file that the flag `--config` names.
     pub file: Option<PathBuf>,
-    /// The environment; only names that begin with `ONWARD_` are read.
+    /// The environment; settings are names that begin with `ONWARD_`.
     pub environment: Vec<(OsString, OsString)>,
     /// Flags: a setting's key and its text.
     pub flags: Vec<(String, String)>,

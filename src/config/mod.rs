@@ -76,6 +76,10 @@ pub struct ServerConfig {
 pub struct ModelsConfig {
     /// The repository's folder.
     pub repository: PathBuf,
+    /// Where what is downloaded from an object store is kept.
+    pub cache: PathBuf,
+    /// How many bytes it may have.
+    pub cache_size: ByteSize,
     /// Where what operators decide is kept.
     pub state: Option<PathBuf>,
     /// The models without which the server is not ready.

@@ -131,7 +131,11 @@ settings! {
     }
     models: ModelsConfig {
         repository "FOLDER" = "models":
-            "the model repository";
+            "the model repository; or an address, such as s3://bucket/folder";
+        cache "FOLDER" = "onward-cache":
+            "where what is downloaded from an object store is kept";
+        cache_size "SIZE" = "20GiB" in "0B" to "1048576GiB":
+            "how much of it, beyond what is being loaded";
         state "FOLDER" = "none":
             "where what operators decide is kept, so that it outlives the server";
         required "NAMES" = "", live:

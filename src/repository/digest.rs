@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::manifest;
+
 /// The digest of everything below `folder`, in lower-case hexadecimal.
 ///
 /// One file: that file's SHA-256, so that `sha256sum model.onnx` shows the same. Several: the SHA-256
@@ -38,7 +40,7 @@ pub(super) fn size(folder: &Path) -> io::Result<u64> {
     Ok(sum)
 }
 
-fn of_file(path: &Path) -> io::Result<String> {
+pub(super) fn of_file(path: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
     io::copy(&mut File::open(path)?, &mut HashWriter(&mut hasher))?;
     Ok(hex(&hasher.finalize()))
@@ -62,7 +64,10 @@ fn collect(folder: &Path, root: &Path, files: &mut Vec<PathBuf>) -> io::Result<(
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        // What is said about the files is none of them.
+        if entry.file_name().as_encoded_bytes().starts_with(b".")
+            || entry.file_name() == manifest::NAME
+        {
             continue;
         }
         let kind = entry.file_type()?;
@@ -83,7 +88,7 @@ fn links_to_a_file(path: &Path, root: &Path) -> io::Result<bool> {
     Ok(target.is_file() && target.starts_with(root))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         write!(text, "{byte:02x}").expect("writing to a string cannot fail");
         text

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::{config_pbtxt, digest, golden, model_yaml};
+use super::{config_pbtxt, digest, golden, manifest, model_yaml};
 use crate::inference::ModelFiles;
 use crate::model::{
     AvailableModel, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError, Version,
@@ -134,6 +134,9 @@ impl ModelSource for LocalRepository {
             return Err(SourceError::Invalid { what, problem: problem.to_owned() });
         }
         self.contained(&graph)?;
+        let invalid =
+            |problem| SourceError::Invalid { what: folder.display().to_string(), problem };
+        manifest::check(&folder).map_err(invalid)?;
         // Under its own name, not that of what it may be a link to: beside it is what belongs to it.
         Ok(ModelFiles { graph: self.contained(&folder)?.join("model.onnx") })
     }

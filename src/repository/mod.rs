@@ -4,6 +4,12 @@ mod config_pbtxt;
 mod digest;
 mod golden;
 mod local;
+mod manifest;
 mod model_yaml;
+mod remote;
+
+#[cfg(test)]
+mod conformance;
 
 pub use local::LocalRepository;
+pub use remote::{RemoteOptions, RemoteRepository};

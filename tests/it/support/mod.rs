@@ -2,6 +2,7 @@
 
 pub(crate) mod contract;
 pub(crate) mod in_process;
+pub(crate) mod moto;
 pub(crate) mod onnx;
 pub(crate) mod process;
 pub(crate) mod repository;

@@ -176,7 +176,7 @@ impl Server {
 }
 
 /// A client that goes to no proxy.
-pub(super) fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     // Another test may have installed it before.
     rustls::crypto::ring::default_provider().install_default().ok();
     reqwest::Client::builder().no_proxy().build().expect("the client is sound")
