@@ -15,12 +15,12 @@ use super::listener::{ListenError, Listener};
 use super::managed::{self, ManagedBackend, ManagedRepository, Place, PlaceError};
 use super::reload::{self, Configuration, Reloading};
 use crate::cloudevents::CloudEvents;
-use crate::config::{Config, HealthConfig, WebhooksConfig};
+use crate::config::{Config, HealthConfig, LoadMode, ModelsConfig, WebhooksConfig};
 use crate::http::{self, ConfigurationPage, InFlight, MetricsPage, Parts};
 use crate::lifecycle::checks::{RuntimeWatch, disk_space, memory_pressure};
 use crate::lifecycle::{Application, EventBus, Handler, HealthRegistry, Hooks, Resource};
 use crate::metrics::{self, Metrics, Observed};
-use crate::model::{ChangeError, ManagerOptions, ManagerParts, ModelLifecycleManager};
+use crate::model::{ManagerOptions, ManagerParts, ModelLifecycleManager};
 use crate::onnx::OnnxRuntime;
 use crate::state_file::{StateError, StateFolder};
 use crate::webhooks::{self, Secret};
@@ -88,7 +88,7 @@ impl App {
         let (in_flight, closing) = (parts.in_flight.clone(), parts.closing.clone());
         let listener = Listener::new(&config.server, http::router(parts), in_flight, closing);
         let listener = Arc::new(listener);
-        register(&application, &models, &listener);
+        register(&application, (&models, &config.models), &listener);
         models.start_clean_up(config.lifecycle.cleanup_interval);
         Ok(Self { application, listener, _watch: watch })
     }
@@ -111,15 +111,25 @@ fn managed_models(
 }
 
 /// What there is to do, each list in its order.
-fn register(application: &Application, models: &ModelLifecycleManager, listener: &Arc<Listener>) {
+fn register(
+    application: &Application,
+    (models, config): (&ModelLifecycleManager, &ModelsConfig),
+    listener: &Arc<Listener>,
+) {
     let opening = Arc::clone(listener);
     let open = move || {
         let opened = opening.open();
         async move { opened as Result<_, ListenError> }
     };
     application.resources().register(Resource::new("http", open).lasting());
-    let loading = models.clone();
-    let load = move || async move { loading.load_all().await as Result<(), Arc<ChangeError>> };
+    let (loading, mode, interval) = (models.clone(), config.mode, config.poll_interval);
+    let load = move || async move {
+        match mode {
+            LoadMode::None => loading.load_all().await,
+            LoadMode::Explicit => loading.load_declared().await,
+            LoadMode::Poll => loading.follow(interval).await,
+        }
+    };
     application.lifecycle().register(Handler::new("load models").on_start(load));
     let closing = models.clone();
     application.on_stopping(move || closing.refuse_changes());

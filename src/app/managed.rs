@@ -20,7 +20,8 @@ use crate::inference::{
 use crate::lifecycle::{EventBus, Resource, ResourceHandle, ResourceRef, ResourceType};
 use crate::metrics::Metrics;
 use crate::model::{
-    AvailableModel, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError, VersionId,
+    AvailableModel, Glance, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError,
+    VersionId,
 };
 use crate::onnx::{OnnxBackend, OnnxRuntime};
 use crate::repository::{LocalRepository, RemoteOptions, RemoteRepository};
@@ -247,6 +248,10 @@ impl ModelSource for ManagedRepository {
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
         self.opened()?.digest(files)
+    }
+
+    fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
+        self.opened()?.glance(name)
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {

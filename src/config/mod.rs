@@ -26,7 +26,7 @@ pub use layers::Layers;
 pub use mistake::{ConfigError, Mistake, Origin};
 pub use schema::schema;
 pub use settings::{SETTINGS, Setting};
-pub use value::{Auto, ByteSize, LogFilter, LogFormat, Percent, WebhookUrl};
+pub use value::{Auto, ByteSize, LoadMode, LogFilter, LogFormat, Percent, WebhookUrl};
 
 use crate::lifecycle::{EventKind, LifecycleConfig};
 use crate::model::ModelName;
@@ -76,6 +76,10 @@ pub struct ServerConfig {
 pub struct ModelsConfig {
     /// The repository's folder.
     pub repository: PathBuf,
+    /// Which models are loaded without being asked for.
+    pub mode: LoadMode,
+    /// Between two looks at the repository, where it is followed.
+    pub poll_interval: Duration,
     /// Where what is downloaded from an object store is kept.
     pub cache: PathBuf,
     /// How many bytes it may have.

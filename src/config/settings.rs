@@ -132,6 +132,10 @@ settings! {
     models: ModelsConfig {
         repository "FOLDER" = "models":
             "the model repository; or an address, such as s3://bucket/folder";
+        mode "MODE" = "none":
+            "none: all models are loaded at the start; explicit: only required and declared ones are; poll: the repository is followed";
+        poll_interval "DURATION" = "15s" in "10ms" to "365days":
+            "between two looks at a repository that is followed";
         cache "FOLDER" = "onward-cache":
             "where what is downloaded from an object store is kept";
         cache_size "SIZE" = "20GiB" in "0B" to "1048576GiB":

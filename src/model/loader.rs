@@ -93,6 +93,15 @@ pub struct AvailableModel {
     pub versions: Vec<Version>,
 }
 
+/// A model in its source, seen from afar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glance {
+    /// Whether nobody seems to be writing it at the moment.
+    pub settled: bool,
+    /// A text that is another one when anything of the model has changed.
+    pub stamp: String,
+}
+
 /// Why a source could not give what was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -153,6 +162,12 @@ pub trait ModelSource: Send + Sync + 'static {
     /// # Errors
     /// [`SourceError`], also when the content is not what the source says it is.
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError>;
+
+    /// Whether a model has changed, without reading it.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    fn glance(&self, name: &ModelName) -> Result<Glance, SourceError>;
 
     /// The bytes of a fetched version's files.
     ///

@@ -388,7 +388,21 @@ impl ModelLifecycleManager {
     /// [`ChangeError::Repository`] when the repository cannot be read, and the failure of a required
     /// model; the failures of others are in their reports.
     pub async fn load_all(&self) -> Result<(), Arc<ChangeError>> {
-        let mut names: Vec<ModelName> = self.available().await.map_err(Arc::new)?;
+        let names: Vec<ModelName> = self.available().await.map_err(Arc::new)?;
+        self.load_these(names).await
+    }
+
+    /// Loads what is declared and what is required, and nothing else.
+    ///
+    /// # Errors
+    /// The failure of a required model.
+    pub async fn load_declared(&self) -> Result<(), Arc<ChangeError>> {
+        let declared = self.core.desired().models.into_iter();
+        self.load_these(declared.filter(|(_, model)| model.loaded).map(|(name, _)| name).collect())
+            .await
+    }
+
+    async fn load_these(&self, mut names: Vec<ModelName>) -> Result<(), Arc<ChangeError>> {
         let terms = self.core.terms.load_full();
         let absent = terms.required.iter().filter(|name| !names.contains(name));
         let absent: Vec<ModelName> = absent.cloned().collect();
@@ -477,7 +491,7 @@ impl ModelLifecycleManager {
         self.reports().into_iter().flat_map(of_model).collect()
     }
 
-    async fn available(&self) -> Result<Vec<ModelName>, ChangeError> {
+    pub(super) async fn available(&self) -> Result<Vec<ModelName>, ChangeError> {
         let loader = Arc::clone(&self.core.loader);
         let list = move || loader.source.list();
         match self.core.scans.run("scan", list).await {

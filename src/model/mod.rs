@@ -29,6 +29,7 @@ mod mirror;
 mod names;
 mod observer;
 mod operation;
+mod poll;
 mod record;
 mod registry;
 mod report;
@@ -62,7 +63,8 @@ pub use lease::LeaseReport;
 pub use ledger::NoRoom;
 pub use load::LoadOptions;
 pub use loader::{
-    AvailableModel, MOST_INSTANCES, ModelSettings, ModelSource, SourceError, VersionPolicy, WarmUp,
+    AvailableModel, Glance, MOST_INSTANCES, ModelSettings, ModelSource, SourceError, VersionPolicy,
+    WarmUp,
 };
 pub use manager::{Change, ManagerOptions, ManagerParts, ModelLifecycleManager};
 pub use memory::MemoryChange;

@@ -241,6 +241,11 @@ impl ModelEntry {
         self.known().desire = if wanted { Desire::Loaded } else { Desire::Unloaded };
     }
 
+    /// Nobody has said any more whether the model is to be loaded.
+    pub(super) fn leave_open(&self) {
+        self.known().desire = Desire::Open;
+    }
+
     /// Whether operators have decided anything of the model.
     pub(super) fn was_decided_about(&self) -> bool {
         let known = self.known();

@@ -4,15 +4,19 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tracing::warn;
 
-use super::{config_pbtxt, digest, golden, manifest, model_yaml};
+use super::{config_pbtxt, digest, golden, manifest, model_yaml, settling};
 use crate::inference::ModelFiles;
 use crate::model::{
-    AvailableModel, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError, Version,
-    VersionId,
+    AvailableModel, Glance, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError,
+    Version, VersionId,
 };
+
+/// How long a version must have been left alone to count as complete.
+const STABLE: Duration = Duration::from_secs(5);
 
 /// The largest file of settings.
 const LARGEST_SETTINGS: u64 = 1 << 20;
@@ -144,6 +148,12 @@ impl ModelSource for LocalRepository {
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
         let folder = files.graph.parent().unwrap_or(&self.root);
         digest::of_folder(folder, &self.root).map_err(|error| unreadable(folder, error))
+    }
+
+    fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
+        let folder = self.folder(name)?;
+        let looked = settling::glance(&folder, STABLE);
+        looked.map_err(|error| unreadable(&folder, error))
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {

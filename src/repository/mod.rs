@@ -7,6 +7,7 @@ mod local;
 mod manifest;
 mod model_yaml;
 mod remote;
+mod settling;
 
 #[cfg(test)]
 mod conformance;

@@ -17,6 +17,7 @@ mod golden;
 mod health;
 mod inference;
 mod loading;
+mod modes;
 mod object_store;
 mod operations;
 mod readme;

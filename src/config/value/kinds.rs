@@ -95,6 +95,41 @@ pub enum LogFormat {
     Json,
 }
 
+/// Which models are loaded without being asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadMode {
+    /// All of them at the start, and nothing later.
+    None,
+    /// What is required or was declared.
+    Explicit,
+    /// Whatever the repository has, all the time.
+    Poll,
+}
+
+impl LoadMode {
+    const ALL: [(Self, &str); 3] =
+        [(Self::None, "none"), (Self::Explicit, "explicit"), (Self::Poll, "poll")];
+}
+
+impl Value for LoadMode {
+    fn expected(_: Bounds) -> String {
+        "none, explicit or poll".to_owned()
+    }
+
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        Self::ALL.iter().find(|(_, name)| *name == text).map(|(mode, _)| *mode)
+    }
+
+    fn show(&self) -> Tree {
+        let name = Self::ALL.iter().find(|(mode, _)| mode == self).map(|(_, name)| *name);
+        json!(name.expect("every mode has a name"))
+    }
+
+    fn schema(_: Bounds) -> Tree {
+        json!({ "enum": Self::ALL.map(|(_, name)| name) })
+    }
+}
+
 impl Value for bool {
     fn expected(_: Bounds) -> String {
         "true or false".to_owned()

@@ -16,8 +16,8 @@ use crate::inference::{
     PreparedRequest, RunControl, RunError, Signature, Tensor, TensorSpec, Timings,
 };
 use crate::model::{
-    AvailableModel, ModelName, ModelObserver, ModelSettings, ModelSource, Outcome, SourceError,
-    VersionId, VersionObserver,
+    AvailableModel, Glance, ModelName, ModelObserver, ModelSettings, ModelSource, Outcome,
+    SourceError, VersionId, VersionObserver,
 };
 
 /// What must happen soon happens long before.
@@ -252,6 +252,13 @@ impl ModelSource for World {
             return Ok(ModelFiles { graph: PathBuf::from(id.to_string()) });
         }
         Err(SourceError::UnknownVersion(id.clone()))
+    }
+
+    fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
+        let models = self.models.lock().unwrap();
+        let versions = models.get(name.as_str()).map(|model| format!("{:?}", model.versions));
+        let stamp = versions.ok_or_else(|| SourceError::UnknownModel(name.clone()))?;
+        Ok(Glance { settled: true, stamp })
     }
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
@@ -21,10 +22,13 @@ use url::Url;
 use super::local::LocalRepository;
 use crate::inference::ModelFiles;
 use crate::model::{
-    AvailableModel, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError, Version,
-    VersionId,
+    AvailableModel, Glance, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError,
+    Version, VersionId,
 };
 use cache::Cache;
+
+/// How long a store must have been left alone to be followed.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// Downloads of one version at once.
 const DOWNLOADS: usize = 4;
@@ -192,6 +196,20 @@ impl ModelSource for RemoteRepository {
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
         self.tree.digest(files)
+    }
+
+    /// By the objects' own times: one that was written a moment ago may have others to follow, unless
+    /// there is a manifest, which is written last.
+    fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
+        let key = self.key(&[name.as_str()]);
+        let objects = self.runtime.block_on(self.store.list(Some(&key)).try_collect::<Vec<_>>());
+        let mut objects = objects.map_err(|error| failed(key.as_ref(), error))?;
+        objects.sort_by(|one, other| one.location.cmp(&other.location));
+        let stamp = objects.iter().map(Cache::name).collect();
+        let newest = objects.iter().map(|object| object.last_modified.timestamp_millis()).max();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let age = newest.map_or(0, |newest| now.saturating_sub(newest.unsigned_abs().into()));
+        Ok(Glance { settled: age >= SETTLING.as_millis(), stamp })
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
