@@ -42,6 +42,8 @@ fn sources() -> Vec<(String, PathBuf)> {
 
 /// The code without comments and without strings' contents.
 fn code(source: &str) -> String {
+    // The slashes of an address begin no comment.
+    let source = source.replace("://", ":");
     let without_comments = source.lines().map(|line| line.split("//").next().unwrap_or_default());
     let joined: Vec<&str> = without_comments.collect();
     let text = joined.join("\n");

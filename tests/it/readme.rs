@@ -1,4 +1,4 @@
-//! The README's commands do what it says.
+//! The commands of the README and of the guide to models do what they say.
 
 use std::process::Command;
 
@@ -9,10 +9,10 @@ use crate::support::{Server, project, text};
 /// Commands that are no client's: `make serve` is checked by `.ci/run`.
 const OF_THE_SHELL: [&str; 1] = ["make serve"];
 
-/// The README's commands, block by block.
-fn blocks() -> Vec<String> {
-    let readme = text("README.md");
-    let after_fences = readme.split("```sh\n").skip(1);
+/// A page's commands, block by block.
+fn blocks(page: &str) -> Vec<String> {
+    let page = text(page);
+    let after_fences = page.split("```sh\n").skip(1);
     after_fences.map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
 }
 
@@ -35,7 +35,8 @@ fn run(block: &str, address: &str) -> String {
 async fn every_command_works() {
     let server = Server::start(samples()).await;
     let address = server.address.to_string();
-    let commands = blocks().into_iter().filter(|block| !OF_THE_SHELL.contains(&block.trim()));
+    let commands =
+        blocks("README.md").into_iter().filter(|block| !OF_THE_SHELL.contains(&block.trim()));
     let mut said = Vec::new();
     for block in commands {
         let address = address.clone();
@@ -62,4 +63,34 @@ async fn every_command_works() {
     assert!(back.contains("\"from\":\"2\",\"to\":\"1\""), "{back}");
     assert_eq!(load, "");
     assert!(index.contains("\"name\":\"digits\",\"version\":\"1\",\"state\":\"READY\""), "{index}");
+}
+
+#[tokio::test]
+async fn the_guide_to_models_can_be_followed() {
+    let server = Server::start_with(samples(), &[("models.keep_previous", "5m")]).await;
+    let address = server.address.to_string();
+    let mut said = Vec::new();
+    for block in blocks("docs/models.md") {
+        let address = address.clone();
+        said.push(blocking(move || run(&block, &address)).await);
+    }
+    let expected = [
+        "\"current_version\":\"1\"",
+        "held-out.npz",
+        "\"to\":\"2\"",
+        "\"to\":\"1\"",
+        "too few requests",
+        "rolled back",
+        "\"model_version\":\"1\"",
+        "\"weights\":{}",
+        "\"shadow\":null",
+        "\"operation\":\"load\"",
+        "\"actions\":[",
+        "it is leased by nightly job",
+    ];
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        assert!(said.contains(expected), "no {expected} in {said}");
+        assert!(!said.contains("\"code\":\"invalid") && !said.contains("not_found"), "{said}");
+    }
 }
