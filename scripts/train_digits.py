@@ -4,7 +4,7 @@ models/digits.
 
 Version 1 compares an image with the mean image of each digit; version 2 is a network with one
 hidden layer. Both have the same signature, so either can replace the other. The same packages
-(train_digits.requirements.txt) on the same kind of processor give the same bytes.
+(train.requirements.txt) on the same kind of processor give the same bytes.
 """
 
 import json

@@ -51,3 +51,20 @@ async fn both_versions_answer_their_golden_samples() {
         }
     }
 }
+
+#[tokio::test]
+async fn strings_and_several_tensors_are_served() {
+    let server = Server::start(samples()).await;
+    let body = |model: &str, name: &str| -> Value {
+        serde_json::from_str(&text(&format!("models/{model}/samples/{name}.json"))).unwrap()
+    };
+    let language = server.infer("language", &body("language", "three")).await;
+    assert_eq!(language.output("label"), json!(["en", "de", "it"]));
+    let wine = server.infer("wine", &body("wine", "two")).await;
+    assert_eq!(wine.output("ids_out"), json!([101, 102]));
+    assert_eq!(wine.output("cultivar").as_array().unwrap().len(), 2);
+    for (model, sample) in [("language", "three.json"), ("wine", "two.json")] {
+        let path = format!("/lifecycle/models/{model}/verify");
+        assert_eq!(server.post(&path, &json!({})).await.ok()["samples"], json!([sample]));
+    }
+}
