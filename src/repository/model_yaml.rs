@@ -173,4 +173,62 @@ mod tests {
             assert!(error.contains(named), "{text:?} gave: {error}");
         }
     }
+
+    /// The file that editors check a `model.yaml` by.
+    const SCHEMA: &str = include_str!("../../docs/model.schema.json");
+
+    #[test]
+    fn the_schema_has_the_keys_of_the_parser() {
+        let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+        let mut keys: Vec<&str> =
+            schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        // The error for an unknown key names all that there are.
+        let error = parse("unheard_of: 1\n").unwrap_err();
+        let line = error.lines().next().unwrap();
+        let (_, named) = line.split_once("expected one of").expect("it names them");
+        let mut known: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        if known.is_empty() {
+            known = named.split([',', ' ']).filter(|key| !key.is_empty()).collect();
+        }
+        keys.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(keys, known, "{error}");
+    }
+
+    #[test]
+    fn the_schema_judges_as_the_parser_does() {
+        let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        for text in [
+            "",
+            "version_policy: all",
+            "version_policy: some",
+            "version_policy: {latest: 2}",
+            "version_policy: {latest: 0}",
+            "version_policy: {specific: [1, '3']}",
+            "version_policy: {specific: []}",
+            "version_policy: {specific: [0]}",
+            "version_policy: {specific: ['01']}",
+            "instances: 256",
+            "instances: 257",
+            "instances: many",
+            "queue_capacity: 0",
+            "warm_up: generated",
+            "warm_up: off",
+            "warm_up: sometimes",
+            "warm_up: {batch_sizes: [1, 8], budget: 10s}",
+            "warm_up: {batch_sizes: [0]}",
+            "warm_up: {budget: 10s}",
+            "lazy: true\npin: false\nidle_ttl: 10m",
+            "lazy: perhaps",
+            "nonsense: 1",
+        ] {
+            let value: serde_json::Value = if text.is_empty() {
+                serde_json::Value::Null
+            } else {
+                serde_saphyr::from_str(text).unwrap()
+            };
+            assert_eq!(validator.is_valid(&value), parse(text).is_ok(), "{text}");
+        }
+    }
 }
