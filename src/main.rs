@@ -6,13 +6,15 @@ mod probe;
 
 use std::convert::Infallible;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 use std::{env, io};
 
 use onward::app::{App, Configuration};
 use onward::config::{Config, Effective, Layers};
 use onward::lifecycle::{Ending, SignalSource, StopSignal};
-use onward::onnx::{LibrarySearch, OnnxRuntime};
+use onward::onnx::{LibrarySearch, OnnxRuntime, bound_arenas};
 use onward::telemetry;
 
 use tokio::runtime::Runtime;
@@ -39,6 +41,7 @@ struct Refusal {
 
 fn main() -> ExitCode {
     silence_engine_telemetry();
+    bound_arenas(available_parallelism().map_or(1, NonZeroUsize::get));
     let task = match cli::parse(env::args_os(), env::vars_os().collect()) {
         Ok(task) => task,
         Err(error) => error.exit(),

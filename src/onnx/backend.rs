@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
+use super::allocator;
 use super::external::{self, ExternalFile};
 use super::instance::OnnxInstance;
 use super::library::OnnxRuntime;
@@ -70,7 +71,7 @@ impl Backend for OnnxBackend {
     }
 
     fn released(&self) {
-        give_memory_back();
+        allocator::give_memory_back();
     }
 }
 
@@ -107,17 +108,3 @@ fn unreadable(error: &io::Error) -> BackendError {
 fn rejected(error: &ort::Error) -> BackendError {
     BackendError::Rejected(error.to_string())
 }
-
-/// Returns what glibc's allocator keeps of freed memory to the system. Without it a process that
-/// loads and unloads models keeps several times their size.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "the C library has no safe interface for it")]
-fn give_memory_back() {
-    // SAFETY: malloc_trim may be called at any time from any thread and takes a plain number.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn give_memory_back() {}

@@ -1,5 +1,6 @@
 //! The backend on ONNX Runtime: the only place that names `ort`.
 
+mod allocator;
 mod backend;
 mod external;
 mod instance;
@@ -8,5 +9,6 @@ mod signature;
 mod strings;
 mod values;
 
+pub use allocator::bound_arenas;
 pub use backend::OnnxBackend;
 pub use library::{LibraryError, LibrarySearch, OnnxRuntime};
