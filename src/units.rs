@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The longest duration that a request may ask for: moments that far away can be told.
+pub(crate) const LONGEST: Duration = Duration::from_hours(24 * 3650);
+
 /// Reads a duration with its units, such as `30s`, `1.5h` or `1m 30s`; `None` for any other text, and
 /// for a duration that is too long.
 pub(crate) fn duration(text: &str) -> Option<Duration> {

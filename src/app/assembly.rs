@@ -90,6 +90,7 @@ impl App {
         let listener = Arc::new(listener);
         register(&application, (&models, &config.models), &listener);
         models.start_clean_up(config.lifecycle.cleanup_interval);
+        models.start_reconciling();
         Ok(Self { application, listener, _watch: watch })
     }
 }

@@ -117,5 +117,8 @@ pub(super) fn terms(config: &Config) -> Terms {
         keep_previous: config.models.keep_previous,
         idle_ttl: config.lifecycle.idle_ttl,
         memory_budget: config.models.memory_budget.get(),
+        reconcile_interval: config.models.reconcile_interval,
+        load_attempts: config.models.load_attempts,
+        load_backoff: config.models.load_backoff,
     }
 }

@@ -92,6 +92,12 @@ pub struct ModelsConfig {
     pub load_threads: NonZeroUsize,
     /// How long one load may take; then it has failed.
     pub load_timeout: Duration,
+    /// How often a load is tried that fails for a reason that may pass.
+    pub load_attempts: NonZeroUsize,
+    /// The wait before the second attempt; it doubles.
+    pub load_backoff: Duration,
+    /// Between two attempts to make a model what is declared of it.
+    pub reconcile_interval: Duration,
     /// How long an unload or a swap waits for requests before it reports that they still run.
     pub drain_timeout: Duration,
     /// How long a swap keeps the version before loaded; zero for not at all.

@@ -148,6 +148,12 @@ settings! {
             "loads that run at once";
         load_timeout "DURATION" = "5m" in "1ms" to "365days":
             "one load; then it has failed";
+        load_attempts "COUNT" = "3" in "1" to "100", live:
+            "how often a load is tried that fails for a reason that may pass, such as a file that cannot be read";
+        load_backoff "DURATION" = "1s" in "1ms" to "365days", live:
+            "the wait before the second attempt; it doubles";
+        reconcile_interval "DURATION" = "30s" in "10ms" to "365days", live:
+            "between two looks at models that are not what is declared of them; the wait doubles with each failure";
         drain_timeout "DURATION" = "30s" in "0s" to "365days", live:
             "how long a swap or unload waits for requests before it reports";
         keep_previous "DURATION" = "5m" in "0s" to "365days", live:

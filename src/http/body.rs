@@ -20,6 +20,9 @@ use super::error::ApiError;
 /// The largest body where none has to be large.
 const SMALL: usize = 64 * 1024;
 
+/// The largest body that declares every model.
+const DECLARATION: usize = 4 * 1024 * 1024;
+
 /// The whole body.
 ///
 /// # Errors
@@ -47,10 +50,19 @@ pub(super) async fn read(
 
 /// The whole body of a request that changes something, which is small.
 pub(super) async fn read_small(request: Request, limits: &Limits) -> Result<Bytes, ApiError> {
-    let small = Limits { max_body_size: limits.max_body_size.min(SMALL), ..*limits };
-    let body = read(request, &small, Instant::now() + limits.request_timeout).await;
+    read_change(request, limits, SMALL).await
+}
+
+/// The whole body of a request that declares everything there is, which may be longer.
+pub(super) async fn read_declaration(request: Request, limits: &Limits) -> Result<Bytes, ApiError> {
+    read_change(request, limits, DECLARATION).await
+}
+
+async fn read_change(request: Request, limits: &Limits, most: usize) -> Result<Bytes, ApiError> {
+    let bounded = Limits { max_body_size: limits.max_body_size.min(most), ..*limits };
+    let body = read(request, &bounded, Instant::now() + limits.request_timeout).await;
     body.map_err(|error| match error {
-        ApiError::PayloadTooLarge { limit: SMALL } => ApiError::ChangeTooLarge { limit: SMALL },
+        ApiError::PayloadTooLarge { limit } if limit == most => ApiError::ChangeTooLarge { limit },
         other => other,
     })
 }

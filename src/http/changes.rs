@@ -428,6 +428,8 @@ fn optional<'de, T: DeserializeOwned, D: Deserializer<'de>>(
 }
 
 fn timed<E: serde::de::Error>(text: &str) -> Result<Duration, E> {
-    let expected = || format!("expected a duration such as \"30s\", got \"{text}\"");
-    units::duration(text).ok_or_else(|| E::custom(expected()))
+    let expected =
+        || format!("expected a duration such as \"30s\", ten years at most, got \"{text}\"");
+    let given = units::duration(text).filter(|given| *given <= units::LONGEST);
+    given.ok_or_else(|| E::custom(expected()))
 }

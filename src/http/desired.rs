@@ -7,18 +7,19 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::operations::{self, OperationBody};
 use super::query::Parameters;
-use super::wire::json;
+use super::wire::{json, milliseconds};
 use super::{Shared, body};
 use crate::http::changes::hundredths;
 use crate::model::{
-    AliasName, Choice, DesiredModel, DesiredState, Intent, ModelName, Operation, PlannedChange,
-    ShadowTarget, Version, Weights,
+    AliasName, Choice, Desire, DesiredModel, DesiredState, Intent, ModelName, Operation,
+    PlannedChange, ShadowTarget, Unmet, Version, Weights,
 };
 
 #[derive(Deserialize)]
@@ -34,6 +35,22 @@ pub(super) struct Query {
 #[serde(deny_unknown_fields)]
 struct DesiredBody {
     models: BTreeMap<String, ModelBody>,
+    /// Is told, and not declared: what was told can be declared again.
+    #[serde(default, deserialize_with = "ignored")]
+    unmet: BTreeMap<String, UnmetBody>,
+}
+
+#[derive(Serialize)]
+struct UnmetBody {
+    reason: String,
+    failures: u32,
+    retry_in_ms: f64,
+}
+
+fn ignored<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, UnmetBody>, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| BTreeMap::new())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,7 +95,14 @@ fn yes() -> bool {
 
 /// `GET /lifecycle/desired`
 pub(super) async fn get(State(services): Shared) -> Response {
-    json(&DesiredBody::from(services.parts.models.desired()))
+    let models = &services.parts.models;
+    let unmet = models.unmet().into_iter();
+    let unmet = unmet.map(|Unmet { model, reason, failures, pause }| {
+        (model.to_string(), UnmetBody { reason, failures, retry_in_ms: milliseconds(pause) })
+    });
+    let told = models.desired().models.into_iter();
+    let told = told.map(|(name, model)| (name.to_string(), model.into()));
+    json(&DesiredBody { models: told.collect(), unmet: unmet.collect() })
 }
 
 /// `PUT /lifecycle/desired`
@@ -88,14 +112,14 @@ pub(super) async fn put(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wait = operations::wait(wait)?;
-    let text = body::read_small(request, &services.limits()).await?;
+    let text = body::read_declaration(request, &services.limits()).await?;
     let wanted = DesiredState::try_from(body::parse::<DesiredBody>(&text)?)?;
     let models = &services.parts.models;
     if dry_run {
         let plan = models.desired().changes_to(&wanted).into_iter().map(|plan| (plan, None));
         return Ok(json(&PlanBody { changes: plan.map(ChangeBody::from).collect() }));
     }
-    let begun = models.declare(&wanted)?;
+    let begun = models.declare(&wanted).await?;
     let ends = begun.iter().map(|(_, operation)| operation.done());
     let in_time = timeout(wait, join_all(ends)).await.is_ok();
     let changes =
@@ -111,15 +135,10 @@ impl From<(PlannedChange, Option<Arc<Operation>>)> for ChangeBody {
     }
 }
 
-impl From<DesiredState> for DesiredBody {
-    fn from(state: DesiredState) -> Self {
-        let models = state.models.into_iter();
-        Self { models: models.map(|(name, model)| (name.to_string(), model.into())).collect() }
-    }
-}
-
 impl From<DesiredModel> for ModelBody {
-    fn from(DesiredModel { loaded, intent }: DesiredModel) -> Self {
+    fn from(model: DesiredModel) -> Self {
+        let target = model.target();
+        let (loaded, intent) = (target.is_wanted(), target.intent.clone());
         let percent = |weight: u32| f64::from(weight) / 100.0;
         let aliases = intent.aliases.into_iter();
         let weights = intent.weights.iter().flat_map(Weights::iter);
@@ -179,6 +198,7 @@ impl TryFrom<ModelBody> for DesiredModel {
             shadow: shadow.transpose()?,
             pinned: body.pinned.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
         };
-        Ok(Self { loaded: body.loaded, intent })
+        let desire = if body.loaded { Desire::Loaded } else { Desire::Unloaded };
+        Ok(Self { desire, intent, pending: None })
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::LOCATION;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -24,6 +24,9 @@ use crate::units;
 
 /// How long an answer waits for its operation where the request does not say.
 const WAIT: Duration = Duration::from_mins(1);
+
+/// Says that what was decided does not outlive the server, though it should.
+const UNSAVED: HeaderName = HeaderName::from_static("x-onward-unsaved");
 
 /// The longest `Idempotency-Key`, in bytes.
 const LONGEST_KEY: usize = 255;
@@ -48,6 +51,7 @@ pub(super) struct OperationBody {
     started: String,
     ended: Option<String>,
     cancellable: bool,
+    unsaved: Option<String>,
     steps: Vec<StepBody>,
     result: Option<ResultBody>,
     error: Option<ErrorBody>,
@@ -172,7 +176,14 @@ pub(super) async fn begin(
         return Ok(accepted(&operation));
     }
     match timeout(wait, operation.done()).await {
-        Ok(outcome) => Ok(json(&ResultBody::new(&target.model.to_string(), outcome?))),
+        Ok(outcome) => {
+            let answer = json(&ResultBody::new(&target.model.to_string(), outcome?));
+            Ok(if operation.report().unsaved.is_some() {
+                ([(UNSAVED, HeaderValue::from_static("true"))], answer).into_response()
+            } else {
+                answer
+            })
+        }
         Err(_) => Ok(accepted(&operation)),
     }
 }
@@ -236,6 +247,7 @@ impl From<OperationReport> for OperationBody {
             started: time(report.started),
             ended,
             cancellable: report.cancellable,
+            unsaved: report.unsaved,
             steps: report.steps.into_iter().map(StepBody::from).collect(),
             result,
             error,

@@ -17,6 +17,9 @@ use crate::units;
 /// The longest name of a holder, in bytes.
 const LONGEST_HOLDER: usize = 255;
 
+/// The longest that a lease may be asked for.
+const LONGEST_LEASE: Duration = Duration::from_hours(24 * 365);
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LeaseRequest {
@@ -115,8 +118,9 @@ pub(super) async fn evict(State(services): Shared, request: Request) -> Result<R
 }
 
 fn ttl(request: &LeaseRequest) -> Result<Duration, ApiError> {
-    let wrong = || format!("ttl: expected a duration such as 5m, got \"{}\"", request.ttl);
-    let ttl = units::duration(&request.ttl).filter(|ttl| !ttl.is_zero());
+    let text = &request.ttl;
+    let wrong = || format!("ttl: expected a duration such as 5m, a year at most, got \"{text}\"");
+    let ttl = units::duration(text).filter(|ttl| !ttl.is_zero() && *ttl <= LONGEST_LEASE);
     ttl.ok_or_else(|| ApiError::bad_request(wrong()))
 }
 

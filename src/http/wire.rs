@@ -18,10 +18,15 @@ pub(super) fn json(body: &impl Serialize) -> Response {
     ([(CONTENT_TYPE, JSON)], text).into_response()
 }
 
-/// A moment as in RFC 3339, in UTC with milliseconds.
+/// A moment as in RFC 3339, in UTC with milliseconds; one that it has no form for as the last it has.
 pub(super) fn time(moment: SystemTime) -> String {
+    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(LAST_SECOND);
+    let moment = moment.clamp(SystemTime::UNIX_EPOCH, last);
     humantime::format_rfc3339_millis(moment).to_string()
 }
+
+/// The last second of the year 9999, after 1970 began.
+const LAST_SECOND: u64 = 253_402_300_799;
 
 /// A duration as a number of milliseconds.
 pub(super) fn milliseconds(duration: Duration) -> f64 {

@@ -12,6 +12,7 @@ mod pool;
 mod queue;
 mod request;
 mod tensor;
+mod threads;
 
 pub use backend::{
     Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, RunError,
@@ -22,3 +23,4 @@ pub use metadata::{Dim, Signature, TensorSpec};
 pub use pool::{Completion, InferError, InstancePool, PoolOptions, Timings};
 pub use request::{InferenceRequest, InputError, NamedTensor, PreparedRequest};
 pub use tensor::{DataType, Element, Tensor, TensorError};
+pub use threads::{Spawner, give_way};

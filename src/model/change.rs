@@ -1,11 +1,13 @@
 //! What every change of a model is made of: the permit, versions made warm, the flip.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,6 +15,8 @@ use super::desired::Keeper;
 use super::error::{ChangeError, LoadError};
 use super::handle::Serving;
 use super::history::Cause;
+use super::intent::Intent;
+use super::lease::Leases;
 use super::loader::{ModelSettings, SourceError};
 use super::loading::{Demands, Loader, WorkThreads};
 use super::mirror::Mirror;
@@ -24,7 +28,10 @@ use super::serving_map::{Routes, ServingMap};
 use super::state::VersionEvent;
 use super::traffic::Split;
 use crate::causes;
-use crate::lifecycle::{CheckResult, Event, EventBus, HealthReporter};
+use crate::lifecycle::{Backoff, CheckResult, Event, EventBus, HealthReporter};
+
+/// The longest wait between two attempts to load a version.
+const MOST_BACKOFF: Duration = Duration::from_mins(1);
 
 /// The state that changes work on.
 pub(super) struct Core {
@@ -43,8 +50,15 @@ pub(super) struct Core {
     pub(super) events: EventBus,
     /// Locked from finding out what is the case until it is told, so that nothing stale is.
     pub(super) readiness: Mutex<HealthReporter>,
+    /// Likewise.
+    pub(super) convergence: Mutex<HealthReporter>,
     pub(super) terms: ArcSwap<Terms>,
+    /// Who makes room for a load; one at a time, so that no two make the same room.
+    pub(super) making_room: Semaphore,
     pub(super) tasks: TaskTracker,
+    /// No change begins any more, but those that requests wait for.
+    pub(super) refusing: CancellationToken,
+    /// Nothing begins any more, and what is under way is given up.
     pub(super) closing: CancellationToken,
 }
 
@@ -61,6 +75,12 @@ pub struct Terms {
     pub idle_ttl: Duration,
     /// The memory that models may take, in bytes, by estimate; zero for no bound.
     pub memory_budget: u64,
+    /// Between two looks at what is declared and is not so yet.
+    pub reconcile_interval: Duration,
+    /// How often a load is tried that fails for a reason that may pass by itself.
+    pub load_attempts: NonZeroUsize,
+    /// The wait before the second attempt; it doubles.
+    pub load_backoff: Duration,
 }
 
 /// A version that has answered its warm-up and waits to be routed.
@@ -82,6 +102,35 @@ impl Lineup {
     }
 }
 
+/// What a model is to serve from now on, and why.
+pub(super) struct Next {
+    /// `None` for nothing.
+    lineup: Option<Lineup>,
+    cause: Cause,
+    fresh: Vec<Warm>,
+    intent: Option<Intent>,
+}
+
+impl Next {
+    pub(super) fn lineup(lineup: Lineup, cause: Cause) -> Self {
+        Self { lineup: Some(lineup), cause, fresh: Vec::new(), intent: None }
+    }
+
+    pub(super) fn nothing() -> Self {
+        Self { lineup: None, cause: Cause::Load, fresh: Vec::new(), intent: None }
+    }
+
+    /// Those of the lineup that were not routed before.
+    pub(super) fn with(self, fresh: Vec<Warm>) -> Self {
+        Self { fresh, ..self }
+    }
+
+    /// What operators have decided of the model by this.
+    pub(super) fn decided(self, intent: Intent) -> Self {
+        Self { intent: Some(intent), ..self }
+    }
+}
+
 /// A version that is to be made warm.
 #[derive(Clone, Copy)]
 pub(super) struct Wish<'a> {
@@ -91,7 +140,8 @@ pub(super) struct Wish<'a> {
 }
 
 impl Core {
-    /// Makes one version warm, in a new record.
+    /// Makes one version warm, in a new record. What fails for a reason that may pass is tried again,
+    /// each time in a new record.
     pub(super) async fn warm(
         self: &Arc<Self>,
         wish: Wish<'_>,
@@ -99,32 +149,44 @@ impl Core {
         demands: Demands,
     ) -> Result<Warm, ChangeError> {
         wish.entry.set_terms(settings);
-        let demands = Demands { budget: self.terms.load().memory_budget, ..demands };
-        match self.warm_once(wish, settings, demands.clone()).await {
-            Err(ChangeError::Load { source: LoadError::NoRoom(room), .. })
-                if self.make_room(room, (&wish.entry.name, wish.operation)).await =>
-            {
-                self.warm_once(wish, settings, demands).await
+        let terms = self.terms.load_full();
+        let demands = Demands { budget: terms.memory_budget, ..demands };
+        let backoff = Backoff { first: terms.load_backoff, most: MOST_BACKOFF };
+        let passing = |error: &ChangeError| matches!(error, ChangeError::Load { source, .. } if source.may_pass());
+        for attempt in 1.. {
+            let last = attempt >= u32::try_from(terms.load_attempts.get()).unwrap_or(u32::MAX);
+            match self.warm_once(wish, settings, &demands).await {
+                Err(error) if !last && passing(&error) => {
+                    let pause = backoff.delay(attempt, 0.0);
+                    wish.operation.step(format!("RETRY in {pause:?}"), Some(wish.version));
+                    self.wait(pause, wish.operation).await?;
+                }
+                result => return result,
             }
-            result => result,
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Waits, unless the operation or the server ends.
+    async fn wait(&self, pause: Duration, operation: &Operation) -> Result<(), ChangeError> {
+        tokio::select! {
+            () = sleep(pause) => Ok(()),
+            () = operation.cancelled() => Err(ChangeError::Cancelled),
+            () = self.closing.cancelled() => Err(ChangeError::ShuttingDown),
         }
     }
 
     async fn warm_once(
-        &self,
+        self: &Arc<Self>,
         wish: Wish<'_>,
         settings: &ModelSettings,
-        demands: Demands,
+        demands: &Demands,
     ) -> Result<Warm, ChangeError> {
         let Wish { entry, version, operation } = wish;
         operation.goes_on()?;
         let record = entry.begin(version, &self.events, operation);
-        let (loader, settings) = (Arc::clone(&self.loader), settings.clone());
-        let loading = Arc::clone(&record);
-        let load = move || loader.load(&loading, &settings, &demands);
-        let name = format!("load {}", record.id);
         let result = tokio::select! {
-            result = self.loads.run(&name, load) => result.and_then(|loaded| loaded),
+            result = self.load_record(&record, wish, (settings, demands)) => result,
             () = operation.cancelled() => Err(LoadError::Cancelled),
         };
         match result {
@@ -138,6 +200,26 @@ impl Core {
                 })
             }
         }
+    }
+
+    /// The steps of a load, of which those that block have a thread; room is made between them.
+    async fn load_record(
+        self: &Arc<Self>,
+        record: &Arc<VersionRecord>,
+        wish: Wish<'_>,
+        (settings, demands): (&ModelSettings, &Demands),
+    ) -> Result<Arc<Serving>, LoadError> {
+        let name = format!("load {}", record.id);
+        let (loader, its_own) = (Arc::clone(&self.loader), settings.clone());
+        let fetching = Arc::clone(record);
+        let fetch = move || loader.fetch(&fetching, &its_own);
+        let fetched = self.loads.run(&name, fetch).await.flatten()?;
+        let reservation = self.room_for(fetched.bytes, demands, wish).await?;
+        let (loader, settings, demands) =
+            (Arc::clone(&self.loader), settings.clone(), demands.clone());
+        let loading = Arc::clone(record);
+        let load = move || loader.load(&loading, (fetched, reservation), (&settings, &demands));
+        self.loads.run(&name, load).await.flatten()
     }
 
     /// All the results; or the first failure, or that the server is shutting down or the operation
@@ -171,20 +253,24 @@ impl Core {
     /// Replaces what the model serves in one step and returns the records that are to be retired.
     ///
     /// The order keeps what is observed true: DRAINING is published before a version stops being
-    /// routed, READY after it has become so.
-    pub(super) fn publish(
-        &self,
-        entry: &ModelEntry,
-        lineup: Option<Lineup>,
-        (fresh, cause): (Vec<Warm>, Cause),
-    ) -> Vec<Arc<VersionRecord>> {
+    /// routed, READY after it has become so. What was decided is known only with the routes that it leads
+    /// to, so that nothing is asked for, or kept for another life, that could not be made.
+    pub(super) fn publish(&self, entry: &ModelEntry, next: Next) -> Vec<Arc<VersionRecord>> {
+        let Next { lineup, cause, fresh, intent } = next;
+        if let Some(decided) = intent {
+            entry.decide(|intent| *intent = decided);
+        }
         let from = self.serving.routes(&entry.name).map(|routes| routes.current.number());
         let routes = lineup.map(|lineup| self.routes(entry, lineup));
         let to = routes.as_ref().map(|routes| routes.current.number());
         let retired = leaving(entry, routes.as_ref());
+        if routes.is_some() {
+            entry.leases(Leases::unseal);
+        }
         for record in &retired {
             record.advance(VersionEvent::Retire);
         }
+        routes.iter().for_each(Routes::favour);
         let current = routes.as_ref().map(|routes| Arc::clone(&routes.versions[&routes.current]));
         self.serving.replace(&entry.name, routes);
         for warm in fresh {
@@ -204,7 +290,7 @@ impl Core {
     fn routes(&self, entry: &ModelEntry, lineup: Lineup) -> Routes {
         let mut intent = entry.intent();
         if let Some(trial) = entry.trial() {
-            intent.weights = Some(trial.weights);
+            intent.weights = trial.weights;
             intent.shadow = trial.shadow.or(intent.shadow);
         }
         let there = |version: &Version| lineup.versions.contains_key(version);
@@ -242,10 +328,9 @@ impl Core {
         entry: &'a ModelEntry,
         operation: &Operation,
     ) -> Result<SemaphorePermit<'a>, ChangeError> {
-        if entry.is_busy() {
-            return Err(ChangeError::Busy(entry.name.clone()));
-        }
         let permit = tokio::select! {
+            biased;
+            () = entry.is_on_trial() => return Err(busy(entry)),
             permit = entry.change.acquire() => permit.map_err(|_| ChangeError::ShuttingDown)?,
             () = operation.cancelled() => return Err(ChangeError::Cancelled),
         };
@@ -259,8 +344,7 @@ impl Core {
         entry: &'a ModelEntry,
         operation: &Operation,
     ) -> Result<SemaphorePermit<'a>, ChangeError> {
-        let busy = |_| ChangeError::Busy(entry.name.clone());
-        let permit = entry.change.try_acquire().map_err(busy)?;
+        let permit = entry.change.try_acquire().map_err(|_| busy(entry))?;
         self.may_change(entry, operation)?;
         Ok(permit)
     }
@@ -338,6 +422,12 @@ impl Core {
             Err(source) => Err(ChangeError::Scan { model: name.clone(), source }),
         }
     }
+}
+
+/// Another change of the model goes on.
+fn busy(entry: &ModelEntry) -> ChangeError {
+    let trial = entry.trial_of().map(|trial| trial.operation.id().to_owned());
+    ChangeError::Busy { model: entry.name.clone(), trial }
 }
 
 /// The ready records whose versions `routes` no longer has.

@@ -24,18 +24,44 @@ pub struct DesiredState {
     pub models: BTreeMap<ModelName, DesiredModel>,
 }
 
+/// Whether a model is to be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Desire {
+    /// Nobody has said.
+    #[default]
+    Open,
+    /// It was loaded, and nobody has unloaded it since.
+    Loaded,
+    /// It was unloaded on purpose.
+    Unloaded,
+}
+
 /// What is declared of one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredModel {
     /// Whether it is to be loaded.
-    pub loaded: bool,
+    pub desire: Desire,
     /// What was decided about its versions.
     pub intent: Intent,
+    /// What it is to become instead, and could not yet be made.
+    pub pending: Option<Box<DesiredModel>>,
 }
 
 impl Default for DesiredModel {
     fn default() -> Self {
-        Self { loaded: true, intent: Intent::default() }
+        Self { desire: Desire::Loaded, intent: Intent::default(), pending: None }
+    }
+}
+
+impl DesiredModel {
+    /// Whether it is to be loaded.
+    pub fn is_wanted(&self) -> bool {
+        self.desire == Desire::Loaded
+    }
+
+    /// What it is to become, or is.
+    pub fn target(&self) -> &Self {
+        self.pending.as_deref().unwrap_or(self)
     }
 }
 
@@ -100,14 +126,14 @@ impl Kept {
 }
 
 impl DesiredState {
-    /// What it would take to come from here to `wanted`, model by model. A model that `wanted` does
-    /// not have is to be unloaded.
+    /// What it would take to come from here to `wanted`, model by model, whatever is pending. A model
+    /// that `wanted` does not have is to be unloaded.
     pub fn changes_to(&self, wanted: &Self) -> Vec<PlannedChange> {
         let names = self.models.keys().chain(wanted.models.keys());
         let mut names: Vec<&ModelName> = names.collect();
         names.sort_unstable();
         names.dedup();
-        let absent = DesiredModel { loaded: false, intent: Intent::default() };
+        let absent = DesiredModel { desire: Desire::Unloaded, ..DesiredModel::default() };
         let changes = names.into_iter().map(|name| {
             let now = self.models.get(name).unwrap_or(&absent);
             let then = wanted.models.get(name).unwrap_or(&absent);
@@ -120,12 +146,12 @@ impl DesiredState {
 /// What changes of one model, in words.
 fn actions(now: &DesiredModel, then: &DesiredModel) -> Vec<String> {
     let mut actions = Vec::new();
-    match (now.loaded, then.loaded) {
+    match (now.is_wanted(), then.is_wanted()) {
         (false, true) => actions.push("load".to_owned()),
         (true, false) => actions.push("unload".to_owned()),
         _ => {}
     }
-    if !then.loaded {
+    if !then.is_wanted() {
         return actions;
     }
     let chosen = |model: &DesiredModel| match model.intent.chosen {
@@ -162,24 +188,24 @@ fn text(version: Option<&Version>) -> String {
 impl Core {
     /// What is declared now: what operators have decided, and what is loaded.
     pub(super) fn desired(&self) -> DesiredState {
-        let of = |entry: Arc<ModelEntry>| {
-            let model = DesiredModel { loaded: entry.is_wanted(), intent: entry.intent() };
-            (entry.name.clone(), model)
-        };
+        let of = |entry: Arc<ModelEntry>| (entry.name.clone(), entry.desired());
         let entries = self.registry.entries().into_iter();
         // Of a model that was never loaded, nothing is declared.
-        let declared = entries.filter(|entry| entry.is_wanted() || entry.was_decided_about());
+        let declared = entries.filter(|entry| entry.was_decided_about());
         DesiredState { models: declared.map(of).collect() }
     }
 
     /// Saves what is declared, if it has changed. A failure is told and changes nothing else: what
     /// was decided holds, but only as long as the process lives.
-    pub(super) async fn keep(&self) {
-        let Keeper(Some(keeper)) = &self.keeper else { return };
+    ///
+    /// # Errors
+    /// Why it could not be saved.
+    pub(super) async fn keep(&self) -> Result<(), String> {
+        let Keeper(Some(keeper)) = &self.keeper else { return Ok(()) };
         let _saving = keeper.saving.acquire().await;
         let state = self.desired();
         if keeper.is_saved(&state) {
-            return;
+            return Ok(());
         }
         let (store, to_save) = (Arc::clone(&keeper.store), state.clone());
         let save = move || store.save(&to_save);
@@ -192,14 +218,22 @@ impl Core {
             Ok(()) => keeper.note(state),
             Err(cause) => error!(cause, "the desired state could not be saved"),
         }
-        keeper.report(result.map_err(|cause| format!("it could not be saved: {cause}")));
+        let told = result.clone().map_err(|cause| format!("it could not be saved: {cause}"));
+        keeper.report(told);
+        result
     }
 
     /// Takes over what was declared in an earlier life, before anything is loaded.
     pub(super) fn restore(&self, state: DesiredState, problems: &[String]) {
         for (name, model) in &state.models {
             let entry = self.registry.entry(name);
-            entry.restore(model.loaded, model.intent.clone());
+            entry.restore(model.clone());
+            if model.pending.is_some() {
+                // Not at once: it may be what has ended the process before.
+                let (told, interval) =
+                    ("not tried since the start", self.terms.load().reconcile_interval);
+                entry.outstanding(|outstanding| outstanding.failed(told.to_owned(), interval));
+            }
         }
         let Keeper(Some(keeper)) = &self.keeper else { return };
         keeper.note(state);
@@ -225,7 +259,6 @@ impl Core {
             None => self.discover(name).await?,
         };
         let _permit = self.permit(&entry, operation).await?;
-        let before = entry.intent();
         let available =
             self.ask(name, |loader, name| Ok(loader.source.model(name)?.versions)).await?;
         let newest = available.last().copied();
@@ -233,11 +266,8 @@ impl Core {
             let newest = newest.map_or(choice.version, |newest| newest.max(choice.version));
             Choice { version: choice.version, newest }
         });
-        entry.decide(|intent| *intent = Intent { chosen, ..wanted });
-        let result = self.load_planned(&entry, LoadOptions::default(), operation).await;
-        if result.is_err() {
-            entry.decide(|intent| *intent = before);
-        }
+        let deciding = Some(Intent { chosen, ..wanted });
+        let result = self.load_planned((&entry, deciding), LoadOptions::default(), operation).await;
         entry.set_problem(result.as_ref().err().map(|error| causes::of_error(error)));
         result
     }
@@ -252,7 +282,9 @@ mod tests {
             let version = chosen.map(|number| Version::new(number).unwrap());
             let chosen = version.map(|version| Choice { version, newest: version });
             let intent = Intent { chosen, ..Intent::default() };
-            (ModelName::new(name).unwrap(), DesiredModel { loaded: *loaded, intent })
+            let desire = if *loaded { Desire::Loaded } else { Desire::Unloaded };
+            let model = DesiredModel { desire, intent, pending: None };
+            (ModelName::new(name).unwrap(), model)
         };
         DesiredState { models: models.iter().map(model).collect() }
     }

@@ -127,6 +127,17 @@ pub enum LoadError {
     ShuttingDown,
 }
 
+impl LoadError {
+    /// Whether the same load may succeed in a moment, though nobody has done anything about it.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Source(source) => source.may_pass(),
+            Self::Changed | Self::Threads(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Why a change to a model was refused or failed. What served before still serves.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
@@ -246,6 +257,21 @@ pub enum ChangeError {
         /// What is wrong with its answer.
         problem: String,
     },
+    /// The new version could not be loaded where the old one had gone, and then the old one neither.
+    #[error(
+        "model '{model}' serves nothing, for the version before could not be loaded again after the \
+         new one had failed ({})",
+        crate::causes::of_error(no_way_back.as_ref())
+    )]
+    NothingServes {
+        /// The model.
+        model: ModelName,
+        /// Why the new version could not be loaded.
+        #[source]
+        failure: Box<ChangeError>,
+        /// Why the old one could not be loaded again.
+        no_way_back: Box<ChangeError>,
+    },
     /// A plan makes no sense.
     #[error("{0}")]
     Plan(String),
@@ -259,8 +285,15 @@ pub enum ChangeError {
     #[error("the change could not be made because of a bug in the server")]
     Panicked(String),
     /// Another change of the same model is under way.
-    #[error("another change of model '{0}' is under way")]
-    Busy(ModelName),
+    #[error("another change of model '{model}' is under way{}", .trial.as_ref().map_or_else(String::new, |id| {
+        format!(": operation {id} tries a version out; wait for it, cancel it, or roll back")
+    }))]
+    Busy {
+        /// The model.
+        model: ModelName,
+        /// The operation that tries a version out, where that is the change.
+        trial: Option<String>,
+    },
     /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::change::Core;
-use super::error::ChangeError;
-use super::history::Cause;
-use super::ledger::NoRoom;
+use super::change::{Core, Next, Wish};
+use super::error::{ChangeError, LoadError};
+use super::ledger::{NoRoom, Reservation};
+use super::loading::Demands;
 use super::names::ModelName;
 use super::operation::{Done, Operation};
 use super::registry::ModelEntry;
 use super::report::UnloadReport;
+
+/// How often it is looked for room for one load. At each look somebody goes, or has become busy.
+const LOOKS: usize = 64;
 
 /// A model that takes memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,47 +124,69 @@ impl Core {
         let entry = self.known(name)?;
         let permit = self.permit_now(&entry, operation)?;
         let routes = self.routes_of(name)?;
-        if let Some(by) = entry.leased() {
-            return Err(ChangeError::Leased { model: name.clone(), by });
-        }
         operation.commit()?;
+        entry.seal()?;
         let versions = routes.versions.keys().copied().collect();
         entry.park(None);
         entry.load_on_demand(true);
-        let retired = self.publish(&entry, None, (Vec::new(), Cause::Load));
+        let retired = self.publish(&entry, Next::nothing());
         drop((permit, routes));
         let (drained, memory) = self.retire_measured(retired, self.drain_timeout()).await;
         Ok(UnloadReport { versions, drained, memory })
     }
 
-    /// Evicts others until a version fits; whether anything went.
-    pub(super) async fn make_room(
+    /// Takes what a version needs of the memory, for which others are evicted if need be.
+    ///
+    /// # Errors
+    /// [`LoadError::NoRoom`] when too few can go.
+    pub(super) async fn room_for(
         self: &Arc<Self>,
-        room: NoRoom,
-        (model, operation): (&ModelName, &Arc<Operation>),
-    ) -> bool {
+        bytes: u64,
+        demands: &Demands,
+        wish: Wish<'_>,
+    ) -> Result<Reservation, LoadError> {
+        let instead_of = demands.instead_of.as_deref();
+        let reserve = || self.loader.ledger.reserve(bytes, demands.budget, instead_of);
+        if let Ok(reservation) = reserve() {
+            return Ok(reservation);
+        }
+        // The semaphore is never closed.
+        let _turn = self.making_room.acquire().await;
+        for _ in 0..LOOKS {
+            match reserve() {
+                Ok(reservation) => return Ok(reservation),
+                Err(room) if self.make_room(room, wish).await => {}
+                Err(room) => return Err(LoadError::NoRoom(room)),
+            }
+        }
+        reserve().map_err(LoadError::NoRoom)
+    }
+
+    /// Evicts others until a version fits; whether anything went.
+    async fn make_room(self: &Arc<Self>, room: NoRoom, wish: Wish<'_>) -> bool {
+        let Wish { entry, operation, .. } = wish;
         let missing = room.used.saturating_add(room.needed).saturating_sub(room.budget);
         let over = room.used.saturating_sub(room.budget);
         let verdicts = self.eviction(missing.saturating_sub(over)).verdicts;
         let going = verdicts.into_iter().filter(|verdict| verdict.evicted.is_some());
-        let going: Vec<_> = going.filter(|verdict| verdict.resident.model != *model).collect();
+        let going: Vec<_> = going.filter(|verdict| verdict.resident.model != entry.name).collect();
         let freed: u64 = going.iter().map(|verdict| verdict.resident.bytes).sum();
         if freed < missing {
             // Nobody goes for nothing.
             return false;
         }
+        let mut any = false;
         for verdict in going {
             operation.step(format!("EVICT {}", verdict.resident.model), None);
-            if !self.evict_aside(&verdict).await {
-                return false;
-            }
+            any |= self.evict_aside(&verdict).await;
         }
-        true
+        // Who was to go and could not has become busy, and is spared at the next look.
+        any || freed > 0
     }
 
     /// Evicts on an interval what nobody has used for too long, and what is over the budget.
     pub(super) async fn clean_up(self: Arc<Self>, interval: Duration) {
-        while self.closing.run_until_cancelled(sleep(interval)).await.is_some() {
+        while self.refusing.run_until_cancelled(sleep(interval)).await.is_some() {
             for verdict in self.eviction(0).verdicts {
                 if verdict.evicted.is_some() {
                     self.evict_aside(&verdict).await;

@@ -1,23 +1,29 @@
 //! The swap where there is no room for two versions: one goes before the other comes.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::SemaphorePermit;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant, timeout};
 
-use super::change::{Core, Lineup, Warm, Wish};
+use super::change::{Core, Lineup, Next, Warm, Wish};
 use super::error::ChangeError;
 use super::history::Cause;
-use super::intent::Choice;
+use super::ledger::Reservation;
 use super::loading::Demands;
 use super::names::{Version, VersionId};
 use super::operation::Operation;
 use super::registry::ModelEntry;
 use super::report::SwapReport;
-use super::swap::{Flip, is_wanted};
+use super::serving_map::Routes;
+use super::swap::{Flip, choice, is_wanted};
 
 impl Core {
     /// Unloads the version that is current, then loads the new one. Requests wait in between.
+    ///
+    /// What the old version took of the memory stays reserved until the new one has it, so that nobody
+    /// else takes it, and nothing is loaded before it is free: the old version's requests are waited
+    /// for, however long they take.
     pub(super) async fn flip_one_by_one(
         self: &Arc<Self>,
         (entry, _permit): (&Arc<ModelEntry>, SemaphorePermit<'_>),
@@ -27,27 +33,28 @@ impl Core {
         let started = Instant::now();
         let old = self.routes_of(&entry.name)?;
         let from = old.current;
-        entry.park(None);
-        if let Some(other) =
-            old.versions.keys().find(|other| **other != from && is_wanted(entry, **other))
-        {
-            let id = VersionId { model: entry.name.clone(), version: *other };
-            let by =
-                vec!["others: with the strategy 'resource' the model has one version".to_owned()];
-            return Err(ChangeError::InUse { id, by });
-        }
+        may_go(entry, &old)?;
         // Asked before anything is given up: whether the version is there at all.
         self.settings_for(entry, flip.to).await?;
         operation.commit()?;
-        let arrival = entry.begin_coming();
+        entry.seal()?;
+        entry.park(None);
+        let _arrival = entry.begin_coming();
         operation.step("DRAIN", Some(from));
-        let retired = self.publish(entry, None, (Vec::new(), flip.cause));
+        let bytes = old.versions.values().map(|serving| serving.reservation.bytes()).sum();
+        let room = Arc::new(self.loader.ledger.hold(bytes));
+        let retired = self.publish(entry, Next::nothing());
+        // Whatever happens from here on, a request or who reconciles brings the model back.
+        entry.strand();
         drop(old);
         let limit = flip.drain_timeout.unwrap_or_else(|| self.drain_timeout());
-        let (drained, memory) = self.retire_measured(retired, limit).await;
+        let mut retiring = pin!(self.retire_measured(retired, Duration::MAX));
+        let (drained, memory) = match timeout(limit, &mut retiring).await {
+            Ok((_, memory)) => (true, memory),
+            Err(_) => (false, retiring.await.1),
+        };
         let loading = Instant::now();
-        let exchanged = self.exchange((entry, from), &flip, operation).await;
-        drop(arrival);
+        let exchanged = self.exchange((entry, from), (&flip, room), operation).await;
         let (load_took, took) = (loading.elapsed(), started.elapsed());
         let report = SwapReport {
             from,
@@ -66,23 +73,26 @@ impl Core {
     async fn exchange(
         self: &Arc<Self>,
         (entry, from): (&Arc<ModelEntry>, Version),
-        flip: &Flip,
+        (flip, room): (&Flip, Arc<Reservation>),
         operation: &Arc<Operation>,
     ) -> Result<(), ChangeError> {
-        match self.alone((entry, flip.to), flip.demands.clone(), operation).await {
+        let demands = Demands { instead_of: Some(Arc::clone(&room)), ..flip.demands.clone() };
+        let failure = match self.alone((entry, flip.to), demands, operation).await {
             Ok(warm) => {
-                let newest = entry.newest(flip.to);
-                entry.decide(|intent| {
-                    intent.chosen = Some(Choice { version: flip.to, newest });
-                    intent.weights = None;
-                });
-                self.become_only(entry, warm, flip.cause);
-                Ok(())
+                self.become_only(entry, warm, (flip.cause, true));
+                return Ok(());
             }
-            Err(failure) => {
-                let back = self.alone((entry, from), Demands::default(), operation).await?;
-                self.become_only(entry, back, Cause::RolledBackByItself);
+            Err(failure) => failure,
+        };
+        let demands = Demands { instead_of: Some(room), unverified: true, ..Demands::default() };
+        match self.alone((entry, from), demands, operation).await {
+            Ok(back) => {
+                self.become_only(entry, back, (Cause::RolledBackByItself, false));
                 Err(failure)
+            }
+            Err(no_way_back) => {
+                let (failure, no_way_back) = (Box::new(failure), Box::new(no_way_back));
+                Err(ChangeError::NothingServes { model: entry.name.clone(), failure, no_way_back })
             }
         }
     }
@@ -101,11 +111,31 @@ impl Core {
         Ok(warm.pop().expect("it is what was asked for"))
     }
 
-    fn become_only(&self, entry: &ModelEntry, warm: Warm, cause: Cause) {
+    fn become_only(&self, entry: &ModelEntry, warm: Warm, (cause, chosen): (Cause, bool)) {
         let version = warm.record.id.version;
         let versions = [(version, Arc::clone(&warm.serving))].into();
         let lineup = Lineup { current: version, versions };
+        let next = Next::lineup(lineup, cause).with(vec![warm]);
         // Nothing else serves, so nothing is to be retired.
-        self.publish(entry, Some(lineup), (vec![warm], cause));
+        self.publish(entry, if chosen { next.decided(choice(entry, version)) } else { next });
+    }
+}
+
+/// Whether nothing but being current speaks for what the model serves.
+fn may_go(entry: &ModelEntry, old: &Routes) -> Result<(), ChangeError> {
+    let needed = |version: &&Version| {
+        let is_parked = entry.parked().is_some_and(|parked| parked.version == **version);
+        let is_current = **version == old.current;
+        let uses = !entry.intent().uses(**version).is_empty();
+        uses || (!is_current && !is_parked && is_wanted(entry, **version))
+    };
+    match old.versions.keys().find(needed) {
+        None => Ok(()),
+        Some(version) => {
+            let id = VersionId { model: entry.name.clone(), version: *version };
+            let mut by = entry.intent().uses(*version);
+            by.push("others: with the strategy 'resource' the model has one version".into());
+            Err(ChangeError::InUse { id, by })
+        }
     }
 }

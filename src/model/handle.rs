@@ -42,6 +42,8 @@ pub struct VersionHandle {
     serving: Arc<Serving>,
     /// What gets copies of its requests.
     mirror: Option<Arc<Mirror>>,
+    /// Whether its request has waited until the version came, as many others may have.
+    waited: bool,
 }
 
 /// A place inside a version that is no request's.
@@ -74,7 +76,16 @@ impl VersionHandle {
     pub(super) fn enter(serving: Arc<Serving>, mirror: Option<Arc<Mirror>>) -> Option<Self> {
         let mirror = mirror.filter(|mirror| !mirror.is_to(&serving));
         // Made only once inside: dropping it leaves.
-        if serving.gate.enter() { Some(Self { serving, mirror }) } else { None }
+        if serving.gate.enter() { Some(Self { serving, mirror, waited: false }) } else { None }
+    }
+
+    /// The same for a request that has waited until the version came. As such requests come all at
+    /// once, they wait for a place in the queue too.
+    pub(super) fn after_waiting(self) -> Self {
+        // Not by an update of the struct: the old one would leave the gate when it is dropped.
+        let mut handle = self;
+        handle.waited = true;
+        handle
     }
 
     /// Which version this is.
@@ -125,7 +136,12 @@ impl VersionHandle {
     ) -> Result<Answer, InferError> {
         let request = PreparedRequest::new(&self.serving.signature, request)?;
         let wanted = request.outputs().to_vec();
-        let completion = self.serving.pool.run(request, deadline).await?;
+        let pool = &self.serving.pool;
+        let completion = if self.waited {
+            pool.run_when_there_is_room(request, deadline).await?
+        } else {
+            pool.run(request, deadline).await?
+        };
         let outputs = wanted.into_iter().zip(completion.outputs).collect();
         Ok(Answer { outputs, timings: completion.timings })
     }

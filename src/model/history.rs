@@ -72,9 +72,16 @@ impl History {
         }
     }
 
-    /// The last tenure of a version that is not `current`.
+    /// The last tenure of a version that is not `current`. One that was taken back because it did not
+    /// prove itself is none to go back to.
     pub(super) fn before(&self, current: Version) -> Option<&Tenure> {
-        self.0.iter().rfind(|tenure| tenure.version != current)
+        let taken_back = |place: usize| {
+            self.0.get(place + 1).is_some_and(|next| next.cause == Cause::RolledBackByItself)
+        };
+        let mut places = (0..self.0.len()).rev();
+        let found =
+            places.find(|place| self.0[*place].version != current && !taken_back(*place))?;
+        self.0.get(found)
     }
 
     pub(super) fn tenures(&self) -> Vec<Tenure> {
@@ -110,6 +117,17 @@ mod tests {
         assert_eq!(told, expected.map(|(v, digest, ended)| (v, digest.to_owned(), ended)));
         assert_eq!(history.before(version(2)).unwrap().version, version(1));
         assert_eq!(history.before(version(1)).unwrap().digest, "c");
+    }
+
+    #[test]
+    fn what_did_not_prove_itself_is_none_to_go_back_to() {
+        let mut history = History::default();
+        history.note(Some((version(1), "a")), Cause::Load);
+        history.note(Some((version(2), "b")), Cause::Swap);
+        history.note(Some((version(1), "a")), Cause::RolledBackByItself);
+        assert_eq!(history.before(version(1)), None);
+        history.note(Some((version(3), "c")), Cause::Swap);
+        assert_eq!(history.before(version(3)).unwrap().version, version(1));
     }
 
     #[test]

@@ -61,6 +61,27 @@ impl Intent {
         Some((versions, current))
     }
 
+    /// The decisions without those about versions that are not there any more, each of which is told in
+    /// words. They hold again when the version comes back.
+    pub(super) fn without(mut self, is_there: impl Fn(&Version) -> bool) -> (Self, Vec<String>) {
+        let mut warnings = Vec::new();
+        let mut gone = |what: &str, version: Version| {
+            let there = is_there(&version);
+            if !there {
+                warnings.push(format!("{what} is version {version}, which is not there any more"));
+            }
+            !there
+        };
+        self.chosen = self.chosen.filter(|chosen| !gone("what was chosen", chosen.version));
+        self.aliases.retain(|alias, version| !gone(&format!("the alias '{alias}'"), *version));
+        self.shadow = self.shadow.filter(|shadow| !gone("the shadow", shadow.version));
+        let in_split = |weights: &Weights| {
+            weights.iter().all(|(version, _)| !gone("a part of the traffic split", version))
+        };
+        self.weights = self.weights.filter(in_split);
+        (self, warnings)
+    }
+
     /// Every version that something other than being current speaks for.
     pub(super) fn named(&self) -> impl Iterator<Item = Version> {
         let weighted = self.weights.iter().flat_map(Weights::iter).map(|(version, _)| version);
@@ -112,6 +133,24 @@ mod tests {
         check(Some((1, 2)), &[3], (&[3], 3));
         check(Some((1, 2)), &[2, 3], (&[2, 3], 3));
         assert_eq!(Intent::default().apply(&[]), None);
+    }
+
+    #[test]
+    fn what_is_gone_is_left_out_and_told() {
+        let [one, two, three] = [1, 2, 3].map(|number| Version::new(number).unwrap());
+        let intent = Intent {
+            chosen: Some(Choice { version: one, newest: three }),
+            aliases: BTreeMap::from([("old".parse().unwrap(), one), ("new".parse().unwrap(), two)]),
+            weights: Some(Weights::between((two, 1), one)),
+            shadow: Some(ShadowTarget { version: three, share: WHOLE }),
+            ..Intent::default()
+        };
+        assert_eq!(intent.clone().without(|_| true), (intent.clone(), vec![]));
+        let (left, told) = intent.without(|version| *version != one);
+        assert_eq!(left.named().collect::<Vec<_>>(), [two, three]);
+        assert_eq!((left.chosen, left.weights), (None, None));
+        assert_eq!(told[1], "the alias 'old' is version 1, which is not there any more");
+        assert_eq!(told.len(), 3);
     }
 
     #[test]

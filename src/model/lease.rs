@@ -8,6 +8,9 @@ use tokio::time::Instant;
 /// The most leases that a model may have.
 const MOST: usize = 1024;
 
+/// A lease lasts no longer.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
+
 /// A lease as it is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseReport {
@@ -24,6 +27,17 @@ pub struct LeaseReport {
 pub(super) struct Leases {
     begun: u64,
     held: BTreeMap<String, Lease>,
+    /// Whether the model is about to go, so that nobody gets a lease any more.
+    sealed: bool,
+}
+
+/// Why there is no new lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoLease {
+    /// There are as many as there may be.
+    TooMany,
+    /// The model is about to go.
+    Sealed,
 }
 
 #[derive(Debug)]
@@ -34,22 +48,47 @@ struct Lease {
 }
 
 impl Leases {
-    /// A new lease; `None` when there are too many.
-    pub(super) fn grant(&mut self, holder: &str, ttl: Duration, life: &str) -> Option<LeaseReport> {
+    /// A new lease.
+    pub(super) fn grant(
+        &mut self,
+        holder: &str,
+        ttl: Duration,
+        life: &str,
+    ) -> Result<LeaseReport, NoLease> {
         self.forget();
+        if self.sealed {
+            return Err(NoLease::Sealed);
+        }
         if self.held.len() >= MOST {
-            return None;
+            return Err(NoLease::TooMany);
         }
         self.begun += 1;
         let id = format!("{life}-{}", self.begun);
-        self.hold(id, holder.to_owned(), ttl)
+        Ok(self.hold(id, holder.to_owned(), ttl))
+    }
+
+    /// Nobody gets a lease from now on, until they are unsealed.
+    ///
+    /// # Errors
+    /// The holders of leases, where there are any; then nothing has changed.
+    pub(super) fn seal(&mut self) -> Result<(), Vec<String>> {
+        self.forget();
+        if !self.held.is_empty() {
+            return Err(self.held.values().map(|lease| lease.holder.clone()).collect());
+        }
+        self.sealed = true;
+        Ok(())
+    }
+
+    pub(super) fn unseal(&mut self) {
+        self.sealed = false;
     }
 
     /// Lets a lease last for `ttl` from now on; `None` when there is no such lease, or not any more.
     pub(super) fn renew(&mut self, id: &str, ttl: Duration) -> Option<LeaseReport> {
         self.forget();
         let holder = self.held.get(id)?.holder.clone();
-        self.hold(id.to_owned(), holder, ttl)
+        Some(self.hold(id.to_owned(), holder, ttl))
     }
 
     /// Ends a lease; whether there was one.
@@ -69,11 +108,11 @@ impl Leases {
         self.held.iter().map(report).collect()
     }
 
-    fn hold(&mut self, id: String, holder: String, ttl: Duration) -> Option<LeaseReport> {
-        let (over, expires) =
-            (Instant::now().checked_add(ttl)?, SystemTime::now().checked_add(ttl)?);
+    fn hold(&mut self, id: String, holder: String, ttl: Duration) -> LeaseReport {
+        let ttl = ttl.min(LONGEST);
+        let (over, expires) = (Instant::now() + ttl, SystemTime::now() + ttl);
         self.held.insert(id.clone(), Lease { holder: holder.clone(), over, expires });
-        Some(LeaseReport { id, holder, expires })
+        LeaseReport { id, holder, expires }
     }
 
     fn forget(&mut self) {
@@ -99,6 +138,17 @@ mod tests {
         let left: Vec<String> = leases.reports().into_iter().map(|lease| lease.holder).collect();
         assert_eq!(left, ["one"]);
         assert!(leases.renew(&two.id, minute).is_none());
+        assert_eq!(leases.seal(), Err(vec!["one".to_owned()]));
         assert!(leases.end(&one.id) && !leases.end(&one.id));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_about_to_go_is_not_leased() {
+        let mut leases = Leases::default();
+        assert_eq!(leases.seal(), Ok(()));
+        let granted = leases.grant("late", Duration::MAX, "x").map(drop);
+        assert_eq!(granted, Err(NoLease::Sealed));
+        leases.unseal();
+        assert!(leases.grant("now", Duration::MAX, "x").is_ok());
     }
 }

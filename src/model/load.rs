@@ -7,16 +7,18 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::change::{Core, Lineup, Warm, Wish};
+use super::change::{Core, Lineup, Next, Warm, Wish};
 use super::error::{ChangeError, LoadError};
 use super::handle::Serving;
 use super::history::Cause;
+use super::intent::Intent;
 use super::loader::{ModelSettings, SourceError};
 use super::loading::{Demands, Loader};
 use super::names::{ModelName, Version, VersionId};
 use super::operation::Operation;
 use super::registry::ModelEntry;
 use super::report::LoadReport;
+use super::serving_map::Routes;
 use crate::causes;
 
 /// How a load is to be done.
@@ -50,7 +52,7 @@ impl Core {
             None => self.discover(name).await?,
         };
         let _permit = self.permit(&entry, operation).await?;
-        let result = self.load_planned(&entry, options, operation).await;
+        let result = self.load_planned((&entry, None), options, operation).await;
         if let Err(error) = &result {
             warn!(model = %name, cause = causes::of_error(error), "model could not be loaded");
         }
@@ -78,14 +80,16 @@ impl Core {
         Ok(self.registry.entry(name))
     }
 
+    /// Loads what the policy selects and operators have decided; or what they are about to, which counts
+    /// as decided once it serves.
     pub(super) async fn load_planned(
         self: &Arc<Self>,
-        entry: &Arc<ModelEntry>,
+        (entry, deciding): (&Arc<ModelEntry>, Option<Intent>),
         options: LoadOptions,
         operation: &Arc<Operation>,
     ) -> Result<LoadReport, ChangeError> {
         let started = Instant::now();
-        let plan = self.plan(entry).await?;
+        let plan = self.plan(entry, deciding.as_ref()).await?;
         let kept = self.unchanged(entry, &plan).await;
         let missing = plan.versions.iter().filter(|version| !kept.contains_key(version));
         let loads = missing.map(|version| {
@@ -102,8 +106,13 @@ impl Core {
         let current = plan.current;
         entry.park(None);
         entry.want(true);
-        let retired = self.publish(entry, Some(Lineup { current, versions }), (fresh, Cause::Load));
-        self.retire_all(retired);
+        entry.set_terms(&plan.settings);
+        let next = Next::lineup(Lineup { current, versions }, Cause::Load).with(fresh);
+        let next = match deciding {
+            Some(intent) => next.decided(intent),
+            None => next,
+        };
+        self.retire_all(self.publish(entry, next));
         Ok(LoadReport { current, loaded, took: started.elapsed() })
     }
 
@@ -129,18 +138,32 @@ impl Core {
         Demands { unverified, ..like.unwrap_or_default() }
     }
 
-    async fn plan(&self, entry: &ModelEntry) -> Result<Plan, ChangeError> {
-        let (settings, available) = self
+    async fn plan(
+        &self,
+        entry: &ModelEntry,
+        deciding: Option<&Intent>,
+    ) -> Result<Plan, ChangeError> {
+        let (mut settings, available) = self
             .ask(&entry.name, |loader, name| {
                 let settings = loader.source.settings(name)?;
                 Ok((settings, loader.source.model(name)?.versions))
             })
             .await?;
+        let intent = deciding.cloned().unwrap_or_else(|| {
+            let loaded = self.serving.routes(&entry.name);
+            let is_there = |version: &Version| {
+                // What is loaded needs no files.
+                let has = |routes: &Arc<Routes>| routes.versions.contains_key(version);
+                available.contains(version) || loaded.as_ref().is_some_and(has)
+            };
+            let (intent, warnings) = entry.intent().without(is_there);
+            settings.warnings.extend(warnings);
+            intent
+        });
         for warning in &settings.warnings {
             warn!(model = %entry.name, warning, "a setting is not honoured");
         }
         let selected = settings.version_policy.select(&available);
-        let intent = entry.intent();
         let nothing = || ChangeError::NoVersions(entry.name.clone());
         let (mut versions, current) = intent.apply(&selected).ok_or_else(nothing)?;
         // What they name is served, and a load that cannot do so fails: requests would.
@@ -165,7 +188,13 @@ impl Core {
             // Reading all its files takes about as long as loading it, so it takes a place there.
             let digest =
                 self.loads.run(&format!("digest {id}"), move || digest(&loader, &id)).await;
-            if matches!(digest, Ok(Ok(digest)) if digest == serving.digest) {
+            let is_unchanged = match digest {
+                Ok(Ok(digest)) => digest == serving.digest,
+                // It is not loaded anew from nothing.
+                Ok(Err(SourceError::UnknownVersion(_))) => true,
+                _ => false,
+            };
+            if is_unchanged {
                 unchanged.insert(serving.id.version, Arc::clone(serving));
             }
         }

@@ -1,5 +1,6 @@
 //! Where models come from, and what is said about them beside their files.
 
+use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -127,6 +128,22 @@ pub enum SourceError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl SourceError {
+    /// Whether the same question may be answered in a moment, though nobody has done anything about it.
+    pub(super) fn may_pass(&self) -> bool {
+        let lasting = [
+            ErrorKind::NotFound,
+            ErrorKind::PermissionDenied,
+            ErrorKind::InvalidInput,
+            ErrorKind::InvalidData,
+            ErrorKind::NotADirectory,
+            ErrorKind::IsADirectory,
+            ErrorKind::ReadOnlyFilesystem,
+        ];
+        matches!(self, Self::Io { source, .. } if !lasting.contains(&source.kind()))
+    }
 }
 
 /// A repository of models. Calls may block and come from threads made for it.

@@ -15,7 +15,7 @@ use super::error::LoadError;
 use super::gate::Gate;
 use super::golden;
 use super::handle::Serving;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Reservation};
 use super::loader::{ModelSettings, ModelSource};
 use super::names::Version;
 use super::observer::ModelObserver;
@@ -24,7 +24,9 @@ use super::state::VersionEvent;
 use super::usage::Usage;
 use super::warm_up::warm_up;
 use crate::causes;
-use crate::inference::{Backend, InstancePool, OpenOptions, PoolOptions, Signature};
+use crate::inference::{
+    Backend, InstancePool, ModelFiles, OpenOptions, PoolOptions, Signature, Spawner, give_way,
+};
 
 /// Runs blocking work of the control plane, so that no load shares a thread with a request.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub(super) struct WorkThreads {
     permits: Arc<Semaphore>,
     limit: Duration,
     stop: CancellationToken,
+    gives_way: bool,
 }
 
 /// A place among the work that runs at once. Given back by whoever is first: the work at its end, or
@@ -43,13 +46,18 @@ impl WorkThreads {
     /// is cancelled nobody waits for any of them.
     pub(super) fn new(count: NonZeroUsize, limit: Duration, stop: CancellationToken) -> Self {
         let count = count.get().min(Semaphore::MAX_PERMITS);
-        Self { permits: Arc::new(Semaphore::new(count)), limit, stop }
+        Self { permits: Arc::new(Semaphore::new(count)), limit, stop, gives_way: false }
+    }
+
+    /// The work gives way to requests where there are fewer cores than would be busy.
+    pub(super) fn giving_way(self) -> Self {
+        Self { gives_way: true, ..self }
     }
 
     /// As much work as there is runs at once, and is always waited for.
     pub(super) fn unbounded() -> Self {
         let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Self { permits, limit: Duration::MAX, stop: CancellationToken::new() }
+        Self { permits, limit: Duration::MAX, stop: CancellationToken::new(), gives_way: false }
     }
 
     /// Runs `work` on a new thread called `name`. Neither dropping the future nor stopping ends the
@@ -76,8 +84,11 @@ impl WorkThreads {
         let permit = permit.expect("the semaphore is never closed");
         let (reply, result) = oneshot::channel();
         let place: Place = Arc::new(Mutex::new(Some(permit)));
-        let held = Arc::clone(&place);
+        let (held, gives_way) = (Arc::clone(&place), self.gives_way);
         let guarded = move || {
+            if gives_way {
+                give_way();
+            }
             let outcome = catch_unwind(AssertUnwindSafe(work))
                 .map_err(|panic| LoadError::Panicked(causes::of_panic(panic.as_ref())));
             // The work holds the permit, for it goes on when the future was dropped.
@@ -108,6 +119,16 @@ pub(super) struct Demands {
     pub(super) unverified: bool,
     /// What all versions may take together, in bytes; zero for no bound.
     pub(super) budget: u64,
+    /// What was kept of the memory for it.
+    pub(super) instead_of: Option<Arc<Reservation>>,
+}
+
+/// A version's files, as they are to be loaded.
+pub(super) struct Fetched {
+    files: ModelFiles,
+    digest: String,
+    /// What the version is estimated to take of the memory, in bytes.
+    pub(super) bytes: u64,
 }
 
 impl Demands {
@@ -124,24 +145,46 @@ pub(super) struct Loader {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) observer: Arc<dyn ModelObserver>,
     pub(super) ledger: Ledger,
+    pub(super) spawner: Spawner,
     pub(super) intra_op_threads: NonZeroUsize,
     pub(super) instances: NonZeroUsize,
     pub(super) queue_capacity: NonZeroUsize,
 }
 
 impl Loader {
-    /// Takes `record` from NEW to WARMING, with its warm-up answered. Blocks. Stops at the next step
-    /// when the record was given up in the meantime.
+    /// Takes `record` from NEW to VERIFYING. Blocks. Stops at the next step when the record was given up
+    /// in the meantime.
+    ///
+    /// # Errors
+    /// [`LoadError`]; the record is left where it failed.
+    pub(super) fn fetch(
+        &self,
+        record: &VersionRecord,
+        settings: &ModelSettings,
+    ) -> Result<Fetched, LoadError> {
+        record.proceed(VersionEvent::Fetch)?;
+        let files = self.source.fetch(&record.id)?;
+        record.proceed(VersionEvent::Fetched)?;
+        let digest = self.source.digest(&files)?;
+        let count = self.instances(settings).get() as u64;
+        // An instance has the weights for itself.
+        let bytes = self.source.size(&files)?.saturating_mul(count);
+        Ok(Fetched { files, digest, bytes })
+    }
+
+    /// Takes `record` from VERIFYING to WARMING, with its warm-up answered. Blocks. Stops at the next
+    /// step when the record was given up in the meantime.
     ///
     /// # Errors
     /// [`LoadError`]; the record is left where it failed, and what was made until then is released.
     pub(super) fn load(
         &self,
         record: &VersionRecord,
-        settings: &ModelSettings,
-        demands: &Demands,
+        (fetched, reservation): (Fetched, Reservation),
+        (settings, demands): (&ModelSettings, &Demands),
     ) -> Result<Arc<Serving>, LoadError> {
-        self.make(record, settings, demands).inspect_err(|_| self.backend.released())
+        let made = self.make(record, (fetched, reservation), (settings, demands));
+        made.inspect_err(|_| self.backend.released())
     }
 
     /// Whether a version that serves has the instances and the queue that `settings` ask for.
@@ -161,17 +204,9 @@ impl Loader {
     fn make(
         &self,
         record: &VersionRecord,
-        settings: &ModelSettings,
-        demands: &Demands,
+        (Fetched { files, digest, .. }, reservation): (Fetched, Reservation),
+        (settings, demands): (&ModelSettings, &Demands),
     ) -> Result<Arc<Serving>, LoadError> {
-        record.proceed(VersionEvent::Fetch)?;
-        let files = self.source.fetch(&record.id)?;
-        record.proceed(VersionEvent::Fetched)?;
-        let digest = self.source.digest(&files)?;
-        let count = self.instances(settings).get();
-        // An instance has the weights for itself.
-        let bytes = self.source.size(&files)?.saturating_mul(count as u64);
-        let reservation = self.ledger.reserve(bytes, demands.budget).map_err(LoadError::NoRoom)?;
         record.proceed(VersionEvent::Verified)?;
         let options = OpenOptions { intra_op_threads: self.intra_op_threads };
         let mut model = self.backend.open(&files, options)?;
@@ -187,7 +222,7 @@ impl Loader {
             }
         }
         let mut instances = Vec::new();
-        for _ in 0..count {
+        for _ in 0..self.instances(settings).get() {
             record.goes_on()?;
             instances.push(model.instantiate()?);
         }
@@ -204,7 +239,8 @@ impl Loader {
         }
         let queue_capacity = self.queue_capacity(settings);
         let pool = PoolOptions { name: record.id.to_string(), queue_capacity };
-        let pool = InstancePool::start(&pool, instances).map_err(LoadError::Threads)?;
+        let pool =
+            InstancePool::start(&pool, instances, &self.spawner).map_err(LoadError::Threads)?;
         Ok(Arc::new(Serving {
             id: record.id.clone(),
             digest,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,7 +21,7 @@ use super::error::{ChangeError, LookupError};
 use super::eviction::EvictionReport;
 use super::handle::VersionHandle;
 use super::intent::Intent;
-use super::lease::LeaseReport;
+use super::lease::{LeaseReport, NoLease};
 use super::ledger::Ledger;
 use super::load::LoadOptions;
 use super::loader::ModelSource;
@@ -35,8 +36,12 @@ use super::serving_map::{ServingMap, Wanted};
 use super::state::StateKind;
 use super::swap::{RollbackOptions, SwapOptions};
 use crate::causes;
-use crate::inference::Backend;
+use crate::inference::{Backend, Spawner};
 use crate::lifecycle::{CheckKind, Deadline, EventBus, HealthRegistry};
+
+/// How often it is looked for what a request wants before the request is refused. Whoever is refused
+/// after the first look meets a change in the very moment that it is made.
+const LOOKS: usize = 100;
 
 /// Threads for scans, which are short.
 const SCAN_THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
@@ -68,8 +73,8 @@ pub struct ManagerParts {
     pub observer: Arc<dyn ModelObserver>,
     /// Where changes are told.
     pub events: EventBus,
-    /// Where the readiness check `required_models` is registered, and `desired_state`, which is not
-    /// critical, where that is kept.
+    /// Where the readiness check `required_models` is registered, and those that are not critical:
+    /// `reconciled`, and `desired_state` where that is kept.
     pub health: HealthRegistry,
     /// Where what operators decide is kept, if it is to outlive the process.
     pub desired: Option<Arc<dyn DesiredStore>>,
@@ -155,6 +160,7 @@ impl ModelLifecycleManager {
             backend: parts.backend,
             observer: parts.observer,
             ledger: Ledger::default(),
+            spawner: Spawner::start(),
             intra_op_threads: options.intra_op_threads,
             instances: options.instances,
             queue_capacity: options.queue_capacity,
@@ -162,10 +168,13 @@ impl ModelLifecycleManager {
         let initially = Err("no model was loaded yet".to_owned());
         let readiness = parts.health.reporter("required_models", CheckKind::Readiness, initially);
         let keeper = Keeper::new(parts.desired, &parts.health);
+        let convergence =
+            parts.health.reporter_not_critical("reconciled", CheckKind::Readiness, Ok(()));
         let closing = CancellationToken::new();
         let core = Core {
             loader: Arc::new(loader),
-            loads: WorkThreads::new(options.load_threads, options.load_timeout, closing.clone()),
+            loads: WorkThreads::new(options.load_threads, options.load_timeout, closing.clone())
+                .giving_way(),
             scans: WorkThreads::new(SCAN_THREADS, options.load_timeout, closing.clone()),
             unloads: WorkThreads::unbounded(),
             registry: Registry::default(),
@@ -174,8 +183,11 @@ impl ModelLifecycleManager {
             keeper,
             events: parts.events,
             readiness: Mutex::new(readiness),
+            convergence: Mutex::new(convergence),
             terms: ArcSwap::from_pointee(options.terms),
+            making_room: Semaphore::new(1),
             tasks: TaskTracker::new(),
+            refusing: CancellationToken::new(),
             closing,
         };
         core.report_readiness();
@@ -215,25 +227,61 @@ impl ModelLifecycleManager {
         change: Change,
         conditions: Conditions,
     ) -> Result<Arc<Operation>, ChangeError> {
+        if self.core.refusing.is_cancelled() {
+            return Err(ChangeError::ShuttingDown);
+        }
+        match self.core.operations.begin(change.kind(), model, conditions)? {
+            Begun::Known(operation) => Ok(operation),
+            Begun::New(operation) => Ok(self.run_aside(model, (change, true), operation)),
+        }
+    }
+
+    /// Begins a load that nobody has asked for by a change: a request needs the model, or the repository
+    /// has it. It decides nothing.
+    ///
+    /// # Errors
+    /// [`ChangeError::ShuttingDown`] once requests are not waited for any more.
+    pub(super) fn begin_load(&self, model: &ModelName) -> Result<Arc<Operation>, ChangeError> {
         if self.core.closing.is_cancelled() {
             return Err(ChangeError::ShuttingDown);
         }
-        let operation = match self.core.operations.begin(change.kind(), model, conditions)? {
-            Begun::Known(operation) => return Ok(operation),
-            Begun::New(operation) => operation,
-        };
+        let load = Change::Load(LoadOptions::default());
+        match self.core.operations.begin(load.kind(), model, Conditions::default())? {
+            Begun::Known(operation) => Ok(operation),
+            Begun::New(operation) => Ok(self.run_aside(model, (load, false), operation)),
+        }
+    }
+
+    /// Makes the change, whether somebody waits for it or not; and whether it decides what the model is
+    /// to be.
+    fn run_aside(
+        &self,
+        model: &ModelName,
+        (change, decides): (Change, bool),
+        operation: Arc<Operation>,
+    ) -> Arc<Operation> {
         let (core, model, begun) = (Arc::clone(&self.core), model.clone(), Arc::clone(&operation));
+        let declarations = decides.then(|| core.declarations(&model));
+        let proves_nothing = matches!(change, Change::Verify(_));
         self.core.tasks.spawn(async move {
             let work = AssertUnwindSafe(change.make(&core, &model, &begun)).catch_unwind().await;
             let bug = |panic: Box<dyn Any + Send>| {
                 Err(ChangeError::Panicked(causes::of_panic(panic.as_ref())))
             };
             let outcome = work.unwrap_or_else(bug);
+            if !proves_nothing {
+                core.note_end(&model, declarations, outcome.as_ref().map(drop));
+            }
+            if matches!(outcome, Err(ChangeError::Busy { .. } | ChangeError::ShuttingDown)) {
+                core.operations.forget_key(&begun);
+            }
             // What the caller is told of has to be there after a crash.
-            core.keep().await;
+            if let Err(cause) = core.keep().await {
+                begun.note_unsaved(cause);
+            }
             begun.end(outcome.map_err(Arc::new));
         });
-        Ok(operation)
+        operation
     }
 
     /// Takes over what was declared in an earlier life; before anything is loaded. `problems` are what
@@ -247,25 +295,31 @@ impl ModelLifecycleManager {
         self.core.desired()
     }
 
-    /// Begins what leads to the declared state: one operation for each model that is not what is
-    /// declared of it. A model that is not declared is unloaded.
+    /// Notes what is declared, for good where that is kept, and begins what leads to it: one operation
+    /// for each model that is not so. A model that is not declared is unloaded. What fails stays declared,
+    /// and is tried again by who [reconciles](ModelLifecycleManager::start_reconciling); another change of
+    /// the model takes its place.
+    ///
+    /// Not cancel safe: it may be noted, and not begun until it is reconciled.
     ///
     /// # Errors
     /// As [`ModelLifecycleManager::begin`].
-    pub fn declare(
+    pub async fn declare(
         &self,
         wanted: &DesiredState,
     ) -> Result<Vec<(PlannedChange, Arc<Operation>)>, ChangeError> {
-        let begun = |plan: PlannedChange| {
-            let model = wanted.models.get(&plan.model).filter(|model| model.loaded);
-            let change = match model {
-                Some(model) => Change::Apply(model.intent.clone()),
-                None => Change::Unload(None),
-            };
+        if self.core.refusing.is_cancelled() {
+            return Err(ChangeError::ShuttingDown);
+        }
+        let plans = self.core.desired().changes_to(wanted);
+        let changes = self.core.note_declared(wanted, plans);
+        // Each operation saves it again, and tells where that fails.
+        self.core.keep().await.ok();
+        let begun = changes.into_iter().map(|(plan, change)| {
             let operation = self.begin(&plan.model, change, Conditions::default())?;
             Ok((plan, operation))
-        };
-        self.core.desired().changes_to(wanted).into_iter().map(begun).collect()
+        });
+        begun.collect()
     }
 
     /// Begins to evict on an interval what nobody has used for too long, and what is over the budget.
@@ -288,7 +342,8 @@ impl ModelLifecycleManager {
         report
     }
 
-    /// A lease of a model: as long as it holds, the model is neither unloaded nor evicted.
+    /// A lease of a model: as long as it holds, which is a year at most, the model is neither unloaded nor
+    /// evicted.
     ///
     /// # Errors
     /// [`ChangeError::UnknownModel`], [`ChangeError::NotLoaded`] and [`ChangeError::TooManyLeases`].
@@ -302,7 +357,10 @@ impl ModelLifecycleManager {
         self.core.routes_of(model)?;
         let life = self.core.operations.life();
         let granted = entry.leases(|leases| leases.grant(holder, ttl, &life));
-        granted.ok_or_else(|| ChangeError::TooManyLeases(model.clone()))
+        granted.map_err(|refusal| match refusal {
+            NoLease::TooMany => ChangeError::TooManyLeases(model.clone()),
+            NoLease::Sealed => ChangeError::NotLoaded(model.clone()),
+        })
     }
 
     /// Lets a lease last for so long from now on.
@@ -398,8 +456,10 @@ impl ModelLifecycleManager {
     /// The failure of a required model.
     pub async fn load_declared(&self) -> Result<(), Arc<ChangeError>> {
         let declared = self.core.desired().models.into_iter();
-        self.load_these(declared.filter(|(_, model)| model.loaded).map(|(name, _)| name).collect())
-            .await
+        self.load_these(
+            declared.filter(|(_, model)| model.is_wanted()).map(|(name, _)| name).collect(),
+        )
+        .await
     }
 
     async fn load_these(&self, mut names: Vec<ModelName>) -> Result<(), Arc<ChangeError>> {
@@ -413,6 +473,9 @@ impl ModelLifecycleManager {
             known.is_some_and(|entry| entry.is_unwanted())
         };
         names.retain(|name| !unwanted(name));
+        for name in &names {
+            self.core.registry.entry(name).expect_loaded();
+        }
         // What is lazy waits for its first request, unless the application is not ready without it.
         let lazy = names.iter().filter(|name| !terms.required.contains(name));
         let lazy = join_all(lazy.map(async |name| (name.clone(), self.is_lazy(name).await))).await;
@@ -420,7 +483,8 @@ impl ModelLifecycleManager {
             self.core.registry.entry(&name).load_on_demand(true);
             names.retain(|other| *other != name);
         }
-        let loads = names.iter().map(async |name| (name, self.load(name).await));
+        let load = async |name| self.begin_load(name).map_err(Arc::new)?.done().await;
+        let loads = names.iter().map(async |name| (name, load(name).await));
         let results = join_all(loads).await;
         let required = |name: &ModelName| terms.required.contains(name);
         let mut needed = results.into_iter().filter(|(name, _)| required(name));
@@ -456,18 +520,20 @@ impl ModelLifecycleManager {
         self.core.registry.get(name).map(|entry| self.report_of(&entry))
     }
 
-    /// Refuses further changes from now on and gives up those under way. What serves serves on.
+    /// Refuses further changes from now on. Those under way go on, requests may wait for them; and so
+    /// are models loaded that requests need.
     pub fn refuse_changes(&self) {
-        self.core.closing.cancel();
+        self.core.refusing.cancel();
     }
 
-    /// Refuses further changes, then drains and unloads everything, every model on its own. A load
+    /// Refuses further changes and gives up those under way, then drains and unloads everything, every model on its own. A load
     /// that is under way is not waited for; what it makes is dropped.
     ///
     /// Returns the requests that were still inside at the deadline, by version; empty when every
     /// request was answered.
     pub async fn shutdown(&self, deadline: Deadline) -> Vec<(String, u64)> {
         self.refuse_changes();
+        self.core.closing.cancel();
         let entries = self.core.registry.entries();
         let closing = entries.iter().map(|entry| deadline.bound(self.core.close(entry)));
         join_all(closing).await;
@@ -523,27 +589,39 @@ impl ModelLifecycleManager {
         ModelName::new(model)?;
         let unknown = || LookupError::UnknownModel(model.to_owned());
         let entry = self.core.registry.get(model).ok_or_else(unknown)?;
-        let version = asked_for(&entry, wanted)?;
-        let record = match version {
-            Some(version) => entry
-                .record(version)
-                .ok_or_else(|| LookupError::UnknownVersion { model: model.to_owned(), version })?,
-            None => match entry.records().last() {
-                Some(record) => Arc::clone(record),
-                None => return Err(never_loaded(&entry)),
-            },
-        };
-        loop {
+        let mut refusal = None;
+        for _ in 0..LOOKS {
             // Read first: who is READY by now can be entered, unless it was retired since.
-            let report::VersionReport { state, reason, .. } = report::version(&record);
+            let (seen, state) = why_not(&entry, wanted)?;
             if let Some(handle) = enter() {
                 return Ok(handle);
             }
             if state != StateKind::Ready {
-                let model = model.to_owned();
-                return Err(LookupError::NotServing { model, version, state, reason });
+                return Err(seen);
             }
+            refusal = Some(seen);
         }
+        Err(refusal.expect("it was looked at least once"))
+    }
+}
+
+/// Why what a request wants does not serve, as far as one look tells, and its state.
+fn why_not(
+    entry: &ModelEntry,
+    wanted: Wanted<'_>,
+) -> Result<(LookupError, StateKind), LookupError> {
+    let (model, version) = (entry.name.to_string(), asked_for(entry, wanted)?);
+    let record = match version {
+        Some(version) => entry.record(version),
+        None => entry.records().last().cloned(),
+    };
+    match (record, version) {
+        (Some(record), _) => {
+            let report::VersionReport { state, reason, .. } = report::version(&record);
+            Ok((LookupError::NotServing { model, version, state, reason }, state))
+        }
+        (None, Some(version)) => Err(LookupError::UnknownVersion { model, version }),
+        (None, None) => Err(never_loaded(entry)),
     }
 }
 

@@ -30,6 +30,7 @@ mod names;
 mod observer;
 mod operation;
 mod poll;
+mod reconcile;
 mod record;
 mod registry;
 mod report;
@@ -51,7 +52,7 @@ mod tests;
 
 pub use change::Terms;
 pub use declared::{DeclaredSignature, DeclaredTensor};
-pub use desired::{DesiredModel, DesiredState, DesiredStore, PlannedChange};
+pub use desired::{Desire, DesiredModel, DesiredState, DesiredStore, PlannedChange};
 pub use error::{ChangeError, LoadError, LookupError};
 pub use eviction::{EvictionReport, EvictionVerdict, Resident};
 pub use golden::GoldenSample;
@@ -75,6 +76,7 @@ pub use operation::{
     CancelError, Conditions, Done, Ended, IdempotencyKey, Operation, OperationKind,
     OperationReport, Step,
 };
+pub use reconcile::Unmet;
 pub use report::{
     IndexEntry, LoadReport, ModelReport, ServingReport, ShadowReport, SwapReport, TrafficReport,
     UnloadReport, VerifyReport, VersionReport,

@@ -83,6 +83,8 @@ struct Progress {
     steps: Vec<Step>,
     /// Whether the change can no longer be taken back.
     committed: bool,
+    /// Why what it has decided is not kept for another life.
+    unsaved: Option<String>,
     end: Option<(SystemTime, Ended)>,
 }
 
@@ -112,6 +114,8 @@ pub struct OperationReport {
     pub steps: Vec<Step>,
     /// Whether it can still be cancelled.
     pub cancellable: bool,
+    /// Why what it has decided does not outlive the process, though it should.
+    pub unsaved: Option<String>,
     /// When and how it ended; `None` while it goes on.
     pub end: Option<(SystemTime, Ended)>,
 }
@@ -214,6 +218,12 @@ impl Operations {
         }
     }
 
+    /// Forgets the caller's own name for an operation that was refused for what was under way then: the
+    /// same request may be made again.
+    pub(super) fn forget_key(&self, operation: &Arc<Operation>) {
+        self.kept().keys.retain(|(_, known)| !Arc::ptr_eq(known, operation));
+    }
+
     /// A part of every id of this life.
     pub(super) fn life(&self) -> String {
         format!("{:x}", self.life)
@@ -294,6 +304,7 @@ impl Operation {
             started: self.started,
             steps: progress.steps.clone(),
             cancellable: progress.end.is_none() && !progress.committed,
+            unsaved: progress.unsaved.clone(),
             end: progress.end.clone(),
         }
     }
@@ -301,6 +312,11 @@ impl Operation {
     pub(super) fn step(&self, what: impl Into<String>, version: Option<Version>) {
         let step = Step { what: what.into(), version, at: SystemTime::now() };
         self.progress().steps.push(step);
+    }
+
+    /// Notes that what it has decided is not kept.
+    pub(super) fn note_unsaved(&self, cause: String) {
+        self.progress().unsaved = Some(cause);
     }
 
     /// From now on the change is made, and cannot be cancelled.

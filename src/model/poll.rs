@@ -8,8 +8,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::error::{ChangeError, LoadError};
-use super::load::LoadOptions;
-use super::loader::{Glance, SourceError};
+use super::loader::Glance;
 use super::manager::{Change, ModelLifecycleManager};
 use super::names::ModelName;
 use super::operation::Conditions;
@@ -31,7 +30,7 @@ impl ModelLifecycleManager {
         self.look(&mut seen).await.map_err(Arc::new)?;
         let manager = self.clone();
         self.core.tasks.spawn(async move {
-            let closing = &manager.core.closing;
+            let closing = &manager.core.refusing;
             while closing.run_until_cancelled(sleep(interval)).await.is_some() {
                 if let Err(error) = manager.look(&mut seen).await {
                     warn!(cause = causes::of_error(&error), "the repository cannot be polled");
@@ -69,6 +68,8 @@ impl ModelLifecycleManager {
             if let Some(entry) = self.core.registry.get(name.as_str()) {
                 entry.leave_open();
             }
+            // It is told by a check where that fails.
+            self.core.keep().await.ok();
             seen.remove(&name);
         }
         Ok(())
@@ -76,8 +77,7 @@ impl ModelLifecycleManager {
 
     /// Loads a model as it is now; whether there is no use in trying the same again.
     async fn follow_one(&self, name: &ModelName) -> bool {
-        let load = Change::Load(LoadOptions::default());
-        let Ok(operation) = self.begin(name, load, Conditions::default()) else { return false };
+        let Ok(operation) = self.begin_load(name) else { return false };
         match operation.done().await {
             Ok(_) => true,
             Err(error) => !may_pass(&error),
@@ -87,17 +87,12 @@ impl ModelLifecycleManager {
 
 /// Whether a failure may be of the moment.
 fn may_pass(error: &ChangeError) -> bool {
-    let of_source = |source: &SourceError| matches!(source, SourceError::Io { .. });
     match error {
-        ChangeError::Busy(_) | ChangeError::Repository(_) => true,
-        ChangeError::Source { source, .. } => of_source(source),
+        ChangeError::Busy { .. } | ChangeError::Repository(_) => true,
+        ChangeError::Source { source, .. } => source.may_pass(),
         ChangeError::Load { source, .. } | ChangeError::Scan { source, .. } => match source {
-            LoadError::Source(source) => of_source(source),
-            LoadError::Changed
-            | LoadError::TimedOut(_)
-            | LoadError::Threads(_)
-            | LoadError::NoRoom(_) => true,
-            _ => false,
+            LoadError::TimedOut(_) | LoadError::NoRoom(_) => true,
+            source => source.may_pass(),
         },
         _ => false,
     }

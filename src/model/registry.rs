@@ -7,15 +7,18 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use super::desired::{Desire, DesiredModel};
+use super::error::ChangeError;
 use super::history::{Cause, History, Tenure};
 use super::intent::Intent;
 use super::lease::Leases;
 use super::loader::ModelSettings;
 use super::names::{ModelName, Version, VersionId};
 use super::operation::Operation;
+use super::reconcile::Outstanding;
 use super::record::VersionRecord;
 use super::state::StateKind;
-use super::trial::TrialRules;
+use super::trial::{OnTrial, TrialRules};
 use crate::lifecycle::EventBus;
 
 /// The models by name. Its locks are held for moments only, never across a load or a drain.
@@ -31,18 +34,20 @@ pub(super) struct ModelEntry {
     pub(super) change: Semaphore,
     /// Places for requests that wait until the model serves.
     pub(super) waiting: Semaphore,
-    /// Whether it is on its way, so that a request may wait for it.
-    coming: Arc<watch::Sender<bool>>,
+    /// How many changes are about to let it serve, so that a request may wait for it.
+    coming: Arc<watch::Sender<usize>>,
+    /// The change that may take hours, if one goes on.
+    trial_of: watch::Sender<Option<OnTrial>>,
     known: Mutex<Known>,
 }
 
 /// A model that is on its way; it has arrived, or will not, when this is dropped.
 #[must_use]
-pub(super) struct Arrival(Arc<watch::Sender<bool>>);
+pub(super) struct Arrival(Arc<watch::Sender<usize>>);
 
 impl Drop for Arrival {
     fn drop(&mut self) {
-        self.0.send_replace(false);
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 
@@ -68,20 +73,9 @@ struct Known {
     /// Until when no request loads it, because the last one could not.
     resting: Option<Instant>,
     desire: Desire,
-    /// Whether a change goes on that may take hours.
-    busy: bool,
-}
-
-/// Whether a model is to be loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Desire {
-    /// Nobody has said.
-    #[default]
-    Open,
-    /// It was loaded, and nobody has unloaded it since.
-    Loaded,
-    /// It was unloaded on purpose.
-    Unloaded,
+    outstanding: Outstanding,
+    /// Whether a change has left it without a version that serves, which nobody wanted.
+    stranded: bool,
 }
 
 /// How long a model stays, by its settings.
@@ -99,13 +93,13 @@ pub(super) struct Parked {
     pub(super) until: Option<Instant>,
 }
 
-/// As long as it is there, nobody waits for the permit to change the model.
+/// As long as it is there, nobody waits for the permit to change the model; who did is refused.
 #[must_use]
 pub(super) struct Busy<'a>(&'a ModelEntry);
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.0.known().busy = false;
+        self.0.trial_of.send_replace(None);
     }
 }
 
@@ -140,7 +134,8 @@ impl Registry {
                 name: name.clone(),
                 change: Semaphore::new(1),
                 waiting: Semaphore::new(WAITING),
-                coming: Arc::new(watch::Sender::new(false)),
+                coming: Arc::new(watch::Sender::new(0)),
+                trial_of: watch::Sender::new(None),
                 known: Mutex::default(),
             })
         };
@@ -241,6 +236,14 @@ impl ModelEntry {
         self.known().desire = if wanted { Desire::Loaded } else { Desire::Unloaded };
     }
 
+    /// It is to be loaded, unless somebody has said that it is not.
+    pub(super) fn expect_loaded(&self) {
+        let mut known = self.known();
+        if known.desire == Desire::Open {
+            known.desire = Desire::Loaded;
+        }
+    }
+
     /// Nobody has said any more whether the model is to be loaded.
     pub(super) fn leave_open(&self) {
         self.known().desire = Desire::Open;
@@ -249,13 +252,35 @@ impl ModelEntry {
     /// Whether operators have decided anything of the model.
     pub(super) fn was_decided_about(&self) -> bool {
         let known = self.known();
-        known.desire == Desire::Unloaded || known.intent != Intent::default()
+        known.desire != Desire::Open
+            || known.intent != Intent::default()
+            || known.outstanding.declared().is_some()
     }
 
     /// Takes over what was decided in an earlier life.
-    pub(super) fn restore(&self, wanted: bool, intent: Intent) {
-        self.known().intent = intent;
-        self.want(wanted);
+    pub(super) fn restore(&self, model: DesiredModel) {
+        let DesiredModel { desire, intent, pending } = model;
+        let mut known = self.known();
+        (known.intent, known.desire) = (intent, desire);
+        drop(known);
+        if let Some(pending) = pending {
+            self.outstanding(|outstanding| outstanding.declare(*pending));
+        }
+    }
+
+    /// Reads or changes what is declared of the model and is not so yet.
+    pub(super) fn outstanding<T>(&self, change: impl FnOnce(&mut Outstanding) -> T) -> T {
+        change(&mut self.known().outstanding)
+    }
+
+    /// What was decided of the model and what is yet to be made of it.
+    pub(super) fn desired(&self) -> DesiredModel {
+        let known = self.known();
+        DesiredModel {
+            desire: known.desire,
+            intent: known.intent.clone(),
+            pending: known.outstanding.declared().cloned().map(Box::new),
+        }
     }
 
     /// How often the model was changed.
@@ -266,6 +291,7 @@ impl ModelEntry {
     /// Notes that another version is current, or none.
     pub(super) fn note_current(&self, current: Option<(Version, &str)>, cause: Cause) {
         let mut known = self.known();
+        known.stranded = false;
         known.history.note(current, cause);
         known.generation += 1;
     }
@@ -329,6 +355,15 @@ impl ModelEntry {
         change(&mut self.known().leases)
     }
 
+    /// Nobody gets a lease any more, for the model is about to go.
+    ///
+    /// # Errors
+    /// [`ChangeError::Leased`] where somebody holds one.
+    pub(super) fn seal(&self) -> Result<(), ChangeError> {
+        let sealed = self.leases(Leases::seal);
+        sealed.map_err(|by| ChangeError::Leased { model: self.name.clone(), by })
+    }
+
     /// Who holds a lease; `None` where nobody does.
     pub(super) fn leased(&self) -> Option<Vec<String>> {
         let holders = self.leases(Leases::reports).into_iter().map(|lease| lease.holder);
@@ -346,13 +381,29 @@ impl ModelEntry {
         (known.on_demand, known.resting) = (on_demand, None);
     }
 
-    /// Takes back that the next request loads the model; whether it would have.
+    /// Takes back that the next request loads the model, or that it is to be loaded; whether it was to
+    /// come.
     pub(super) fn unload_what_is_to_come(&self) -> bool {
-        let was = std::mem::take(&mut self.known().on_demand);
-        if was {
-            self.want(false);
+        let mut known = self.known();
+        let declared = known.outstanding.declared().is_some_and(DesiredModel::is_wanted);
+        let comes =
+            std::mem::take(&mut known.on_demand) || known.desire == Desire::Loaded || declared;
+        if comes {
+            known.desire = Desire::Unloaded;
         }
-        was
+        comes
+    }
+
+    /// Whether the next request loads the model, be it after a rest, and nobody else needs to.
+    pub(super) fn may_wait_for_demand(&self) -> bool {
+        let known = self.known();
+        known.on_demand && !known.stranded
+    }
+
+    /// The model serves nothing from now on though it should; the next request loads it.
+    pub(super) fn strand(&self) {
+        let mut known = self.known();
+        (known.stranded, known.on_demand, known.resting) = (true, true, None);
     }
 
     /// No request loads the model before that.
@@ -360,25 +411,41 @@ impl ModelEntry {
         self.known().resting = Some(until);
     }
 
-    /// Whether the model is on its way.
-    pub(super) fn coming(&self) -> watch::Receiver<bool> {
+    /// How many changes are about to let the model serve.
+    pub(super) fn coming(&self) -> watch::Receiver<usize> {
         self.coming.subscribe()
     }
 
-    /// Says that it is; `None` where it is already.
-    pub(super) fn begin_coming(&self) -> Option<Arrival> {
-        let before = self.coming.send_replace(true);
-        (!before).then(|| Arrival(Arc::clone(&self.coming)))
+    /// One more is.
+    pub(super) fn begin_coming(&self) -> Arrival {
+        self.coming.send_modify(|count| *count += 1);
+        Arrival(Arc::clone(&self.coming))
     }
 
-    /// Whether a change goes on for which nobody should wait.
-    pub(super) fn is_busy(&self) -> bool {
-        self.known().busy
+    /// One is, where none was.
+    pub(super) fn begin_coming_first(&self) -> Option<Arrival> {
+        let first = self.coming.send_if_modified(|count| {
+            let none = *count == 0;
+            *count += usize::from(none);
+            none
+        });
+        first.then(|| Arrival(Arc::clone(&self.coming)))
     }
 
-    /// Says so until the guard is dropped.
-    pub(super) fn busy(&self) -> Busy<'_> {
-        self.known().busy = true;
+    /// The change that goes on and for which nobody should wait.
+    pub(super) fn trial_of(&self) -> Option<OnTrial> {
+        self.trial_of.borrow().clone()
+    }
+
+    /// Waits until such a change goes on.
+    pub(super) async fn is_on_trial(&self) {
+        // The sender lives as long as this does.
+        drop(self.trial_of.subscribe().wait_for(Option::is_some).await);
+    }
+
+    /// Says that such a change goes on, until the guard is dropped.
+    pub(super) fn busy(&self, trial: OnTrial) -> Busy<'_> {
+        self.trial_of.send_replace(Some(trial));
         Busy(self)
     }
 

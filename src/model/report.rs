@@ -213,7 +213,7 @@ pub(super) fn model(entry: &ModelEntry, routes: Option<&Routes>, required: bool)
 pub(super) fn traffic(entry: &ModelEntry, routes: Option<&Routes>) -> TrafficReport {
     let intent = entry.intent();
     let (weights, shadow) = match entry.trial() {
-        Some(trial) => (Some(trial.weights), trial.shadow.or(intent.shadow)),
+        Some(trial) => (trial.weights, trial.shadow.or(intent.shadow)),
         None => (intent.weights, intent.shadow),
     };
     let mirror = routes.and_then(|routes| routes.mirror.as_ref());

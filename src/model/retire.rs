@@ -8,9 +8,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::error;
 
-use super::change::{Core, Warm};
+use super::change::{Core, Next, Warm};
 use super::handle::Serving;
-use super::history::Cause;
 use super::memory::{self, MemoryChange};
 use super::names::VersionId;
 use super::record::VersionRecord;
@@ -59,7 +58,7 @@ impl Core {
     pub(super) async fn close(self: &Arc<Self>, entry: &ModelEntry) {
         // The semaphore is never closed; a change that gets its permit later is refused.
         let _permit = entry.change.acquire().await;
-        self.retire_all(self.publish(entry, None, (Vec::new(), Cause::Load)));
+        self.retire_all(self.publish(entry, Next::nothing()));
     }
 
     async fn drain_and_unload(&self, record: &Arc<VersionRecord>) {

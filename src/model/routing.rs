@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::change::{Core, Lineup};
+use super::change::{Core, Lineup, Next};
 use super::error::ChangeError;
 use super::history::Cause;
 use super::intent::{Intent, ShadowTarget};
@@ -33,7 +33,7 @@ pub enum RoutingChange {
 }
 
 impl Core {
-    /// Changes the rules in one step. What it names has to be loaded.
+    /// Changes the rules in one step. What it names has to be loaded; what it takes back need not be.
     pub(super) fn route(
         &self,
         name: &ModelName,
@@ -42,11 +42,16 @@ impl Core {
     ) -> Result<TrafficReport, ChangeError> {
         let entry = self.known(name)?;
         let _permit = self.permit_now(&entry, operation)?;
-        let routes = self.routes_of(name)?;
-        let intent = changed(&entry, &routes, change)?;
+        let routes = self.serving.routes(name);
+        let intent = changed(&entry, routes.as_deref(), change)?;
         operation.commit()?;
-        entry.decide(|decided| *decided = intent);
-        self.publish(&entry, Some(Lineup::of(&routes)), (Vec::new(), Cause::Load));
+        match routes {
+            Some(routes) => {
+                let lineup = Lineup::of(&routes);
+                self.publish(&entry, Next::lineup(lineup, Cause::Load).decided(intent));
+            }
+            None => entry.decide(|decided| *decided = intent),
+        }
         let report = report::traffic(&entry, self.serving.routes(name).as_deref());
         let rules = rules(&report);
         self.events.publish(Event::ModelTraffic { model: name.to_string(), rules });
@@ -56,7 +61,7 @@ impl Core {
 
 fn changed(
     entry: &ModelEntry,
-    routes: &Routes,
+    routes: Option<&Routes>,
     change: RoutingChange,
 ) -> Result<Intent, ChangeError> {
     let mut intent = entry.intent();
@@ -89,9 +94,10 @@ fn changed(
 /// The version, if it takes requests.
 fn loaded(
     entry: &ModelEntry,
-    routes: &Routes,
+    routes: Option<&Routes>,
     version: &VersionRef,
 ) -> Result<Version, ChangeError> {
+    let routes = routes.ok_or_else(|| ChangeError::NotLoaded(entry.name.clone()))?;
     let version = named(entry, version)?;
     if routes.versions.contains_key(&version) {
         return Ok(version);

@@ -64,6 +64,17 @@ impl From<Option<Version>> for Wanted<'_> {
 }
 
 impl Routes {
+    /// Lets a version that only gets copies give way to all that answer.
+    pub(super) fn favour(&self) {
+        for (version, serving) in &self.versions {
+            let answers = *version == self.current
+                || self.aliases.values().any(|named| named == version)
+                || self.split.as_ref().is_some_and(|split| split.weights().of(*version) > 0);
+            let copies = self.mirror.as_ref().is_some_and(|mirror| mirror.is_to(serving));
+            serving.pool.give_way(copies && !answers);
+        }
+    }
+
     /// The version that is to answer; `None` where an alias names none.
     pub(super) fn pick(&self, model: &str, wanted: Wanted<'_>) -> Option<Version> {
         match wanted {

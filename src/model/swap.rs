@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
-use super::change::{Core, Lineup, Warm, Wish};
+use super::change::{Core, Lineup, Next, Warm, Wish};
 use super::error::ChangeError;
 use super::handle::Serving;
 use super::history::Cause;
-use super::intent::Choice;
+use super::intent::{Choice, Intent};
 use super::loading::Demands;
 use super::names::{ModelName, Version, VersionId, VersionRef};
 use super::operation::Operation;
@@ -19,7 +19,7 @@ use super::record::VersionRecord;
 use super::registry::{ModelEntry, Parked};
 use super::report::SwapReport;
 use super::serving_map::Routes;
-use super::trial::{Bake, CanaryPlan, Contest, Watch};
+use super::trial::{Bake, CanaryPlan, Contest, OnTrial, TrialRules, Watch};
 
 /// How a swap is to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,7 +105,9 @@ impl Core {
         let permit = self.permit_now(&entry, operation)?;
         let old = self.routes_of(name)?;
         let to = named(&entry, &options.to)?;
-        if old.current == to && old.split.is_none() {
+        let is_canary = matches!(options.strategy, Strategy::Canary(_));
+        // A split ends by a swap to any version, but nobody is a canary beside itself.
+        if old.current == to && (old.split.is_none() || is_canary) {
             let id = VersionId { model: name.clone(), version: to };
             return Err(ChangeError::AlreadyCurrent(id));
         }
@@ -138,7 +140,13 @@ impl Core {
         options: RollbackOptions,
         operation: &Arc<Operation>,
     ) -> Result<SwapReport, ChangeError> {
+        let started = Instant::now();
         let entry = self.known(name)?;
+        if let Some(trial) = entry.trial_of()
+            && let Some(report) = self.end_trial(&entry, trial, started).await
+        {
+            return Ok(report);
+        }
         let permit = self.permit_now(&entry, operation)?;
         let old = self.routes_of(name)?;
         let nothing = || ChangeError::NothingBefore(name.clone());
@@ -157,6 +165,31 @@ impl Core {
         self.flip((&entry, permit), flip, operation).await
     }
 
+    /// Takes a version back that is on trial; `None` where the trial has ended by itself before.
+    async fn end_trial(
+        &self,
+        entry: &ModelEntry,
+        OnTrial { operation, new, old }: OnTrial,
+        started: Instant,
+    ) -> Option<SwapReport> {
+        operation.cancel().ok()?;
+        let outcome = operation.done().await;
+        outcome.is_err_and(|error| matches!(*error, ChangeError::Cancelled)).then(|| {
+            let routes = self.serving.routes(&entry.name);
+            let kept = routes.is_some_and(|routes| routes.versions.contains_key(&new));
+            SwapReport {
+                from: new,
+                to: old,
+                load_took: Duration::ZERO,
+                took: started.elapsed(),
+                drained: true,
+                kept,
+                kept_until: None,
+                memory: None,
+            }
+        })
+    }
+
     async fn flip(
         self: &Arc<Self>,
         (entry, permit): (&Arc<ModelEntry>, SemaphorePermit<'_>),
@@ -168,30 +201,20 @@ impl Core {
         let wish = Wish { entry, version: flip.to, operation };
         let fresh = self.available(wish, &old, &flip).await?;
         let load_took = started.elapsed();
-        let (new, fresh) = self.tried(wish, (&old, fresh), &flip.strategy).await?;
+        let (new, fresh) = self.tried(wish, (&old, fresh), &flip).await?;
+        let fresh = match &flip.bake {
+            Some(bake) => self.baked(wish, (&old, &new, fresh), bake).await?,
+            None => fresh,
+        };
         let keep = flip.keep.unwrap_or_else(|| self.keep_previous());
-        let before = &old.versions[&old.current];
-        let contest = Contest::with_the_past(&new, before);
-        // What is watched must be able to go back.
-        let parked = if flip.bake.is_some() { Keep::Always } else { keep };
-        let mut kept_until = park(entry, old.current, parked);
+        let kept_until = park(entry, old.current, keep);
         operation.step("FLIP", Some(flip.to));
-        let mut retired = self.make_current(entry, (&new, fresh), flip.cause);
-        if let Some(bake) = flip.bake {
-            operation.step("BAKE", Some(flip.to));
-            let _busy = entry.busy();
-            let watch = Watch { entry, operation, limits: &bake.limits };
-            if let Err(reason) = self.bake(watch, &bake, &contest).await {
-                self.flip_back(entry, before).await;
-                return Err(ChangeError::RolledBack { id: new.id.clone(), reason });
-            }
-            kept_until = park(entry, old.current, keep);
-            retired.extend(self.tidy(entry));
-        }
+        let intent = choice(entry, flip.to);
+        let retired = self.make_current(entry, (&new, fresh), (flip.cause, Some(intent)));
         self.unpark_later(entry);
         let (from, kept) = (old.current, is_wanted(entry, old.current));
         // The model may change again while the old version's requests are waited for.
-        drop((permit, contest, old));
+        drop((permit, old));
         let limit = flip.drain_timeout.unwrap_or_else(|| self.drain_timeout());
         operation.step("DRAIN", Some(from));
         let (drained, memory) = self.retire_measured(retired, limit).await;
@@ -200,55 +223,92 @@ impl Core {
     }
 
     /// The new version once it has proved itself as far as the strategy wants it to, and it is too
-    /// late to cancel.
+    /// late to cancel, unless it is to be baked.
     async fn tried(
         self: &Arc<Self>,
         wish: Wish<'_>,
         (old, fresh): (&Routes, Vec<Warm>),
-        strategy: &Strategy,
+        flip: &Flip,
     ) -> Result<(Arc<Serving>, Vec<Warm>), ChangeError> {
         let loaded = fresh.first().map(|warm| &warm.serving);
         let there = loaded.or_else(|| old.versions.get(&wish.version));
         let new = Arc::clone(there.expect("it was made available"));
-        let Strategy::Canary(plan) = strategy else {
-            return Ok((new, self.committed(fresh, wish.operation).await?));
+        let Strategy::Canary(plan) = &flip.strategy else {
+            let committed = match flip.bake {
+                Some(_) => fresh,
+                None => self.committed(fresh, wish.operation).await?,
+            };
+            return Ok((new, committed));
         };
         let watch = Watch { entry: wish.entry, operation: wish.operation, limits: &plan.limits };
-        let _busy = wish.entry.busy();
+        let _busy = wish.entry.busy(OnTrial::new(wish, old));
         self.canary(watch, plan, (&new, fresh)).await?;
-        if let Err(refusal) = wish.operation.commit() {
+        let committed = if flip.bake.is_none() { wish.operation.commit() } else { Ok(()) };
+        if let Err(refusal) = committed {
             self.take_back(wish.entry, &new).await;
             return Err(refusal);
         }
         Ok((new, Vec::new()))
     }
 
+    /// Lets the new version answer, and watches it, with the way back open: nothing is decided until it
+    /// has proved itself, so that the old version is back also where the process ends before. Then it is
+    /// too late to cancel.
+    async fn baked(
+        self: &Arc<Self>,
+        wish: Wish<'_>,
+        (old, new, fresh): (&Routes, &Arc<Serving>, Vec<Warm>),
+        bake: &Bake,
+    ) -> Result<Vec<Warm>, ChangeError> {
+        let Wish { entry, version, operation } = wish;
+        let before = &old.versions[&old.current];
+        let contest = Contest::with_the_past(new, before);
+        let _busy = entry.busy(OnTrial::new(wish, old));
+        operation.step("BAKE", Some(version));
+        entry.park(Some(Parked { version: old.current, until: None }));
+        entry.set_trial(Some(TrialRules::all_to_the_current()));
+        self.retire_all(self.publish_current(entry, (new, fresh), (Cause::Swap, None)));
+        let watch = Watch { entry, operation, limits: &bake.limits };
+        let outcome = self.bake(watch, bake, &contest).await;
+        match outcome.and_then(|()| operation.commit()) {
+            Ok(()) => Ok(Vec::new()),
+            // The old version is current in the next life.
+            Err(ChangeError::ShuttingDown) => Err(ChangeError::ShuttingDown),
+            Err(refusal) => {
+                entry.park(None);
+                let cause = (Cause::RolledBackByItself, None);
+                let retired = self.make_current(entry, (before, Vec::new()), cause);
+                self.retire_within(retired, self.drain_timeout()).await;
+                Err(refusal)
+            }
+        }
+    }
+
     /// Lets the version answer all requests that name none; what is to be retired now.
     fn make_current(
         &self,
         entry: &ModelEntry,
+        new: (&Arc<Serving>, Vec<Warm>),
+        decided: (Cause, Option<Intent>),
+    ) -> Vec<Arc<VersionRecord>> {
+        entry.set_trial(None);
+        self.publish_current(entry, new, decided)
+    }
+
+    /// [`Core::make_current`], also while it is on trial.
+    fn publish_current(
+        &self,
+        entry: &ModelEntry,
         (new, fresh): (&Arc<Serving>, Vec<Warm>),
-        cause: Cause,
+        (cause, intent): (Cause, Option<Intent>),
     ) -> Vec<Arc<VersionRecord>> {
         let version = new.id.version;
-        let newest = entry.newest(version);
-        entry.set_trial(None);
-        entry.decide(|intent| {
-            intent.chosen = Some(Choice { version, newest });
-            intent.weights = None;
-        });
         let Some(routes) = self.serving.routes(&entry.name) else { return Vec::new() };
         let mut lineup = Lineup { current: version, ..Lineup::of(&routes) };
         lineup.versions.insert(version, Arc::clone(new));
         lineup.versions.retain(|other, _| *other == version || is_wanted(entry, *other));
-        self.publish(entry, Some(lineup), (fresh, cause))
-    }
-
-    /// Undoes a flip that did not prove itself.
-    async fn flip_back(self: &Arc<Self>, entry: &Arc<ModelEntry>, old: &Arc<Serving>) {
-        entry.park(None);
-        let retired = self.make_current(entry, (old, Vec::new()), Cause::RolledBackByItself);
-        self.retire_within(retired, self.drain_timeout()).await;
+        let next = Next::lineup(lineup, cause).with(fresh);
+        self.publish(entry, if let Some(intent) = intent { next.decided(intent) } else { next })
     }
 
     /// Stops routing what nothing speaks for any more; what is to be retired now.
@@ -257,7 +317,7 @@ impl Core {
         let mut lineup = Lineup::of(&routes);
         let current = lineup.current;
         lineup.versions.retain(|version, _| *version == current || is_wanted(entry, *version));
-        self.publish(entry, Some(lineup), (Vec::new(), Cause::Swap))
+        self.publish(entry, Next::lineup(lineup, Cause::Swap))
     }
 
     /// The version that is to be flipped to, made warm if it does not serve already.
@@ -311,6 +371,12 @@ impl Core {
             self.retire_all(self.tidy(entry));
         }
     }
+}
+
+/// What is decided of a model when a version is chosen to be current.
+pub(super) fn choice(entry: &ModelEntry, version: Version) -> Intent {
+    let newest = entry.newest(version);
+    Intent { chosen: Some(Choice { version, newest }), weights: None, ..entry.intent() }
 }
 
 /// The version that a name stands for.

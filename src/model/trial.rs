@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::change::{Core, Lineup, Warm};
+use super::change::{Core, Lineup, Next, Warm, Wish};
 use super::error::ChangeError;
 use super::handle::Serving;
 use super::history::Cause;
 use super::intent::ShadowTarget;
 use super::judge::{Evidence, Limits, Verdict};
 use super::mirror::{Mirror, MirrorTally};
-use super::names::VersionId;
+use super::names::{Version, VersionId};
 use super::operation::Operation;
 use super::registry::ModelEntry;
+use super::serving_map::Routes;
 use super::swap::is_wanted;
 use super::traffic::{WHOLE, Weights};
 use super::usage::Tally;
@@ -79,8 +80,31 @@ pub struct Bake {
 /// How requests are routed while a trial goes on, whatever operators have decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TrialRules {
-    pub(super) weights: Weights,
+    /// `None` where the current version gets all requests.
+    pub(super) weights: Option<Weights>,
     pub(super) shadow: Option<ShadowTarget>,
+}
+
+impl TrialRules {
+    pub(super) fn all_to_the_current() -> Self {
+        Self { weights: None, shadow: None }
+    }
+}
+
+/// A trial that goes on.
+#[derive(Debug, Clone)]
+pub(super) struct OnTrial {
+    /// What tries the new version out.
+    pub(super) operation: Arc<Operation>,
+    pub(super) new: Version,
+    /// What is current again when the new version is taken back.
+    pub(super) old: Version,
+}
+
+impl OnTrial {
+    pub(super) fn new(wish: Wish<'_>, old: &Routes) -> Self {
+        Self { operation: Arc::clone(wish.operation), new: wish.version, old: old.current }
+    }
 }
 
 /// Two versions side by side since some moment.
@@ -137,12 +161,9 @@ impl Core {
             let weights = Weights::between((to.id.version, *share), old.id.version);
             let shadow = ShadowTarget { version: to.id.version, share: plan.compare };
             let shadow = (plan.compare > 0).then_some(shadow);
-            watch.entry.set_trial(Some(TrialRules { weights, shadow }));
-            self.publish(
-                watch.entry,
-                Some(lineup.clone()),
-                (std::mem::take(&mut fresh), Cause::Swap),
-            );
+            watch.entry.set_trial(Some(TrialRules { weights: Some(weights), shadow }));
+            let next = Next::lineup(lineup.clone(), Cause::Swap);
+            self.publish(watch.entry, next.with(std::mem::take(&mut fresh)));
             let what = format!("CANARY {}.{:02}%", share / 100, share % 100);
             watch.operation.step(what, Some(to.id.version));
             if let Err(error) = self.step(watch, plan, &contest).await {
@@ -186,25 +207,24 @@ impl Core {
         }
     }
 
-    /// Watches a version after its flip; why it is to be taken back, if it is.
+    /// Watches a version that is current.
+    ///
+    /// # Errors
+    /// Why it is to be taken back: [`ChangeError::RolledBack`], or [`ChangeError::Cancelled`]; and
+    /// [`ChangeError::ShuttingDown`], which is no verdict.
     pub(super) async fn bake(
         &self,
         watch: Watch<'_>,
         bake: &Bake,
         contest: &Contest,
-    ) -> Result<(), String> {
-        let over = Instant::now() + bake.time;
-        let id = &contest.new.id;
-        while Instant::now() < over {
-            // Too late to cancel, and a shutdown ends it without a verdict.
-            let left = over.saturating_duration_since(Instant::now());
-            if self.pause(watch, left.min(bake.time)).await.is_err() {
-                return Ok(());
-            }
+    ) -> Result<(), ChangeError> {
+        let (began, id) = (Instant::now(), &contest.new.id);
+        while began.elapsed() < bake.time {
+            self.pause(watch, bake.time.saturating_sub(began.elapsed())).await?;
             let evidence = contest.evidence(None);
             if let Verdict::Bad(reason) = evidence.judge(watch.limits) {
                 self.tell(id, "rolled back", &format!("{reason}; {evidence}"));
-                return Err(reason);
+                return Err(ChangeError::RolledBack { id: id.clone(), reason });
             }
         }
         self.tell(id, "baked", &contest.evidence(None).to_string());
@@ -229,7 +249,7 @@ impl Core {
         if !is_wanted(entry, new.id.version) {
             lineup.versions.remove(&new.id.version);
         }
-        let retired = self.publish(entry, Some(lineup), (Vec::new(), Cause::RolledBackByItself));
+        let retired = self.publish(entry, Next::lineup(lineup, Cause::RolledBackByItself));
         self.retire_within(retired, self.drain_timeout()).await;
     }
 

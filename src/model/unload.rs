@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::change::{Core, Lineup};
+use super::change::{Core, Lineup, Next};
 use super::error::ChangeError;
 use super::history::Cause;
 use super::names::{ModelName, Version, VersionId};
@@ -24,15 +24,13 @@ impl Core {
             None if entry.unload_what_is_to_come() => return Ok(UnloadReport::nothing()),
             None => return Err(ChangeError::NotLoaded(name.clone())),
         };
-        if let Some(by) = entry.leased() {
-            return Err(ChangeError::Leased { model: name.clone(), by });
-        }
         operation.commit()?;
+        entry.seal()?;
         entry.load_on_demand(false);
         let versions = routes.versions.keys().copied().collect();
         entry.park(None);
         entry.want(false);
-        let retired = self.publish(&entry, None, (Vec::new(), Cause::Load));
+        let retired = self.publish(&entry, Next::nothing());
         entry.forget_failures();
         // The model may change again while its requests are waited for.
         drop((permit, routes));
@@ -67,7 +65,7 @@ impl Core {
         if entry.parked().is_some_and(|parked| parked.version == version) {
             entry.park(None);
         }
-        let retired = self.publish(&entry, Some(lineup), (Vec::new(), Cause::Load));
+        let retired = self.publish(&entry, Next::lineup(lineup, Cause::Load));
         drop((permit, routes));
         let (drained, memory) = self.retire_measured(retired, self.drain_timeout()).await;
         Ok(UnloadReport { versions: vec![version], drained, memory })

@@ -7,9 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::LookupError;
 use super::handle::VersionHandle;
-use super::load::LoadOptions;
-use super::manager::{Change, ModelLifecycleManager};
-use super::operation::Conditions;
+use super::manager::ModelLifecycleManager;
 use super::registry::ModelEntry;
 use super::serving_map::Wanted;
 
@@ -37,17 +35,18 @@ impl ModelLifecycleManager {
         };
         let Some(entry) = self.core.registry.get(model) else { return Err(refusal) };
         let mut coming = entry.coming();
-        if !*coming.borrow_and_update() && !self.load_on_demand(&entry) {
-            return Err(refusal);
+        if *coming.borrow_and_update() == 0 && !self.load_on_demand(&entry) {
+            // It may have come in between.
+            return self.acquire(model, wanted);
         }
         let crowded = |_| LookupError::Crowded { model: model.to_owned() };
         let _place = entry.waiting.try_acquire().map_err(crowded)?;
         loop {
-            let is_coming = *coming.borrow_and_update();
+            let is_coming = *coming.borrow_and_update() > 0;
             match self.acquire(model, wanted) {
                 Err(refusal) if !is_coming => return Err(refusal),
                 Err(_) => {}
-                found => return found,
+                Ok(handle) => return Ok(handle.after_waiting()),
             }
             let changed = timeout_at(deadline, coming.changed()).await;
             // The entry, and with it the sender, is there as long as this.
@@ -58,14 +57,13 @@ impl ModelLifecycleManager {
 
     /// Begins to load a model that is loaded on demand; whether it comes now.
     fn load_on_demand(&self, entry: &Arc<ModelEntry>) -> bool {
-        if !entry.is_on_demand() || self.core.serving.routes(&entry.name).is_some() {
+        let serves = self.core.serving.routes(&entry.name).is_some();
+        if !entry.is_on_demand() || serves || self.core.closing.is_cancelled() {
             return false;
         }
-        let Some(arrival) = entry.begin_coming() else { return true };
-        let load = Change::Load(LoadOptions::default());
-        let Ok(operation) = self.begin(&entry.name, load, Conditions::default()) else {
-            return false;
-        };
+        let Some(arrival) = entry.begin_coming_first() else { return true };
+        // Also while the server refuses changes, for it still serves.
+        let Ok(operation) = self.begin_load(&entry.name) else { return false };
         let entry = Arc::clone(entry);
         self.core.tasks.spawn(async move {
             if operation.done().await.is_err() {

@@ -12,23 +12,25 @@ use super::external::{self, ExternalFile};
 use super::instance::OnnxInstance;
 use super::library::OnnxRuntime;
 use super::signature;
+use super::threads::Threads;
 use crate::inference::{
-    Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, Signature,
+    Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, Signature, Spawner,
 };
 
 /// ONNX Runtime as the core's engine.
 #[derive(Debug, Clone)]
 pub struct OnnxBackend {
     runtime: OnnxRuntime,
+    spawner: Spawner,
 }
 
 impl OnnxBackend {
     /// The protocol's name for it.
     pub const PLATFORM: &str = "onnxruntime_onnx";
 
-    /// A backend on a runtime that was loaded.
+    /// A backend on a runtime that was loaded. Runs have the priority of the thread that calls this.
     pub fn new(runtime: OnnxRuntime) -> Self {
-        Self { runtime }
+        Self { runtime, spawner: Spawner::start() }
     }
 
     fn session(
@@ -47,6 +49,7 @@ impl OnnxBackend {
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
+            .with_thread_manager(Threads(self.spawner.clone()))?
             .commit_from_file(graph)
     }
 }

@@ -7,6 +7,7 @@ mod instance;
 mod library;
 mod signature;
 mod strings;
+mod threads;
 mod values;
 
 pub use allocator::bound_arenas;

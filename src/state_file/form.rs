@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::model::{
-    AliasName, Choice, DesiredModel, DesiredState, Intent, ModelName, ShadowTarget, Version,
-    Weights,
+    AliasName, Choice, Desire, DesiredModel, DesiredState, Intent, ModelName, ShadowTarget,
+    Version, Weights,
 };
 
 /// The only format there is so far.
@@ -25,7 +25,9 @@ struct File<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct Model {
-    loaded: bool,
+    /// `None` where nobody has said.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    loaded: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     chosen: Option<Chosen>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
@@ -37,6 +39,8 @@ struct Model {
     shadow: Option<(u64, u32)>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pinned: Vec<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pending: Option<Box<Model>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -86,7 +90,10 @@ impl From<&DesiredModel> for Model {
         let aliases = intent.aliases.iter();
         let weights = intent.weights.iter().flat_map(Weights::iter);
         Self {
-            loaded: model.loaded,
+            loaded: match model.desire {
+                Desire::Open => None,
+                desire => Some(desire == Desire::Loaded),
+            },
             chosen: intent.chosen.map(|choice| Chosen {
                 version: choice.version.number(),
                 newest: choice.newest.number(),
@@ -97,6 +104,7 @@ impl From<&DesiredModel> for Model {
             weights: weights.map(|(version, weight)| (version.number(), weight)).collect(),
             shadow: intent.shadow.map(|shadow| (shadow.version.number(), shadow.share)),
             pinned: intent.pinned.iter().map(number).collect(),
+            pending: model.pending.as_deref().map(|pending| Box::new(Self::from(pending))),
         }
     }
 }
@@ -117,8 +125,14 @@ impl Model {
         let shadow = self.shadow.map(|(number, share)| {
             Ok::<_, String>(ShadowTarget { version: version(number)?, share })
         });
+        let pending = self.pending.map(|pending| pending.desired().map(Box::new));
         Ok(DesiredModel {
-            loaded: self.loaded,
+            desire: match self.loaded {
+                None => Desire::Open,
+                Some(true) => Desire::Loaded,
+                Some(false) => Desire::Unloaded,
+            },
+            pending: pending.transpose()?,
             intent: Intent {
                 chosen: chosen.transpose()?,
                 aliases: aliases.collect::<Result<_, String>>()?,
@@ -149,10 +163,17 @@ mod tests {
             pinned: vec![version(u64::MAX)],
         };
         let models = BTreeMap::from([
-            (ModelName::new("a").unwrap(), DesiredModel { loaded: true, intent }),
+            (
+                ModelName::new("a").unwrap(),
+                DesiredModel {
+                    desire: Desire::Open,
+                    intent: Intent::default(),
+                    pending: Some(Box::new(DesiredModel { intent, ..DesiredModel::default() })),
+                },
+            ),
             (
                 ModelName::new("ünï \"b\"").unwrap(),
-                DesiredModel { loaded: false, ..DesiredModel::default() },
+                DesiredModel { desire: Desire::Unloaded, ..DesiredModel::default() },
             ),
         ]);
         let state = DesiredState { models };

@@ -35,6 +35,7 @@ async fn every_check_is_told_of() {
         ("readiness", "disk_space"),
         ("readiness", "memory_pressure"),
         ("readiness", "metrics"),
+        ("readiness", "reconciled"),
         ("readiness", "repository"),
         ("readiness", "required_models"),
         ("startup", "application"),
@@ -142,6 +143,7 @@ async fn excluded_checks_do_not_count_and_are_listed() {
             "disk_space",
             "memory_pressure",
             "metrics",
+            "reconciled",
             "repository",
             "required_models",
         ];

@@ -144,7 +144,6 @@ async fn the_whole_set_is_declared() {
 async fn a_set_that_cannot_be_changes_nothing() {
     let home = TempDir::new().unwrap();
     let server = server(home.path()).await;
-    let before = desired(&server).await;
     for (wrong, told) in [
         (json!({ "models": { "add": { "weights": { "1": 50 } } } }), "weights sum to 100"),
         (json!({ "models": { "add": { "version": "x" } } }), "specified version string 'x'"),
@@ -156,11 +155,60 @@ async fn a_set_that_cannot_be_changes_nothing() {
         assert_eq!(refused.status, 400);
         assert!(refused.json()["error"].as_str().unwrap().contains(told), "{}", refused.json());
     }
-    let absent = json!({ "models": { "add": { "aliases": { "stable": "9" } }, "other": {} } });
-    let failed = server.put("/lifecycle/desired", &absent).await.ok();
-    assert_eq!(failed["changes"][0]["operation"]["error"]["code"], "unknown_version", "{failed}");
-    assert_eq!(desired(&server).await, before);
     assert_eq!(current(&server).await, "1");
+}
+
+#[tokio::test]
+async fn what_cannot_be_yet_stays_declared_and_is_tried_until_it_can() {
+    let home = TempDir::new().unwrap();
+    let settings =
+        [("models.state", home.path().to_str().unwrap()), ("models.reconcile_interval", "20ms")];
+    let server = Server::start_with(versions(), &settings).await;
+    let to_be = json!({ "models": {
+        "add": { "version": "9", "aliases": { "next": "9" } }, "new": {}, "other": {},
+    } });
+    let failed = server.put("/lifecycle/desired", &to_be).await.ok();
+    let code = |change: usize| failed["changes"][change]["operation"]["error"]["code"].clone();
+    assert_eq!((code(0), code(1)), (json!("unknown_version"), json!("unknown_model")), "{failed}");
+    // What served serves, and requests for what is only declared are told so.
+    assert_eq!(current(&server).await, "1");
+    server.get("/v2/models/add/versions/next").await.refused(404, "unknown_alias", &["next"]);
+    let unmet = server.get("/lifecycle/desired").await.ok()["unmet"].clone();
+    assert!(unmet["add"]["reason"].as_str().unwrap().contains("no version 9"), "{unmet}");
+    assert!(unmet["new"]["reason"].as_str().unwrap().contains("no model 'new'"), "{unmet}");
+    let report = server.get("/lifecycle/checks/readiness/reconciled").await.ok()["check"].clone();
+    assert_eq!((&report["status"], &report["critical"]), (&json!("failing"), &json!(false)));
+    server.get("/readyz").await.ok();
+    // Also after a kill: what served is there again, and what is declared is still tried.
+    let server = server.kill_and_restart().await;
+    assert_eq!(current(&server).await, "1");
+    server.repository.put("add", 9, &add_constant(9.0));
+    server.repository.put("new", 1, &add_constant(5.0));
+    server.started(("add", "9")).await;
+    server.until(("add", "9"), |report| report["state"] == "READY").await;
+    server.started(("new", "1")).await;
+    server.until(("new", "1"), |report| report["state"] == "READY").await;
+    server.get("/v2/models/add/versions/next/ready").await.ok();
+    let told = server.get("/lifecycle/desired").await.ok();
+    assert_eq!(told["unmet"], json!({}), "{told}");
+    assert_eq!(told["models"]["add"]["version"], "9");
+}
+
+#[tokio::test]
+async fn the_newest_decision_holds() {
+    let home = TempDir::new().unwrap();
+    let server = server(home.path()).await;
+    let to_be = json!({ "models": { "add": { "version": "9" }, "other": {} } });
+    server.put("/lifecycle/desired", &to_be).await.ok();
+    assert_eq!(desired(&server).await["add"]["version"], "9");
+    swap(&server, 2).await;
+    let told = server.get("/lifecycle/desired").await.ok();
+    assert_eq!((&told["models"]["add"]["version"], &told["unmet"]), (&json!("2"), &json!({})));
+    // A model that was to be loaded and cannot be is given up by an unload.
+    let gone = json!({ "models": { "add": { "version": "2" }, "gone": {}, "other": {} } });
+    server.put("/lifecycle/desired", &gone).await.ok();
+    server.post("/lifecycle/models/gone/unload", &json!({})).await.ok();
+    assert_eq!(server.get("/lifecycle/desired").await.ok()["unmet"], json!({}));
 }
 
 /// After a kill at a random moment, what is there is what was acknowledged last, or what was under way.

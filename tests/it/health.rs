@@ -26,6 +26,7 @@ async fn verbose_probes_list_their_checks() {
         "disk_space",
         "memory_pressure",
         "metrics",
+        "reconciled",
         "repository",
         "required_models",
     ];

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod adversity;
 mod architecture;
 mod bad_input;
 mod bad_models;

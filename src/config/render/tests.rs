@@ -82,7 +82,8 @@ fn path() -> impl Strategy<Value = String> {
     "[^\0]{1,40}"
 }
 
-fn duration(least: u64) -> impl Strategy<Value = Tree> {
+fn duration(least: Duration) -> impl Strategy<Value = Tree> {
+    let least = u64::try_from(least.as_nanos()).unwrap();
     let year = Duration::from_hours(24 * 365).as_nanos();
     let longest = u64::try_from(year).unwrap();
     let nanos = prop_oneof![least..=longest, (0..=3600_u64).prop_map(|s| s * 1_000_000_000)];
@@ -131,7 +132,7 @@ fn count(largest: u32) -> impl Strategy<Value = Tree> {
 /// A value for the setting, of all that it may have.
 fn value(key: &'static str) -> BoxedStrategy<Tree> {
     let setting = SETTINGS.iter().find(|setting| setting.key == key).unwrap();
-    let zero = setting.bounds.is_some_and(|(low, _)| low == "0s");
+    let least = setting.bounds.and_then(|(low, _)| crate::units::duration(low));
     let word = |word: &'static str| Just(json!(word));
     match (setting.placeholder, setting.default) {
         ("ADDRESS:PORT", _) => address().boxed(),
@@ -141,7 +142,7 @@ fn value(key: &'static str) -> BoxedStrategy<Tree> {
         ("COUNT", _) => count(100).boxed(),
         ("PERCENT", _) => (0..=100_u8).prop_map(|share| json!(format!("{share}%"))).boxed(),
         ("SIZE", _) => size().boxed(),
-        ("DURATION", _) => duration(if zero { 0 } else { 1_000_000 }).boxed(),
+        ("DURATION", _) => duration(least.unwrap()).boxed(),
         ("BOOL", _) => any::<bool>().prop_map(|truth| json!(truth)).boxed(),
         ("NAMES", _) => names().boxed(),
         ("URLS", _) => urls().boxed(),

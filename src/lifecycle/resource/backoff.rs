@@ -20,7 +20,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The time after so many failures in a row, of which a share from 0 to 1 takes up to half off.
-    pub(super) fn delay(self, failures: u32, share: f64) -> Duration {
+    pub(crate) fn delay(self, failures: u32, share: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let full = self.first.saturating_mul(1 << doublings).min(self.most);
         full.mul_f64(1.0 - share / 2.0)

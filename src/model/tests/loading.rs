@@ -119,7 +119,7 @@ async fn changes_of_one_model_come_one_after_the_other() {
     door.has_waiting(1).await;
     let second = fixture.begin_load("a");
     let busy = fixture.swap("a", 2).await.unwrap_err();
-    assert!(matches!(*busy, ChangeError::Busy(_)), "{busy:?}");
+    assert!(matches!(*busy, ChangeError::Busy { .. }), "{busy:?}");
     let unload = fixture.begin_unload("a");
     tokio::task::yield_now().await;
     assert!(!second.is_finished());

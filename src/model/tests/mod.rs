@@ -95,6 +95,9 @@ impl Fixture {
                 keep_previous: Duration::ZERO,
                 idle_ttl: Duration::ZERO,
                 memory_budget: 0,
+                reconcile_interval: Duration::from_hours(1),
+                load_attempts: NonZeroUsize::MIN,
+                load_backoff: BRIEF,
             },
         };
         change(&mut options);

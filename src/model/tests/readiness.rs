@@ -25,7 +25,8 @@ async fn it_passes_while_every_required_model_serves() {
     fixture.load("a").await.unwrap();
     let verdict = fixture.health.verdict(CheckKind::Readiness);
     let missing = "required models without a ready version: b";
-    assert_eq!(verdict.checks[0].last_error.as_deref(), Some(missing));
+    let of_models = verdict.checks.iter().find(|check| check.name == "required_models").unwrap();
+    assert_eq!(of_models.last_error.as_deref(), Some(missing));
     assert!(!verdict.passing);
     fixture.load("b").await.unwrap();
     assert!(fixture.is_ready());

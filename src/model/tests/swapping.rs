@@ -133,7 +133,7 @@ async fn the_old_version_serves_while_the_new_one_loads() {
     let early = fixture.refusal("a", Some(2));
     assert!(matches!(early, LookupError::NotServing { state: StateKind::Warming, .. }));
     let busy = fixture.swap("a", 2).await.unwrap_err();
-    assert!(matches!(*busy, ChangeError::Busy(_)), "{busy:?}");
+    assert!(matches!(*busy, ChangeError::Busy { .. }), "{busy:?}");
     door.open();
     soon(swap).await.unwrap().unwrap();
     assert_eq!(fixture.answers("a").await, 2);

@@ -137,6 +137,9 @@ fn models(application: &Application) -> ModelLifecycleManager {
             keep_previous: Duration::ZERO,
             idle_ttl: Duration::ZERO,
             memory_budget: 0,
+            reconcile_interval: Duration::from_hours(1),
+            load_attempts: NonZeroUsize::MIN,
+            load_backoff: Duration::from_secs(1),
         },
     };
     ModelLifecycleManager::new(parts, options)

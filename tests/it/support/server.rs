@@ -168,6 +168,22 @@ impl Server {
         timeout(PATIENCE, asking).await.expect("the report comes to be as wanted")
     }
 
+    /// Waits until a version has begun its life.
+    pub(crate) async fn started(&self, (model, version): (&str, &str)) {
+        let asking = async {
+            let mut ticks = interval(Duration::from_millis(5));
+            loop {
+                ticks.tick().await;
+                let report = self.get(&format!("/lifecycle/models/{model}")).await.json();
+                let versions = report["versions"].as_array();
+                if versions.is_some_and(|all| all.iter().any(|entry| entry["version"] == version)) {
+                    return;
+                }
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("the version begins its life");
+    }
+
     /// Asks it to stop and waits; its exit code.
     pub(crate) async fn stop(mut self) -> i32 {
         self.process.signal("TERM");
