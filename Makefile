@@ -1,5 +1,6 @@
 # GNU make, on Linux and macOS. `make help` lists the targets.
 
+AZURITE_VERSION := 3.35.0
 CARGO_DENY_VERSION := 0.20.2
 CARGO_LLVM_COV_VERSION := 0.9.1
 
@@ -13,7 +14,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve moto test test-interleavings lint deny coverage schema bench bench-isolation bench-memory bench-probes bench-swap check-metrics check-containers clean
+.PHONY: help onnxruntime build serve stores azurite test test-interleavings lint deny coverage schema bench bench-isolation bench-memory bench-probes bench-swap check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -30,14 +31,17 @@ build: ## build the release binary
 serve: onnxruntime build ## serve ./models on 127.0.0.1:8000; more flags by ARGS='...'
 	$(BINARY) serve $(ARGS)
 
-moto: $(TARGET_DIR)/moto/installed ## install the S3 server that tests run against
+stores: $(TARGET_DIR)/stores/installed ## install the servers of object stores that tests run against
 
-$(TARGET_DIR)/moto/installed: tests/moto.requirements.txt
-	rm -rf $(TARGET_DIR)/moto
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(TARGET_DIR)/moto -r $<
+$(TARGET_DIR)/stores/installed: tests/stores.requirements.txt
+	rm -rf $(TARGET_DIR)/stores
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(TARGET_DIR)/stores -r $<
 	@touch $@
 
-test: onnxruntime moto test-interleavings ## run all tests
+azurite: ## install Azure's emulator too, which takes npm; tests run against it from then on
+	npm install --silent --no-audit --no-fund --prefix $(TARGET_DIR)/azurite azurite@$(AZURITE_VERSION)
+
+test: onnxruntime stores test-interleavings ## run all tests
 	cargo test --locked
 
 test-interleavings: ## check the lock-free parts under every order of their steps
@@ -47,7 +51,7 @@ test-interleavings: ## check the lock-free parts under every order of their step
 # The servers that tests start write their counts as they go, so that those are there also after a kill.
 coverage: export RUSTFLAGS := -C llvm-args=-runtime-counter-relocation
 coverage: export LLVM_PROFILE_FILE_NAME := onward-%p%c.profraw
-coverage: onnxruntime moto $(CARGO_LLVM_COV) ## run all tests, and tell how many lines of the sources they reach
+coverage: onnxruntime stores $(CARGO_LLVM_COV) ## run all tests, and tell how many lines of the sources they reach
 	rustup component add llvm-tools
 	$(CARGO_LLVM_COV) llvm-cov clean --workspace
 	$(CARGO_LLVM_COV) llvm-cov run --locked --no-report --example embed -- --jobs 1

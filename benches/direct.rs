@@ -43,7 +43,7 @@ impl Direct {
         let library = runtime.path().to_owned();
         let backend = OnnxBackend::new(runtime);
         let options = OpenOptions { intra_op_threads: std::num::NonZeroUsize::MIN };
-        let mut model = backend.open(&ModelFiles { graph: graph.to_owned() }, options)?;
+        let mut model = backend.open(&ModelFiles::at(graph.to_owned()), options)?;
         let tensor = Tensor::from_vec(vec![1, input.len()], input.to_vec())?;
         let inputs = vec![NamedTensor { name: "x".to_owned(), tensor }];
         let request = InferenceRequest { inputs, outputs: Vec::new() };

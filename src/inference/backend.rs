@@ -1,7 +1,9 @@
 //! The seam between the core and an inference engine.
 
+use std::any::Any;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::control::RunControl;
 use super::metadata::Signature;
@@ -9,10 +11,25 @@ use super::request::PreparedRequest;
 use super::tensor::Tensor;
 
 /// The files of one model version, on local disk and complete.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ModelFiles {
     /// The graph's file; files it refers to stand beside it.
     pub graph: PathBuf,
+    /// What keeps them there for as long as somebody has a clone of this.
+    _keeper: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl ModelFiles {
+    /// Files that nobody takes away for having been used.
+    pub fn at(graph: PathBuf) -> Self {
+        Self { graph, _keeper: None }
+    }
+
+    /// Files that may go when `keeper` is dropped, which is with the last clone of this.
+    #[must_use]
+    pub fn kept_by(self, keeper: impl Any + Send + Sync) -> Self {
+        Self { _keeper: Some(Arc::new(keeper)), ..self }
+    }
 }
 
 /// How a model is to be opened.

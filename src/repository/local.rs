@@ -142,7 +142,7 @@ impl ModelSource for LocalRepository {
             |problem| SourceError::Invalid { what: folder.display().to_string(), problem };
         manifest::check(&folder).map_err(invalid)?;
         // Under its own name, not that of what it may be a link to: beside it is what belongs to it.
-        Ok(ModelFiles { graph: self.contained(&folder)?.join("model.onnx") })
+        Ok(ModelFiles::at(self.contained(&folder)?.join("model.onnx")))
     }
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {

@@ -249,7 +249,7 @@ impl ModelSource for World {
     fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
         self.take(Step::Fetch, &id.to_string()).map_err(broken)?;
         if self.model(&id.model)?.versions.contains(&id.version) {
-            return Ok(ModelFiles { graph: PathBuf::from(id.to_string()) });
+            return Ok(ModelFiles::at(PathBuf::from(id.to_string())));
         }
         Err(SourceError::UnknownVersion(id.clone()))
     }

@@ -1,19 +1,15 @@
 //! Downloads that go on where they broke off, also in another life of the process.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
-use tokio::fs::{self, File, OpenOptions};
+use object_store::{Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::cache::Cache;
-use super::failed;
-use crate::model::SourceError;
+use super::part::Part;
 
 /// How often a download that brings nothing new is tried.
 const ATTEMPTS: u32 = 6;
@@ -21,77 +17,80 @@ const ATTEMPTS: u32 = 6;
 /// The wait before the second attempt; it doubles.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The content of an object as a local file.
+/// Why an object could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    #[error(transparent)]
+    Store(#[from] Error),
+    #[error("it cannot be written into the cache")]
+    Local(#[from] io::Error),
+    #[error("it has changed since it was listed")]
+    Changed,
+    #[error("the store has sent {have} of its {size} bytes")]
+    Length { have: u64, size: u64 },
+}
+
+/// Fills a part with what is missing of an object.
 ///
 /// # Errors
-/// [`SourceError::Io`] when it cannot be had, or has changed in the meantime.
-pub(super) async fn fetch(
-    store: &dyn ObjectStore,
-    cache: &Cache,
-    object: &ObjectMeta,
-) -> Result<PathBuf, SourceError> {
-    let what = object.location.as_ref();
-    let local = |error: io::Error| SourceError::Io { what: what.to_owned(), source: error };
-    // Hashing and linking are short, and this thread is one of those that load models.
-    if let Some(blob) = cache.known(object) {
-        debug!(object = what, "is in the cache");
-        return Ok(blob);
-    }
-    let part = cache.part(object);
-    let (mut attempt, mut have) = (0, length(&part).await);
-    while have < object.size {
-        let result = go_on(store, object, (&part, have)).await;
-        let now = length(&part).await;
-        attempt = if now > have { 0 } else { attempt + 1 };
-        have = now;
-        match result {
-            Ok(()) => {}
-            Err(Broken::Store(error)) if is_final(&error) || attempt >= ATTEMPTS => {
-                return Err(failed(what, error));
-            }
-            Err(Broken::Local(error)) => return Err(local(error)),
-            Err(Broken::Store(error)) => {
-                let pause = PAUSE * 2_u32.pow(attempt);
-                warn!(object = what, have, size = object.size, %error, "download broke off, it goes on");
-                sleep(pause).await;
-            }
-        }
-    }
-    if have > object.size {
-        fs::remove_file(&part).await.map_err(local)?;
-        let problem = format!("it has more than the {} bytes that it should", object.size);
-        return Err(local(io::Error::other(problem)));
-    }
-    if object.size == 0 {
-        File::create(&part).await.map_err(local)?;
-    }
-    cache.take_in(object).map_err(local)
-}
-
-enum Broken {
-    Store(object_store::Error),
-    Local(io::Error),
-}
-
-/// Appends what is missing to the part.
-async fn go_on(
+/// [`Broken`]. What has come is kept in the part, for the next time.
+pub(super) async fn fill(
     store: &dyn ObjectStore,
     object: &ObjectMeta,
-    (part, have): (&Path, u64),
+    part: &Part,
 ) -> Result<(), Broken> {
-    let options = GetOptions {
-        if_match: object.e_tag.clone(),
-        range: (have > 0).then_some(GetRange::Offset(have)),
-        ..GetOptions::default()
-    };
-    let got = store.get_opts(&object.location, options).await.map_err(Broken::Store)?;
-    let file = OpenOptions::new().create(true).append(true).open(part).await;
-    let mut file = file.map_err(Broken::Local)?;
-    let mut chunks = got.into_stream();
+    let (mut attempt, mut most) = (0, part.length()?);
+    while let Err(broken) = go_on(store, object, part).await {
+        let have = part.length()?;
+        attempt = if have > most { 0 } else { attempt + 1 };
+        most = most.max(have);
+        if attempt >= ATTEMPTS || broken.is_final() {
+            return Err(broken);
+        }
+        warn!(object = %object.location, have, size = object.size, error = %broken, "download broke off, it goes on");
+        sleep(PAUSE * 2_u32.pow(attempt)).await;
+    }
+    Ok(())
+}
+
+/// Appends what is missing to the part, as far as one answer brings it.
+async fn go_on(store: &dyn ObjectStore, object: &ObjectMeta, part: &Part) -> Result<(), Broken> {
+    let size = object.size;
+    if part.length()? < size || size == 0 {
+        let got = ask(store, object, part).await?;
+        append(got, part).await?;
+    }
+    let have = part.length()?;
+    if have > size {
+        part.clear()?;
+    }
+    if have == size { Ok(()) } else { Err(Broken::Length { have, size }) }
+}
+
+/// Asks for what is missing of what was listed.
+async fn ask(
+    store: &dyn ObjectStore,
+    object: &ObjectMeta,
+    part: &Part,
+) -> Result<GetResult, Broken> {
+    let have = part.length()?;
+    let range = (have > 0).then_some(GetRange::Offset(have));
+    let got = store.get_opts(&object.location, GetOptions { range, ..GetOptions::default() }).await;
+    if matches!(got, Err(Error::NotSupported { .. })) {
+        // What gives no ranges is asked for all of it.
+        part.clear()?;
+    }
+    let got = got?;
+    // Not left to the store: not each of them knows conditions, or has the same form for tags everywhere.
+    if is_same(object, &got.meta) { Ok(got) } else { Err(Broken::Changed) }
+}
+
+async fn append(got: GetResult, part: &Part) -> Result<(), Broken> {
+    let (mut chunks, mut end) = (got.into_stream(), part.end()?);
     let mut outcome = Ok(());
     while let Some(chunk) = chunks.next().await {
         match chunk {
-            Ok(bytes) => file.write_all(&bytes).await.map_err(Broken::Local)?,
+            Ok(bytes) => end.write_all(&bytes).await?,
             Err(error) => {
                 outcome = Err(Broken::Store(error));
                 break;
@@ -99,27 +98,43 @@ async fn go_on(
         }
     }
     // What has come is kept, whatever happens next.
-    file.flush().await.map_err(Broken::Local)?;
-    file.sync_data().await.map_err(Broken::Local)?;
+    end.flush().await?;
+    end.sync_data().await?;
     outcome
 }
 
-async fn length(path: &Path) -> u64 {
-    fs::metadata(path).await.map_or(0, |metadata| metadata.len())
+/// Whether what is sent is what was listed, as far as the store tells.
+fn is_same(listed: &ObjectMeta, sent: &ObjectMeta) -> bool {
+    let (seconds, sent_seconds) =
+        (listed.last_modified.timestamp(), sent.last_modified.timestamp());
+    let is_same_state = match (tag(listed), tag(sent)) {
+        (Some(listed), Some(sent)) => listed == sent,
+        // Headers have whole seconds, or none at all.
+        _ => seconds == sent_seconds || sent_seconds == 0,
+    };
+    listed.size == sent.size && is_same_state
 }
 
-/// Whether trying again would lead to the same.
-fn is_final(error: &object_store::Error) -> bool {
-    use object_store::Error as E;
-    matches!(
-        error,
-        E::NotFound { .. }
-            | E::Precondition { .. }
-            | E::NotModified { .. }
-            | E::PermissionDenied { .. }
-            | E::Unauthenticated { .. }
-            | E::NotSupported { .. }
-            | E::NotImplemented { .. }
-            | E::UnknownConfigurationKey { .. }
-    )
+/// An object's tag without what is around it: some listings leave the quotes away.
+fn tag(object: &ObjectMeta) -> Option<&str> {
+    let tag = object.e_tag.as_deref()?;
+    Some(tag.trim_start_matches("W/").trim_matches('"'))
+}
+
+impl Broken {
+    /// Whether trying again would lead to the same.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(
+                error,
+                Error::NotFound { .. }
+                    | Error::PermissionDenied { .. }
+                    | Error::Unauthenticated { .. }
+                    | Error::NotImplemented { .. }
+                    | Error::UnknownConfigurationKey { .. }
+            ),
+            Self::Local(_) | Self::Changed => true,
+            Self::Length { have, size } => have > size,
+        }
+    }
 }

@@ -4,28 +4,32 @@
 //! there. Content is kept by its SHA-256, so that nothing is downloaded twice.
 
 mod cache;
+mod delivery;
 mod download;
+mod part;
+mod snapshot;
+mod store;
 
-use std::collections::BTreeSet;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::path::Path as Key;
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::ObjectStoreScheme;
 use tokio::runtime::Handle;
 use tracing::warn;
 use url::Url;
 
-use super::local::LocalRepository;
+use super::digest;
 use crate::inference::ModelFiles;
 use crate::model::{
     AvailableModel, Glance, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError,
     Version, VersionId,
 };
 use cache::Cache;
+use delivery::Delivery;
+use snapshot::Snapshot;
+use store::{Listing, RemoteFile, Store};
 
 /// How long a store must have been left alone to be followed.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -50,11 +54,8 @@ pub struct RemoteOptions {
 /// A repository in an object store.
 #[derive(Debug, Clone)]
 pub struct RemoteRepository {
-    store: Arc<dyn ObjectStore>,
-    prefix: Key,
+    store: Store,
     cache: Arc<Cache>,
-    tree: LocalRepository,
-    runtime: Handle,
 }
 
 impl RemoteRepository {
@@ -68,85 +69,83 @@ impl RemoteRepository {
         rustls::crypto::ring::default_provider().install_default().ok();
         let RemoteOptions { url, options, cache, cache_size } = options;
         let options = options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let (store, prefix) = object_store::parse_url_opts(url, options)
-            .map_err(|error| failed("the object store", error))?;
-        Self::over((Arc::from(store), prefix), (cache, *cache_size), runtime)
+        let options = Self::client_options(url).into_iter().chain(options);
+        let invalid = |error: object_store::Error| SourceError::Invalid {
+            what: "the address of the object store".to_owned(),
+            problem: error.to_string(),
+        };
+        let (client, prefix) = object_store::parse_url_opts(url, options).map_err(invalid)?;
+        let scheme = ObjectStoreScheme::parse(url).map(|(scheme, _)| scheme);
+        let tells_seconds = matches!(scheme, Ok(ObjectStoreScheme::Http));
+        let store = Store { client: Arc::from(client), prefix, runtime, tells_seconds };
+        Self::over(store, (cache, *cache_size))
     }
 
-    /// The repository below `prefix` in a store.
-    pub(super) fn over(
-        (store, prefix): (Arc<dyn ObjectStore>, Key),
-        (folder, size): (&Path, u64),
+    /// What holds where nothing else is said: large objects take as long as they take, but silence is an
+    /// error, and an address of plain HTTP means it.
+    pub(super) fn client_options(url: &Url) -> Vec<(&'static str, &'static str)> {
+        let plain = (url.scheme() == "http").then_some(("allow_http", "true"));
+        [("timeout", "1day"), ("read_timeout", "30s")].into_iter().chain(plain).collect()
+    }
+
+    fn over(store: Store, (folder, size): (&Path, u64)) -> Result<Self, SourceError> {
+        let cache = Cache::open(folder, size).map_err(|source| SourceError::Io {
+            what: format!("the cache {}", folder.display()),
+            source,
+        })?;
+        Ok(Self { store, cache: Arc::new(cache) })
+    }
+
+    /// The repository below `prefix` in a store of this process.
+    #[cfg(test)]
+    pub(super) fn in_store(
+        (client, prefix): (Arc<dyn object_store::ObjectStore>, object_store::path::Path),
+        cache: (&Path, u64),
         runtime: Handle,
     ) -> Result<Self, SourceError> {
-        let cache = Cache::open(folder, size).map_err(|error| unwritable(folder, error))?;
-        let tree = LocalRepository::open(&cache.tree())?;
-        Ok(Self { store, prefix, cache: Arc::new(cache), tree, runtime })
+        Self::over(Store { client, prefix, runtime, tells_seconds: false }, cache)
     }
 
-    /// The names of the folders below a key, and whether there is anything.
-    fn folders(&self, below: &Key) -> Result<(BTreeSet<String>, bool), SourceError> {
-        let listed = self.runtime.block_on(self.store.list_with_delimiter(Some(below)));
-        let listed = listed.map_err(|error| failed(below.as_ref(), error))?;
-        let names = listed.common_prefixes.iter().filter_map(|key| key.filename());
-        let names: BTreeSet<String> = names.map(str::to_owned).collect();
-        let any = !names.is_empty() || !listed.objects.is_empty();
-        Ok((names, any))
-    }
-
-    fn key(&self, parts: &[&str]) -> Key {
-        let parts = parts.iter().map(|part| object_store::path::PathPart::from(*part));
-        self.prefix.parts().chain(parts).collect()
+    /// What a model's folder has, without what its versions have.
+    fn listing(&self, name: &ModelName) -> Result<Listing, SourceError> {
+        let listing = self.store.folder(&self.store.key(&[name.as_str()]))?;
+        if listing.is_empty {
+            return Err(SourceError::UnknownModel(name.clone()));
+        }
+        Ok(listing)
     }
 
     fn versions(&self, name: &ModelName) -> Result<Vec<Version>, SourceError> {
-        let (names, any) = self.folders(&self.key(&[name.as_str()]))?;
-        if !any {
-            return Err(SourceError::UnknownModel(name.clone()));
-        }
+        let folders = self.listing(name)?.folders;
         let mut versions: Vec<Version> =
-            names.iter().filter_map(|name| name.parse().ok()).collect();
+            folders.iter().filter_map(|name| name.parse().ok()).collect();
         versions.sort_unstable();
         Ok(versions)
     }
 
-    /// Makes a folder of the tree what the store has below a key, and nothing else.
-    fn sync(
+    /// Brings files to a folder of a snapshot.
+    fn bring(
         &self,
-        below: &Key,
-        folder: &Path,
-        wanted: fn(&str) -> bool,
-    ) -> Result<usize, SourceError> {
-        let objects = self.runtime.block_on(self.store.list(Some(below)).try_collect::<Vec<_>>());
-        let objects = objects.map_err(|error| failed(below.as_ref(), error))?;
-        let files = objects.into_iter().filter_map(|object| {
-            let parts = object.location.prefix_match(below)?;
-            let parts: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
-            let path = parts.join("/");
-            (is_sound(&parts) && wanted(&path)).then_some((path, object))
-        });
-        let files: Vec<(String, ObjectMeta)> = files.collect();
-        let fetched =
-            futures_util::stream::iter(files.into_iter().map(|(path, object)| async move {
-                download::fetch(self.store.as_ref(), &self.cache, &object)
-                    .await
-                    .map(|blob| (path, blob))
-            }));
-        let blobs = fetched.buffer_unordered(DOWNLOADS).try_collect::<Vec<(String, PathBuf)>>();
-        let blobs = self.runtime.block_on(blobs)?;
-        let count = blobs.len();
-        Cache::lay_out(folder, &blobs).map_err(|error| unwritable(folder, error))?;
-        Ok(count)
-    }
-
-    fn folder(&self, name: &ModelName) -> PathBuf {
-        self.cache.tree().join(name.as_str())
+        files: Vec<RemoteFile>,
+        (snapshot, folder): (&Snapshot, &str),
+    ) -> Result<(), SourceError> {
+        snapshot.folder(folder)?;
+        let deliver = |RemoteFile { path, object }| {
+            let path = format!("{folder}/{path}");
+            let (parent, name) = path.rsplit_once('/').unwrap_or_default();
+            let target = snapshot.folder(parent)?.join(name);
+            let (store, cache) = (self.store.clone(), Arc::clone(&self.cache));
+            Ok(Delivery { store, cache, object, target }.run())
+        };
+        let deliveries = files.into_iter().map(deliver).collect::<Result<Vec<_>, SourceError>>()?;
+        let all = futures_util::stream::iter(deliveries).buffer_unordered(DOWNLOADS);
+        self.store.runtime.block_on(all.try_collect())
     }
 }
 
 impl ModelSource for RemoteRepository {
     fn list(&self) -> Result<Vec<AvailableModel>, SourceError> {
-        let (names, _) = self.folders(&self.prefix)?;
+        let names = self.store.folder(&self.store.key(&[]))?.folders;
         let mut models = Vec::new();
         for name in names.iter().filter(|name| !name.starts_with('.')) {
             if let Ok(name) = ModelName::new(name) {
@@ -164,76 +163,63 @@ impl ModelSource for RemoteRepository {
     }
 
     fn settings(&self, name: &ModelName) -> Result<ModelSettings, SourceError> {
-        self.versions(name)?;
-        // Beside the versions: settings, files of labels, golden samples.
-        let beside = |path: &str| {
-            let first = path.split('/').next().unwrap_or_default();
-            path == first || first == "golden"
-        };
-        let folder = self.folder(name);
-        self.sync(&self.key(&[name.as_str()]), &folder, beside)?;
-        self.tree.settings(name)
+        let Listing { folders, files, .. } = self.listing(name)?;
+        let snapshot = Snapshot::new(&self.cache)?;
+        let strange = folders.iter().filter(|name| name.parse::<Version>().is_err());
+        for folder in strange.filter(|name| store::is_sound(name)) {
+            // Empty, for it is told that they are no versions.
+            snapshot.folder(&format!("{name}/{folder}"))?;
+        }
+        self.bring(files, (&snapshot, name.as_str()))?;
+        snapshot.read(|repository| repository.settings(name))
     }
 
     fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
         let version = id.version.to_string();
-        let key = self.key(&[id.model.as_str(), &version]);
         if !self.versions(&id.model)?.contains(&id.version) {
             return Err(SourceError::UnknownVersion(id.clone()));
         }
-        let folder = self.folder(&id.model).join(&version);
-        // Nothing of what was there before may be taken for a part of it.
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(unwritable(&folder, error));
-            }
-            _ => {}
-        }
-        self.sync(&key, &folder, |_| true)?;
-        self.cache.shrink();
-        self.tree.fetch(id)
+        let files = self.store.below(&self.store.key(&[id.model.as_str(), &version]))?;
+        let snapshot = Snapshot::new(&self.cache)?;
+        self.bring(files, (&snapshot, &format!("{}/{version}", id.model)))?;
+        let files = snapshot.read(|repository| repository.fetch(id))?;
+        Ok(files.kept_by(snapshot))
     }
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
-        self.tree.digest(files)
+        let folder = folder_of(files);
+        digest::of_folder(folder, folder).map_err(|error| unreadable(folder, error))
     }
 
-    /// By the objects' own times: one that was written a moment ago may have others to follow, unless
-    /// there is a manifest, which is written last.
+    /// By the objects' own times: one that was written a moment ago may have others to follow.
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
-        let key = self.key(&[name.as_str()]);
-        let objects = self.runtime.block_on(self.store.list(Some(&key)).try_collect::<Vec<_>>());
-        let mut objects = objects.map_err(|error| failed(key.as_ref(), error))?;
-        objects.sort_by(|one, other| one.location.cmp(&other.location));
+        let objects = self.store.objects(&self.store.key(&[name.as_str()]))?;
         let stamp = objects.iter().map(Cache::name).collect();
-        let newest = objects.iter().map(|object| object.last_modified.timestamp_millis()).max();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let age = newest.map_or(0, |newest| now.saturating_sub(newest.unsigned_abs().into()));
-        Ok(Glance { settled: age >= SETTLING.as_millis(), stamp })
+        let settled = objects.iter().all(|object| store::age(object) >= SETTLING);
+        Ok(Glance { settled: settled && !objects.is_empty(), stamp })
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
-        self.tree.size(files)
+        let folder = folder_of(files);
+        digest::size(folder).map_err(|error| unreadable(folder, error))
     }
 
     fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
-        self.tree.samples(id)
+        let (name, version) = (id.model.as_str(), id.version.to_string());
+        self.listing(&id.model)?;
+        let snapshot = Snapshot::new(&self.cache)?;
+        for parts in [&[name, "golden"][..], &[name, "golden", &version]] {
+            let files = self.store.folder(&self.store.key(parts))?.files;
+            self.bring(files, (&snapshot, &parts.join("/")))?;
+        }
+        snapshot.read(|repository| repository.samples(id))
     }
 }
 
-/// Whether a key's parts can be a path below a folder.
-fn is_sound(parts: &[String]) -> bool {
-    let sound = |part: &String| {
-        !part.is_empty() && !part.starts_with('.') && !part.contains(['/', '\\', '\0'])
-    };
-    !parts.is_empty() && parts.iter().all(sound)
+fn folder_of(files: &ModelFiles) -> &Path {
+    files.graph.parent().unwrap_or(Path::new(""))
 }
 
-/// An error of the store, whose text has neither credentials nor signed addresses.
-pub(super) fn failed(what: &str, error: object_store::Error) -> SourceError {
-    SourceError::Io { what: format!("{what} of the object store"), source: io::Error::other(error) }
-}
-
-fn unwritable(folder: &Path, source: io::Error) -> SourceError {
+fn unreadable(folder: &Path, source: std::io::Error) -> SourceError {
     SourceError::Io { what: folder.display().to_string(), source }
 }

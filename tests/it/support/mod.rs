@@ -2,12 +2,12 @@
 
 pub(crate) mod contract;
 pub(crate) mod in_process;
-pub(crate) mod moto;
 pub(crate) mod onnx;
 pub(crate) mod process;
 pub(crate) mod repository;
 pub(crate) mod samples;
 pub(crate) mod server;
+pub(crate) mod stores;
 
 use std::fs;
 use std::path::{Path, PathBuf};
