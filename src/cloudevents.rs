@@ -84,9 +84,9 @@ fn subject(event: &Event) -> Option<String> {
         | Event::ModelDecision { model, version, .. } => {
             Some(format!("models/{model}/versions/{version}"))
         }
-        Event::ModelSwapped { model, .. } | Event::ModelTraffic { model, .. } => {
-            Some(format!("models/{model}"))
-        }
+        Event::ModelSwapped { model, .. }
+        | Event::ModelTraffic { model, .. }
+        | Event::ModelEvicted { model, .. } => Some(format!("models/{model}")),
         Event::Operation { id, .. } => Some(format!("operations/{id}")),
     }
 }
@@ -116,6 +116,9 @@ fn data(event: &Event) -> Value {
         Event::ModelDecision { model, version, decision, figures } => json!({
             "model": model, "version": version.to_string(), "decision": decision, "figures": figures,
         }),
+        Event::ModelEvicted { model, reason, bytes } => {
+            json!({ "model": model, "reason": reason, "bytes": bytes })
+        }
         Event::ModelTraffic { model, rules } => json!({ "model": model, "rules": rules }),
         Event::Configuration { changed, ignored, detail } => {
             json!({ "changed": changed, "ignored": ignored, "detail": detail })

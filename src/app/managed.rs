@@ -111,8 +111,8 @@ impl Place {
 }
 
 /// The schemes of object stores.
-const SCHEMES: [&str; 11] =
-    ["s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "wasb", "http", "https"];
+const SCHEMES: [&str; 10] =
+    ["s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"];
 
 /// Why an address is none of a repository.
 #[derive(Debug, thiserror::Error)]

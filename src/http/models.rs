@@ -14,7 +14,7 @@ use super::target::Target;
 use super::wire::{json, milliseconds, time};
 use super::{Services, Shared};
 use crate::model::{
-    ModelReport, ServingReport, ShadowReport, Tenure, TrafficReport, VersionReport,
+    MemoryChange, ModelReport, ServingReport, ShadowReport, Tenure, TrafficReport, VersionReport,
 };
 
 #[derive(Serialize)]
@@ -88,6 +88,7 @@ struct PhaseBody {
 struct ServingBody {
     digest: String,
     memory_bytes: u64,
+    measured_memory_bytes: Option<i64>,
     instances: usize,
     in_flight: u64,
     queue_depth: usize,
@@ -235,6 +236,7 @@ impl From<ServingReport> for ServingBody {
         Self {
             digest: format!("sha256:{}", report.digest),
             memory_bytes: report.memory,
+            measured_memory_bytes: report.measured.map(MemoryChange::grown),
             instances: report.instances,
             in_flight: report.in_flight,
             queue_depth: report.queue_depth,

@@ -92,7 +92,8 @@ impl Metrics {
             | Event::ModelVersion { .. }
             | Event::Operation { .. }
             | Event::ModelTraffic { .. }
-            | Event::ModelDecision { .. } => {}
+            | Event::ModelDecision { .. }
+            | Event::ModelEvicted { .. } => {}
         }
     }
 }

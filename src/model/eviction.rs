@@ -14,6 +14,7 @@ use super::names::ModelName;
 use super::operation::{Done, Operation};
 use super::registry::ModelEntry;
 use super::report::UnloadReport;
+use crate::lifecycle::Event;
 
 /// How often it is looked for room for one load. At each look somebody goes, or has become busy.
 const LOOKS: usize = 64;
@@ -198,9 +199,15 @@ impl Core {
     /// Evicts as an operation that nobody has asked for; whether it went.
     pub(super) async fn evict_aside(self: &Arc<Self>, verdict: &EvictionVerdict) -> bool {
         let operation = self.operations.aside(&verdict.resident.model);
-        operation.step(verdict.evicted.clone().unwrap_or_default(), None);
+        let reason = verdict.evicted.clone().unwrap_or_default();
+        operation.step(reason.clone(), None);
         let outcome = self.evict(&verdict.resident.model, &operation).await;
         let went = outcome.is_ok();
+        if went {
+            let Resident { model, bytes, .. } = &verdict.resident;
+            let (model, bytes) = (model.to_string(), *bytes);
+            self.events.publish(Event::ModelEvicted { model, reason, bytes });
+        }
         operation.end(outcome.map(Done::Unload).map_err(Arc::new));
         went
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::gate::Gate;
 use super::ledger::Reservation;
+use super::memory::MemoryChange;
 use super::mirror::Mirror;
 use super::names::VersionId;
 use super::observer::{Outcome, VersionObserver};
@@ -24,6 +25,8 @@ pub(super) struct Serving {
     pub(super) pool: InstancePool,
     /// What it takes of the memory that models may have.
     pub(super) reservation: Reservation,
+    /// What loading it did to the resident memory, where that could be measured.
+    pub(super) memory: Option<MemoryChange>,
     pub(super) gate: Gate,
     pub(super) usage: Usage,
     pub(super) observer: Box<dyn VersionObserver>,

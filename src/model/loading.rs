@@ -17,6 +17,7 @@ use super::golden;
 use super::handle::Serving;
 use super::ledger::{Ledger, Reservation};
 use super::loader::{ModelSettings, ModelSource};
+use super::memory::MemoryMeter;
 use super::names::Version;
 use super::observer::ModelObserver;
 use super::record::VersionRecord;
@@ -25,7 +26,8 @@ use super::usage::Usage;
 use super::warm_up::warm_up;
 use crate::causes;
 use crate::inference::{
-    Backend, InstancePool, ModelFiles, OpenOptions, PoolOptions, Signature, Spawner, give_way,
+    Backend, Instance, InstancePool, ModelFiles, OpenOptions, PoolOptions, Signature, Spawner,
+    give_way,
 };
 
 /// Runs blocking work of the control plane, so that no load shares a thread with a request.
@@ -139,12 +141,20 @@ impl Demands {
     }
 }
 
+/// A version that has answered its warm-up.
+struct Made {
+    instances: Vec<Box<dyn Instance>>,
+    signature: Signature,
+    digest: String,
+}
+
 /// What every load needs.
 pub(super) struct Loader {
     pub(super) source: Arc<dyn ModelSource>,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) observer: Arc<dyn ModelObserver>,
     pub(super) ledger: Ledger,
+    pub(super) meter: MemoryMeter,
     pub(super) spawner: Spawner,
     pub(super) intra_op_threads: NonZeroUsize,
     pub(super) instances: NonZeroUsize,
@@ -183,8 +193,25 @@ impl Loader {
         (fetched, reservation): (Fetched, Reservation),
         (settings, demands): (&ModelSettings, &Demands),
     ) -> Result<Arc<Serving>, LoadError> {
-        let made = self.make(record, (fetched, reservation), (settings, demands));
-        made.inspect_err(|_| self.backend.released())
+        let make = || self.make(record, fetched, (settings, demands));
+        let (made, memory) = self.meter.measure(make);
+        let Made { instances, signature, digest } =
+            made.inspect_err(|_| self.backend.released())?;
+        let queue_capacity = self.queue_capacity(settings);
+        let pool = PoolOptions { name: record.id.to_string(), queue_capacity };
+        let pool = InstancePool::start(&pool, instances, &self.spawner);
+        Ok(Arc::new(Serving {
+            id: record.id.clone(),
+            digest,
+            platform: self.backend.platform(),
+            signature,
+            pool: pool.map_err(LoadError::Threads)?,
+            reservation,
+            memory,
+            gate: Gate::default(),
+            usage: Usage::default(),
+            observer: self.observer.version(&record.id),
+        }))
     }
 
     /// Whether a version that serves has the instances and the queue that `settings` ask for.
@@ -204,9 +231,9 @@ impl Loader {
     fn make(
         &self,
         record: &VersionRecord,
-        (Fetched { files, digest, .. }, reservation): (Fetched, Reservation),
+        Fetched { files, digest, .. }: Fetched,
         (settings, demands): (&ModelSettings, &Demands),
-    ) -> Result<Arc<Serving>, LoadError> {
+    ) -> Result<Made, LoadError> {
         record.proceed(VersionEvent::Verified)?;
         let options = OpenOptions { intra_op_threads: self.intra_op_threads };
         let mut model = self.backend.open(&files, options)?;
@@ -237,20 +264,6 @@ impl Loader {
             let samples = self.source.samples(&record.id)?;
             golden::verify(&signature, &mut instances, (&samples, control))?;
         }
-        let queue_capacity = self.queue_capacity(settings);
-        let pool = PoolOptions { name: record.id.to_string(), queue_capacity };
-        let pool =
-            InstancePool::start(&pool, instances, &self.spawner).map_err(LoadError::Threads)?;
-        Ok(Arc::new(Serving {
-            id: record.id.clone(),
-            digest,
-            platform: self.backend.platform(),
-            signature,
-            pool,
-            reservation,
-            gate: Gate::default(),
-            usage: Usage::default(),
-            observer: self.observer.version(&record.id),
-        }))
+        Ok(Made { instances, signature, digest })
     }
 }

@@ -26,6 +26,7 @@ use super::ledger::Ledger;
 use super::load::LoadOptions;
 use super::loader::ModelSource;
 use super::loading::{Loader, WorkThreads};
+use super::memory::MemoryMeter;
 use super::names::{ModelName, Version, VersionRef};
 use super::observer::ModelObserver;
 use super::operation::{Begun, Conditions, Done, Ended, Operation, OperationKind, Operations};
@@ -160,6 +161,7 @@ impl ModelLifecycleManager {
             backend: parts.backend,
             observer: parts.observer,
             ledger: Ledger::default(),
+            meter: MemoryMeter::default(),
             spawner: Spawner::start(),
             intra_op_threads: options.intra_op_threads,
             instances: options.instances,

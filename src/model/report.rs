@@ -168,6 +168,9 @@ pub struct ServingReport {
     pub digest: String,
     /// What it is estimated to take of the memory, in bytes.
     pub memory: u64,
+    /// What loading it did to the resident memory of the process; `None` where another load or unload went
+    /// on at the same time, or the system does not tell.
+    pub measured: Option<MemoryChange>,
     /// Its instances.
     pub instances: usize,
     /// Requests inside it.
@@ -252,6 +255,7 @@ fn loaded(serving: &Arc<Serving>) -> ServingReport {
     ServingReport {
         digest: serving.digest.clone(),
         memory: serving.reservation.bytes(),
+        measured: serving.memory,
         instances: serving.pool.instances(),
         in_flight: serving.gate.entries(),
         queue_depth: serving.pool.queue_depth(),

@@ -86,13 +86,16 @@ impl Core {
 
     /// Stops the instances, which drops them on their own threads, and gives the memory back.
     async fn release(&self, id: &VersionId, serving: Arc<Serving>) {
-        let backend = Arc::clone(&self.loader.backend);
+        let loader = Arc::clone(&self.loader);
         let release = move || {
-            serving.pool.shutdown();
-            // The last request may still be about to drop its handle.
-            serving.reservation.give_back();
-            drop(serving);
-            backend.released();
+            // Counted, so that no load that goes on meanwhile is said to have made it.
+            loader.meter.measure(|| {
+                serving.pool.shutdown();
+                // The last request may still be about to drop its handle.
+                serving.reservation.give_back();
+                drop(serving);
+                loader.backend.released();
+            });
         };
         if let Err(failure) = self.unloads.run(&format!("unload {id}"), release).await {
             let cause = causes::of_error(&failure);

@@ -75,6 +75,11 @@ async fn what_nobody_uses_goes_and_comes_back() {
     let evicted: Vec<&Value> =
         operation.filter(|operation| operation["operation"] == "evict").collect();
     assert!(evicted[0]["steps"][0]["what"].as_str().unwrap().contains("unused for"), "{evicted:?}");
+    let told = server.get("/lifecycle/events?kind=model_evicted").await.ok();
+    let event = &told["events"][0];
+    assert_eq!((&event["subject"], &event["data"]["model"]), (&json!("models/a"), &json!("a")));
+    assert!(event["data"]["reason"].as_str().unwrap().contains("unused for"), "{event}");
+    assert!(event["data"]["bytes"].as_u64().unwrap() > 0, "{event}");
 }
 
 #[tokio::test]
@@ -188,6 +193,21 @@ async fn where_there_is_no_room_for_two_requests_wait_between_them() {
     assert_eq!(report["current_version"], "2", "the old one is back");
     let bake = json!({ "to": 1, "strategy": "resource", "bake": "1s" });
     swap(bake).await.refused(400, "invalid_request", &["bake"]);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_a_load_takes_of_the_memory_is_measured() {
+    const MIB: i64 = 1 << 20;
+    let large = mlp(512, 4_096, 4_096);
+    let size = i64::try_from(large.len()).unwrap();
+    let server = Server::start_with(
+        Repository::of("large", &large),
+        &[("inference.instances", "1")],
+    )
+    .await;
+    let measured = server.version("large", "1").await["measured_memory_bytes"].as_i64().unwrap();
+    assert!((size / 2..4 * size).contains(&measured), "{} of {} MiB", measured / MIB, size / MIB);
 }
 
 #[tokio::test]

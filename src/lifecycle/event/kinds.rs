@@ -93,6 +93,16 @@ pub enum Event {
         /// The reason and the figures it was made from.
         figures: String,
     },
+    /// A model was taken from memory to make room, or because nobody used it. The next request for it
+    /// loads it again.
+    ModelEvicted {
+        /// The model's name.
+        model: String,
+        /// Why.
+        reason: String,
+        /// What its versions were estimated to take, in bytes.
+        bytes: u64,
+    },
     /// The configuration was read anew.
     Configuration {
         /// The settings that have another value from now on.
@@ -116,12 +126,13 @@ pub enum EventKind {
     Operation,
     ModelTraffic,
     ModelDecision,
+    ModelEvicted,
     Configuration,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Application,
         Self::Health,
         Self::Resource,
@@ -130,6 +141,7 @@ impl EventKind {
         Self::Operation,
         Self::ModelTraffic,
         Self::ModelDecision,
+        Self::ModelEvicted,
         Self::Configuration,
     ];
 
@@ -144,6 +156,7 @@ impl EventKind {
             Self::Operation => "operation",
             Self::ModelTraffic => "model_traffic",
             Self::ModelDecision => "model_decision",
+            Self::ModelEvicted => "model_evicted",
             Self::Configuration => "configuration",
         }
     }
@@ -172,6 +185,7 @@ impl Event {
             Self::Operation { .. } => EventKind::Operation,
             Self::ModelTraffic { .. } => EventKind::ModelTraffic,
             Self::ModelDecision { .. } => EventKind::ModelDecision,
+            Self::ModelEvicted { .. } => EventKind::ModelEvicted,
             Self::Configuration { .. } => EventKind::Configuration,
         }
     }
@@ -213,6 +227,9 @@ pub(super) fn log(event: &Event) {
         }
         Event::ModelDecision { model, version, decision, figures } => {
             info!(model, version, decision, figures, "version on trial");
+        }
+        Event::ModelEvicted { model, reason, bytes } => {
+            info!(model, reason, bytes, "model evicted");
         }
         Event::ModelTraffic { model, rules } => info!(model, rules, "traffic rules changed"),
         Event::Configuration { changed, ignored, detail } if detail.is_empty() => {

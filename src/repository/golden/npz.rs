@@ -15,17 +15,21 @@ use zip::ZipArchive;
 use crate::inference::{DataType, NamedTensor, Tensor, Tolerance};
 use crate::model::GoldenSample;
 
-/// The largest array that is read.
-const LARGEST: u64 = 1 << 30;
+/// The most bytes that the arrays of an archive may have together, however small they are packed.
+const LARGEST: u64 = 256 << 20;
 
 /// Reads an archive.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(super) fn read(path: &Path, name: String) -> Result<GoldenSample, String> {
+    read_within(path, name, LARGEST)
+}
+
+fn read_within(path: &Path, name: String, most: u64) -> Result<GoldenSample, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| error.to_string())?;
-    let (mut inputs, mut expected) = (Vec::new(), Vec::new());
+    let (mut inputs, mut expected, mut left) = (Vec::new(), Vec::new(), most);
     for index in 0..archive.len() {
         let entry = archive.by_index(index).map_err(|error| error.to_string())?;
         let file = entry.name().map_err(|error| error.to_string())?;
@@ -38,8 +42,11 @@ pub(super) fn read(path: &Path, name: String) -> Result<GoldenSample, String> {
             }
         };
         let mut bytes = Vec::new();
-        let read = entry.take(LARGEST).read_to_end(&mut bytes);
-        read.map_err(|error| format!("array '{array}': {error}"))?;
+        let read = entry.take(left + 1).read_to_end(&mut bytes);
+        let read = read.map_err(|error| format!("array '{array}': {error}"))? as u64;
+        left = left.checked_sub(read).ok_or_else(|| {
+            format!("array '{array}': the arrays have more than {most} bytes together")
+        })?;
         let value = self::array(&bytes).map_err(|problem| format!("array '{array}': {problem}"))?;
         list.push(NamedTensor { name: tensor, tensor: value });
     }
@@ -112,6 +119,11 @@ fn datatype(descr: &str) -> Result<DataType, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
     use super::*;
 
     /// An array as `NumPy` writes it.
@@ -122,6 +134,23 @@ mod tests {
         bytes.extend(header.as_bytes());
         bytes.extend(data);
         bytes
+    }
+
+    #[test]
+    fn an_archive_has_a_tensor_for_each_array_and_no_bomb() {
+        let header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1000,), }";
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut archive = ZipWriter::new(file.reopen().unwrap());
+        for array in ["input:x.npy", "output:y.npy"] {
+            archive.start_file(array, SimpleFileOptions::default()).unwrap();
+            archive.write_all(&npy(header, &[0; 1_000])).unwrap();
+        }
+        archive.finish().unwrap();
+        let read = |most| read_within(file.path(), "s.npz".to_owned(), most);
+        let sample = read(4_000).unwrap();
+        assert_eq!((sample.inputs[0].name.as_str(), sample.expected.len()), ("x", 1));
+        let error = read(2_000).unwrap_err();
+        assert!(error.contains("'output:y': the arrays have more than 2000 bytes"), "{error}");
     }
 
     #[test]
