@@ -14,7 +14,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve stores azurite test test-interleavings lint deny coverage schema bench bench-isolation bench-memory bench-probes bench-swap check-metrics check-containers clean
+.PHONY: help onnxruntime build serve stores azurite test test-interleavings lint deny coverage schema bench bench-isolation bench-memory bench-probes bench-shadow bench-swap check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -92,6 +92,9 @@ bench-swap: onnxruntime ## swap 200 times under load, and hold every answer to i
 
 bench-memory: onnxruntime ## swap a model of 100 MB 300 times, and tell the memory in use
 	cargo bench --locked --bench memory
+
+bench-shadow: onnxruntime ## compare one model's latency with and without a shadow
+	cargo bench --locked --bench shadow
 
 bench-isolation: onnxruntime ## compare one model's latency with and without the load of another
 	cargo bench --locked --bench isolation

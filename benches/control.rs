@@ -43,6 +43,25 @@ impl Control {
         answer(&load::post_json(self.0, &path, b"")).await.map(drop)
     }
 
+    /// Copies a part of the requests to a version.
+    pub(crate) async fn shadow(self, model: &str, version: u32, percent: f64) -> Result<()> {
+        let body = json!({ "version": version, "percent": percent }).to_string();
+        let path = format!("/lifecycle/models/{model}/shadow");
+        answer(&load::request("PUT", self.0, &path, body.as_bytes())).await.map(drop)
+    }
+
+    /// Ends that; how many requests were to be copied, and how many of them were not.
+    pub(crate) async fn unshadow(self, model: &str) -> Result<(u64, u64)> {
+        let report = answer(&load::get(self.0, &format!("/lifecycle/models/{model}"))).await?;
+        let report: Value = serde_json::from_slice(&report)?;
+        let shadow = &report["traffic"]["shadow"];
+        let count = |key: &str| shadow[key].as_u64().context("the shadow has counts");
+        let counts = (count("due")?, count("skipped")?);
+        let path = format!("/lifecycle/models/{model}/shadow");
+        answer(&load::request("DELETE", self.0, &path, b"")).await?;
+        Ok(counts)
+    }
+
     /// Returns once a version has given its memory back.
     pub(crate) async fn unloaded(self, model: &str, version: u32) -> Result<()> {
         let target = load::get(self.0, &format!("/lifecycle/models/{model}"));

@@ -51,8 +51,13 @@ pub(crate) fn get(addr: SocketAddr, path: &str) -> Target {
 
 /// A `POST` of `body` as `application/json`.
 pub(crate) fn post_json(addr: SocketAddr, path: &str, body: &[u8]) -> Target {
+    request("POST", addr, path, body)
+}
+
+/// Any method with `body` as `application/json`.
+pub(crate) fn request(method: &str, addr: SocketAddr, path: &str, body: &[u8]) -> Target {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: {addr}\r\ncontent-type: application/json\r\n\
+        "{method} {path} HTTP/1.1\r\nhost: {addr}\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n",
         body.len()
     );

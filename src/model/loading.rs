@@ -193,8 +193,7 @@ impl Loader {
         (fetched, reservation): (Fetched, Reservation),
         (settings, demands): (&ModelSettings, &Demands),
     ) -> Result<Arc<Serving>, LoadError> {
-        let make = || self.make(record, fetched, (settings, demands));
-        let (made, memory) = self.meter.measure(make);
+        let (made, memory) = self.meter.measure(|| self.make(record, fetched, (settings, demands)));
         let Made { instances, signature, digest } =
             made.inspect_err(|_| self.backend.released())?;
         let queue_capacity = self.queue_capacity(settings);

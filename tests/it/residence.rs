@@ -201,11 +201,8 @@ async fn what_a_load_takes_of_the_memory_is_measured() {
     const MIB: i64 = 1 << 20;
     let large = mlp(512, 4_096, 4_096);
     let size = i64::try_from(large.len()).unwrap();
-    let server = Server::start_with(
-        Repository::of("large", &large),
-        &[("inference.instances", "1")],
-    )
-    .await;
+    let server =
+        Server::start_with(Repository::of("large", &large), &[("inference.instances", "1")]).await;
     let measured = server.version("large", "1").await["measured_memory_bytes"].as_i64().unwrap();
     assert!((size / 2..4 * size).contains(&measured), "{} of {} MiB", measured / MIB, size / MIB);
 }
