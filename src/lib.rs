@@ -45,6 +45,7 @@ pub mod app;
 
 mod causes;
 mod json_tensors;
+mod oip;
 mod units;
 
 #[doc = include_str!("../docs/lifecycle.md")]

@@ -233,7 +233,7 @@ impl From<OperationReport> for OperationBody {
             None => ("running", None, None),
             Some((_, Ok(done))) => ("succeeded", Some(ResultBody::new(&model, done)), None),
             Some((_, Err(error))) => {
-                let failure = Failure::of(ApiError::Change(error));
+                let failure = Failure::of(ApiError::from(error));
                 let state = if failure.is_cancelled() { "cancelled" } else { "failed" };
                 let (error, code) = (failure.text().to_owned(), failure.code());
                 (state, None, Some(ErrorBody { error, code }))
