@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::external_data;
+
 /// A file that a graph refers to.
 #[derive(Debug, Clone)]
 pub(super) struct ExternalFile {
@@ -17,63 +19,47 @@ pub(super) struct ExternalFile {
     pub(super) content: Arc<[u8]>,
 }
 
-/// The files below the graph's folder whose paths occur in the graph.
+/// The files below the graph's folder that the graph refers to. What is not there, or elsewhere, is
+/// left to the engine, which refuses it.
 ///
 /// # Errors
 /// What the system said.
 pub(super) fn of_graph(graph: &Path) -> io::Result<Vec<ExternalFile>> {
-    let Some(folder) = graph.parent() else { return Ok(Vec::new()) };
-    let mut beside = Vec::new();
-    collect(folder, Path::new(""), &mut beside)?;
-    beside.retain(|name| graph.file_name().is_none_or(|own| name != Path::new(own)));
-    if beside.is_empty() {
-        return Ok(Vec::new());
-    }
-    let text = fs::read(graph)?;
-    let named = beside.into_iter().filter(|name| occurs(name, &text));
-    named
-        .map(|name| {
-            let content = fs::read(folder.join(&name))?.into();
-            Ok(ExternalFile { name, content })
-        })
-        .collect()
-}
-
-fn collect(folder: &Path, below: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let (path, name) = entry.map(|entry| (entry.path(), below.join(entry.file_name())))?;
-        if path.is_dir() {
-            collect(&path, &name, files)?;
-        } else if path.is_file() {
-            files.push(name);
-        }
-    }
-    Ok(())
-}
-
-fn occurs(name: &Path, text: &[u8]) -> bool {
-    let name = name.as_os_str().as_encoded_bytes();
-    text.windows(name.len()).any(|window| window == name)
+    let folder = graph.parent().unwrap_or(Path::new(""));
+    let named = external_data::of_graph(graph)?.into_iter();
+    let there = |name: &PathBuf| external_data::is_inside(name) && folder.join(name).is_file();
+    let read = |name: PathBuf| {
+        let content = fs::read(folder.join(&name))?.into();
+        Ok(ExternalFile { name, content })
+    };
+    named.filter(there).map(read).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::external_data::onnx::{Graph, Tensor};
 
     #[test]
-    fn what_the_graph_names_is_read_and_nothing_else() {
+    fn what_the_graph_refers_to_is_read_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("data")).unwrap();
-        for (name, text) in
-            [("model.onnx", "..data/weights.bin.."), ("data/weights.bin", "w"), ("notes.txt", "n")]
-        {
-            fs::write(folder.path().join(name), text).unwrap();
+        let graph = ["./data/a.bin", "b.bin", "absent.bin", "../outside.bin"]
+            .into_iter()
+            .fold(Graph::new("g"), |graph, location| {
+                graph.initializer("value", &Tensor::external(&[1], location))
+            });
+        // It is in the graph too, as a name, but nothing is read from it.
+        let graph = graph.initializer("notes.txt", &Tensor::floats(&[1], &[1.0])).into_model();
+        let own = folder.path().join("own");
+        fs::create_dir_all(own.join("data")).unwrap();
+        for name in ["own/data/a.bin", "own/b.bin", "own/notes.txt", "outside.bin"] {
+            fs::write(folder.path().join(name), name).unwrap();
         }
-        let found = of_graph(&folder.path().join("model.onnx")).unwrap();
-        assert_eq!(found.len(), 1);
-        assert_eq!(
-            (found[0].name.as_path(), &*found[0].content),
-            (Path::new("data/weights.bin"), &b"w"[..])
-        );
+        fs::write(own.join("model.onnx"), graph).unwrap();
+        let found = of_graph(&own.join("model.onnx")).unwrap();
+        let told: Vec<_> =
+            found.iter().map(|file| (file.name.to_str().unwrap(), &*file.content)).collect();
+        let expected = [("./data/a.bin", &b"own/data/a.bin"[..]), ("b.bin", b"own/b.bin")];
+        assert_eq!(told, expected);
     }
 }

@@ -124,20 +124,25 @@ async fn links_out_of_the_repository_are_refused() {
 
 #[tokio::test]
 async fn external_data_is_served_from_memory() {
-    let repository = Repository::of("m", &add_external("weights.bin"));
-    repository.write("m/1/weights.bin", &5_f32.to_le_bytes());
-    let server = Server::start_with(repository, &[("inference.instances", "2")]).await;
-    let adds = async || server.infer("m", &x(&[1, 4], &[0.0; 4])).await.output("y")[0].as_f64();
-    assert_eq!(adds().await, Some(5.0));
-    server.repository.write("m/1/weights.bin", &6_f32.to_le_bytes());
-    assert_eq!(adds().await, Some(5.0), "not what somebody writes meanwhile");
-    server.repository.write("m/1/weights.bin", b"");
-    for _ in 0..10 {
+    for location in ["weights.bin", "./weights.bin", "data/weights.bin"] {
+        let repository = Repository::of("m", &add_external(location));
+        let write = |repository: &Repository, content: &[u8]| {
+            repository.write(&format!("m/1/{location}"), content);
+        };
+        write(&repository, &5_f32.to_le_bytes());
+        let server = Server::start_with(repository, &[("inference.instances", "2")]).await;
+        let adds = async || server.infer("m", &x(&[1, 4], &[0.0; 4])).await.output("y")[0].as_f64();
         assert_eq!(adds().await, Some(5.0));
+        write(&server.repository, &6_f32.to_le_bytes());
+        assert_eq!(adds().await, Some(5.0), "not what somebody writes meanwhile");
+        write(&server.repository, b"");
+        for _ in 0..10 {
+            assert_eq!(adds().await, Some(5.0), "{location}");
+        }
+        write(&server.repository, &7_f32.to_le_bytes());
+        server.send(Method::POST, "/v2/repository/models/m/load", vec![]).await;
+        assert_eq!(adds().await, Some(7.0));
     }
-    server.repository.write("m/1/weights.bin", &7_f32.to_le_bytes());
-    server.send(Method::POST, "/v2/repository/models/m/load", vec![]).await;
-    assert_eq!(adds().await, Some(7.0));
 }
 
 #[tokio::test]

@@ -321,6 +321,7 @@ impl Node {
         let named = Message::default().text(1, name);
         let attribute = match value {
             Attribute::Int(value) => named.integer(3, *value).integer(20, 2),
+            Attribute::Tensor(tensor) => named.message(5, &tensor.0).integer(20, 4),
             Attribute::Graph(body) => named.message(6, &body.0).integer(20, 5),
         };
         Self(self.0.message(5, &attribute))
@@ -332,6 +333,8 @@ impl Node {
 pub(crate) enum Attribute {
     /// A number, or a truth value as 0 or 1.
     Int(i64),
+    /// A constant.
+    Tensor(Tensor),
     /// What a control flow operator runs.
     Graph(Graph),
 }
@@ -352,7 +355,7 @@ impl Tensor {
     }
 
     /// FP32 data in a file beside the graph.
-    fn external(dims: &[usize], location: &str) -> Self {
+    pub(crate) fn external(dims: &[usize], location: &str) -> Self {
         let typed = Message::default().integer(2, Elem::Float as i64);
         let shaped = dims.iter().fold(typed, |tensor, &dim| tensor.integer(1, length(dim)));
         let place = Message::default().text(1, "location").text(2, location);
