@@ -5,6 +5,7 @@
 mod architecture;
 mod bad_input;
 mod bad_models;
+mod bare_files;
 mod canary;
 mod checks;
 mod command_line;
