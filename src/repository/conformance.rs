@@ -1,5 +1,7 @@
 //! What every source of models has to do, whatever it is.
 
+mod bare;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

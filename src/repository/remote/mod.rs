@@ -3,10 +3,11 @@
 //! What is needed of it is brought to a local tree, laid out as a local repository, which answers from
 //! there. Content is kept by its SHA-256, so that nothing is downloaded twice.
 
+mod bare;
 mod cache;
 mod download;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::model::{
     AvailableModel, Glance, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError,
     Version, VersionId,
 };
+use bare::Root;
 use cache::Cache;
 
 /// How long a store must have been left alone to be followed.
@@ -84,14 +86,12 @@ impl RemoteRepository {
         Ok(Self { store, prefix, cache: Arc::new(cache), tree, runtime })
     }
 
-    /// The names of the folders below a key, and whether there is anything.
-    fn folders(&self, below: &Key) -> Result<(BTreeSet<String>, bool), SourceError> {
+    /// The names of the folders below a key, and the objects beside them.
+    fn folders(&self, below: &Key) -> Result<(BTreeSet<String>, Vec<ObjectMeta>), SourceError> {
         let listed = self.runtime.block_on(self.store.list_with_delimiter(Some(below)));
         let listed = listed.map_err(|error| failed(below.as_ref(), error))?;
         let names = listed.common_prefixes.iter().filter_map(|key| key.filename());
-        let names: BTreeSet<String> = names.map(str::to_owned).collect();
-        let any = !names.is_empty() || !listed.objects.is_empty();
-        Ok((names, any))
+        Ok((names.map(str::to_owned).collect(), listed.objects))
     }
 
     fn key(&self, parts: &[&str]) -> Key {
@@ -99,15 +99,17 @@ impl RemoteRepository {
         self.prefix.parts().chain(parts).collect()
     }
 
-    fn versions(&self, name: &ModelName) -> Result<Vec<Version>, SourceError> {
-        let (names, any) = self.folders(&self.key(&[name.as_str()]))?;
-        if !any {
-            return Err(SourceError::UnknownModel(name.clone()));
+    /// How a model lies in the store.
+    fn layout(&self, name: &ModelName) -> Result<Layout, SourceError> {
+        let (names, objects) = self.folders(&self.key(&[name.as_str()]))?;
+        if names.is_empty() && objects.is_empty() {
+            let root = self.at_root(name)?;
+            return root.map(Layout::Root).ok_or_else(|| SourceError::UnknownModel(name.clone()));
         }
         let mut versions: Vec<Version> =
             names.iter().filter_map(|name| name.parse().ok()).collect();
         versions.sort_unstable();
-        Ok(versions)
+        Ok(Layout::Folder(versions))
     }
 
     /// Makes a folder of the tree what the store has below a key, and nothing else.
@@ -146,25 +148,36 @@ impl RemoteRepository {
 
 impl ModelSource for RemoteRepository {
     fn list(&self) -> Result<Vec<AvailableModel>, SourceError> {
-        let (names, _) = self.folders(&self.prefix)?;
-        let mut models = Vec::new();
+        let (names, objects) = self.folders(&self.prefix)?;
+        let bare = bare::models(&objects).map(|name| (name, vec![Version::FIRST]));
+        let mut models: BTreeMap<ModelName, Vec<Version>> = bare.collect();
         for name in names.iter().filter(|name| !name.starts_with('.')) {
             if let Ok(name) = ModelName::new(name) {
-                let versions = self.versions(&name).unwrap_or_default();
-                models.push(AvailableModel { name, versions });
+                let versions = || self.layout(&name).map(Layout::versions).unwrap_or_default();
+                // Where a model is there twice, neither counts; who loads it is told.
+                let versions = if models.contains_key(&name) { vec![] } else { versions() };
+                models.insert(name, versions);
             } else {
                 warn!(folder = name, "folder is not a model: bad name");
             }
         }
-        Ok(models)
+        let available = |(name, versions)| AvailableModel { name, versions };
+        Ok(models.into_iter().map(available).collect())
     }
 
     fn model(&self, name: &ModelName) -> Result<AvailableModel, SourceError> {
-        Ok(AvailableModel { name: name.clone(), versions: self.versions(name)? })
+        let layout = self.layout(name)?;
+        if matches!(layout, Layout::Folder(_)) {
+            self.is_no_object(name)?;
+        }
+        Ok(AvailableModel { name: name.clone(), versions: layout.versions() })
     }
 
     fn settings(&self, name: &ModelName) -> Result<ModelSettings, SourceError> {
-        self.versions(name)?;
+        if let Layout::Root(root) = self.layout(name)? {
+            self.bring_settings(name, &root)?;
+            return self.tree.settings(name);
+        }
         // Beside the versions: settings, files of labels, golden samples.
         let beside = |path: &str| {
             let first = path.split('/').next().unwrap_or_default();
@@ -178,7 +191,8 @@ impl ModelSource for RemoteRepository {
     fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
         let version = id.version.to_string();
         let key = self.key(&[id.model.as_str(), &version]);
-        if !self.versions(&id.model)?.contains(&id.version) {
+        let layout = self.layout(&id.model)?;
+        if !layout.has(id.version) {
             return Err(SourceError::UnknownVersion(id.clone()));
         }
         let folder = self.folder(&id.model).join(&version);
@@ -189,7 +203,10 @@ impl ModelSource for RemoteRepository {
             }
             _ => {}
         }
-        self.sync(&key, &folder, |_| true)?;
+        match layout {
+            Layout::Folder(_) => self.sync(&key, &folder, |_| true).map(drop)?,
+            Layout::Root(root) => self.bring_version(&id.model, &root)?,
+        }
         self.cache.shrink();
         self.tree.fetch(id)
     }
@@ -204,6 +221,11 @@ impl ModelSource for RemoteRepository {
         let key = self.key(&[name.as_str()]);
         let objects = self.runtime.block_on(self.store.list(Some(&key)).try_collect::<Vec<_>>());
         let mut objects = objects.map_err(|error| failed(key.as_ref(), error))?;
+        if objects.is_empty() {
+            let root = self.at_root(name)?;
+            let root = root.ok_or_else(|| SourceError::UnknownModel(name.clone()))?;
+            objects = self.seen_at_root(name, root)?;
+        }
         objects.sort_by(|one, other| one.location.cmp(&other.location));
         let stamp = objects.iter().map(Cache::name).collect();
         let newest = objects.iter().map(|object| object.last_modified.timestamp_millis()).max();
@@ -218,6 +240,30 @@ impl ModelSource for RemoteRepository {
 
     fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
         self.tree.samples(id)
+    }
+}
+
+/// How a model lies in a store.
+enum Layout {
+    /// Below a key of its own, with these versions.
+    Folder(Vec<Version>),
+    /// As an object, which is its only version.
+    Root(Root),
+}
+
+impl Layout {
+    fn versions(self) -> Vec<Version> {
+        match self {
+            Self::Folder(versions) => versions,
+            Self::Root(_) => vec![Version::FIRST],
+        }
+    }
+
+    fn has(&self, version: Version) -> bool {
+        match self {
+            Self::Folder(versions) => versions.contains(&version),
+            Self::Root(_) => version == Version::FIRST,
+        }
     }
 }
 
