@@ -10,7 +10,8 @@ use super::change::Core;
 use super::error::ChangeError;
 use super::intent::{Choice, Intent};
 use super::load::LoadOptions;
-use super::names::{ModelName, Version};
+use super::loader::SourceError;
+use super::names::{ModelName, Version, VersionId};
 use super::operation::Operation;
 use super::registry::ModelEntry;
 use super::report::LoadReport;
@@ -228,18 +229,34 @@ impl Core {
         let before = entry.intent();
         let available =
             self.ask(name, |loader, name| Ok(loader.source.model(name)?.versions)).await?;
-        let newest = available.last().copied();
-        let chosen = wanted.chosen.map(|choice| {
-            let newest = newest.map_or(choice.version, |newest| newest.max(choice.version));
-            Choice { version: choice.version, newest }
-        });
-        entry.decide(|intent| *intent = Intent { chosen, ..wanted });
-        let result = self.load_planned(&entry, LoadOptions::default(), operation).await;
+        let result = self.apply_to(&entry, wanted, (&available, operation)).await;
         if result.is_err() {
             entry.decide(|intent| *intent = before);
         }
         entry.set_problem(result.as_ref().err().map(|error| causes::of_error(error)));
         result
+    }
+
+    async fn apply_to(
+        self: &Arc<Self>,
+        entry: &Arc<ModelEntry>,
+        wanted: Intent,
+        (available, operation): (&[Version], &Arc<Operation>),
+    ) -> Result<LoadReport, ChangeError> {
+        let newest = available.last().copied();
+        let chosen = wanted.chosen.map(|choice| {
+            let newest = newest.map_or(choice.version, |newest| newest.max(choice.version));
+            Choice { version: choice.version, newest }
+        });
+        if let Some(Choice { version, .. }) = chosen
+            && !available.contains(&version)
+        {
+            let id = VersionId { model: entry.name.clone(), version };
+            let source = SourceError::UnknownVersion(id);
+            return Err(ChangeError::Source { model: entry.name.clone(), source });
+        }
+        entry.decide(|intent| *intent = Intent { chosen, ..wanted });
+        self.load_planned(entry, LoadOptions::default(), operation).await
     }
 }
 

@@ -11,6 +11,7 @@ use super::change::{Core, Lineup, Warm, Wish};
 use super::error::{ChangeError, LoadError};
 use super::handle::Serving;
 use super::history::Cause;
+use super::intent::{Choice, Intent};
 use super::loader::{ModelSettings, SourceError};
 use super::loading::{Demands, Loader};
 use super::names::{ModelName, Version, VersionId};
@@ -140,7 +141,7 @@ impl Core {
             warn!(model = %entry.name, warning, "a setting is not honoured");
         }
         let selected = settings.version_policy.select(&available);
-        let intent = entry.intent();
+        let intent = possible(entry, &available);
         let nothing = || ChangeError::NoVersions(entry.name.clone());
         let (mut versions, current) = intent.apply(&selected).ok_or_else(nothing)?;
         // What they name is served, and a load that cannot do so fails: requests would.
@@ -175,4 +176,16 @@ impl Core {
 
 fn digest(loader: &Loader, id: &VersionId) -> Result<String, SourceError> {
     loader.source.digest(&loader.source.fetch(id)?)
+}
+
+/// What operators have decided, as far as the repository has it. A choice of a version that is
+/// gone is passed over until it comes back: the model's policy says what is served meanwhile.
+fn possible(entry: &ModelEntry, available: &[Version]) -> Intent {
+    let mut intent = entry.intent();
+    let gone = intent.chosen.take_if(|chosen| !available.contains(&chosen.version));
+    if let Some(Choice { version, .. }) = gone {
+        let model = &entry.name;
+        warn!(%model, %version, "the version that was chosen is gone, the policy decides");
+    }
+    intent
 }
