@@ -44,6 +44,7 @@ pub mod webhooks;
 pub mod app;
 
 mod causes;
+mod external_data;
 mod json_tensors;
 mod oip;
 mod units;

@@ -20,8 +20,8 @@ use crate::inference::{
 use crate::lifecycle::{EventBus, Resource, ResourceHandle, ResourceRef, ResourceType};
 use crate::metrics::Metrics;
 use crate::model::{
-    AvailableModel, Glance, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError,
-    VersionId,
+    AvailableModel, Glance, GoldenSample, Hints, ModelName, ModelSettings, ModelSource,
+    SourceError, VersionId,
 };
 use crate::onnx::{OnnxBackend, OnnxRuntime};
 use crate::repository::{LocalRepository, RemoteOptions, RemoteRepository};
@@ -252,6 +252,10 @@ impl ModelSource for ManagedRepository {
 
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
         self.opened()?.glance(name)
+    }
+
+    fn hints(&self) -> Result<Option<Hints>, SourceError> {
+        self.opened()?.hints()
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {

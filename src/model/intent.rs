@@ -61,24 +61,32 @@ impl Intent {
         Some((versions, current))
     }
 
-    /// The decisions without those about versions that are not there any more, each of which is told in
-    /// words. They hold again when the version comes back.
-    pub(super) fn without(mut self, is_there: impl Fn(&Version) -> bool) -> (Self, Vec<String>) {
+    /// The decisions without those about versions that are gone, each of which is told in words. They
+    /// hold again when the version comes back. What names a version is content with one that is loaded;
+    /// but one that is not `available` is not current for having been chosen.
+    pub(super) fn without(
+        mut self,
+        available: &[Version],
+        is_loaded: impl Fn(&Version) -> bool,
+    ) -> (Self, Vec<String>) {
         let mut warnings = Vec::new();
+        let is_there = |version: &Version| available.contains(version);
         let mut gone = |what: &str, version: Version| {
-            let there = is_there(&version);
+            let there = is_there(&version) || is_loaded(&version);
             if !there {
                 warnings.push(format!("{what} is version {version}, which is not there any more"));
             }
             !there
         };
-        self.chosen = self.chosen.filter(|chosen| !gone("what was chosen", chosen.version));
         self.aliases.retain(|alias, version| !gone(&format!("the alias '{alias}'"), *version));
         self.shadow = self.shadow.filter(|shadow| !gone("the shadow", shadow.version));
         let in_split = |weights: &Weights| {
             weights.iter().all(|(version, _)| !gone("a part of the traffic split", version))
         };
         self.weights = self.weights.filter(in_split);
+        if let Some(Choice { version, .. }) = self.chosen.take_if(|it| !is_there(&it.version)) {
+            warnings.push(format!("version {version} was chosen, which is not there any more"));
+        }
         (self, warnings)
     }
 
@@ -145,11 +153,15 @@ mod tests {
             shadow: Some(ShadowTarget { version: three, share: WHOLE }),
             ..Intent::default()
         };
-        assert_eq!(intent.clone().without(|_| true), (intent.clone(), vec![]));
-        let (left, told) = intent.without(|version| *version != one);
+        assert_eq!(intent.clone().without(&[one, two, three], |_| false), (intent.clone(), vec![]));
+        let (left, told) = intent.clone().without(&[two, three], |_| true);
+        assert_eq!((left.chosen, told.len()), (None, 1));
+        assert_eq!(Intent { chosen: intent.chosen, ..left }, intent);
+        let (left, told) = intent.without(&[two], |version| *version == three);
         assert_eq!(left.named().collect::<Vec<_>>(), [two, three]);
         assert_eq!((left.chosen, left.weights), (None, None));
-        assert_eq!(told[1], "the alias 'old' is version 1, which is not there any more");
+        assert_eq!(told[0], "the alias 'old' is version 1, which is not there any more");
+        assert_eq!(told[2], "version 1 was chosen, which is not there any more");
         assert_eq!(told.len(), 3);
     }
 

@@ -18,7 +18,6 @@ use super::names::{ModelName, Version, VersionId};
 use super::operation::Operation;
 use super::registry::ModelEntry;
 use super::report::LoadReport;
-use super::serving_map::Routes;
 use crate::causes;
 
 /// How a load is to be done.
@@ -151,12 +150,11 @@ impl Core {
             .await?;
         let intent = deciding.cloned().unwrap_or_else(|| {
             let loaded = self.serving.routes(&entry.name);
-            let is_there = |version: &Version| {
-                // What is loaded needs no files.
-                let has = |routes: &Arc<Routes>| routes.versions.contains_key(version);
-                available.contains(version) || loaded.as_ref().is_some_and(has)
+            // What is loaded needs no files.
+            let is_loaded = |version: &Version| {
+                loaded.as_ref().is_some_and(|routes| routes.versions.contains_key(version))
             };
-            let (intent, warnings) = entry.intent().without(is_there);
+            let (intent, warnings) = entry.intent().without(&available, is_loaded);
             settings.warnings.extend(warnings);
             intent
         });

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::declared::DeclaredSignature;
 use super::golden::GoldenSample;
+use super::hints::Hints;
 use super::names::{ModelName, Version, VersionId};
 use crate::inference::ModelFiles;
 
@@ -185,6 +186,16 @@ pub trait ModelSource: Send + Sync + 'static {
     /// # Errors
     /// [`SourceError`].
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError>;
+
+    /// Begins to tell of changes as they come; `None` for a source that cannot. Whoever follows the
+    /// source asks again at every round, so that what has gone stale is renewed, and looks at
+    /// everything afterwards. Hints may be missed and may come for nothing.
+    ///
+    /// # Errors
+    /// [`SourceError`] when it could, but does not at the moment.
+    fn hints(&self) -> Result<Option<Hints>, SourceError> {
+        Ok(None)
+    }
 
     /// The bytes of a fetched version's files.
     ///

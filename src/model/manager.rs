@@ -569,7 +569,7 @@ impl ModelLifecycleManager {
         }
     }
 
-    async fn is_lazy(&self, name: &ModelName) -> bool {
+    pub(super) async fn is_lazy(&self, name: &ModelName) -> bool {
         let settings = self.core.ask(name, |loader, name| loader.source.settings(name)).await;
         // What cannot be read is told by the load.
         settings.is_ok_and(|settings| settings.lazy)

@@ -78,6 +78,9 @@ impl fmt::Display for ModelName {
 pub struct Version(NonZeroU64);
 
 impl Version {
+    /// The lowest there is.
+    pub const FIRST: Self = Self(NonZeroU64::MIN);
+
     /// The version with this number; `None` for zero.
     pub fn new(number: u64) -> Option<Self> {
         NonZeroU64::new(number).map(Self)

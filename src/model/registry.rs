@@ -376,6 +376,11 @@ impl ModelEntry {
         known.on_demand && known.resting.is_none_or(|until| Instant::now() >= until)
     }
 
+    /// Whether a request is to load the model, if not the next one.
+    pub(super) fn waits_for_a_request(&self) -> bool {
+        self.known().on_demand
+    }
+
     pub(super) fn load_on_demand(&self, on_demand: bool) {
         let mut known = self.known();
         (known.on_demand, known.resting) = (on_demand, None);

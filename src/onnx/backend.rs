@@ -1,14 +1,13 @@
 //! Opening models with ONNX Runtime.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
 use super::allocator;
-use super::external::{self, ExternalFile};
+use super::external::Graph;
 use super::instance::OnnxInstance;
 use super::library::OnnxRuntime;
 use super::signature;
@@ -35,11 +34,11 @@ impl OnnxBackend {
 
     fn session(
         &self,
-        graph: &PathBuf,
-        (options, external): (OpenOptions, &[ExternalFile]),
+        Graph { path, files, .. }: &Graph,
+        options: OpenOptions,
     ) -> ort::Result<Session> {
         let mut builder = Session::builder(&self.runtime.environment)?;
-        for file in external {
+        for file in files {
             let content = Arc::clone(&file.content);
             builder = builder.with_external_initializer_file_in_memory(&file.name, content)?;
         }
@@ -50,7 +49,7 @@ impl OnnxBackend {
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
             .with_thread_manager(Threads(self.spawner.clone()))?
-            .commit_from_file(graph)
+            .commit_from_file(path)
     }
 }
 
@@ -64,13 +63,11 @@ impl Backend for OnnxBackend {
         files: &ModelFiles,
         options: OpenOptions,
     ) -> Result<Box<dyn OpenedModel>, BackendError> {
-        let external = external::of_graph(&files.graph).map_err(|error| unreadable(&error))?;
-        let session = self.session(&files.graph, (options, &external));
-        let session = session.map_err(|error| rejected(&error))?;
+        let graph = Graph::read(&files.graph).map_err(|error| unreadable(&error))?;
+        let session = self.session(&graph, options).map_err(|error| rejected(&error))?;
         let signature = signature::of(&session)?;
-        let (backend, graph) = (self.clone(), files.graph.clone());
-        let first = Some(session);
-        Ok(Box::new(OnnxModel { backend, graph, options, external, signature, first }))
+        let (backend, first) = (self.clone(), Some(session));
+        Ok(Box::new(OnnxModel { backend, graph, options, signature, first }))
     }
 
     fn released(&self) {
@@ -80,9 +77,8 @@ impl Backend for OnnxBackend {
 
 struct OnnxModel {
     backend: OnnxBackend,
-    graph: PathBuf,
+    graph: Graph,
     options: OpenOptions,
-    external: Vec<ExternalFile>,
     signature: Signature,
     /// The session the signature was read from; the first instance gets it.
     first: Option<Session>,
@@ -97,7 +93,7 @@ impl OpenedModel for OnnxModel {
         let session = if let Some(session) = self.first.take() {
             session
         } else {
-            let session = self.backend.session(&self.graph, (self.options, &self.external));
+            let session = self.backend.session(&self.graph, self.options);
             session.map_err(|error| rejected(&error))?
         };
         Ok(Box::new(OnnxInstance::new(session, self.signature.clone())))

@@ -7,24 +7,34 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::bare::VersionFile;
 use super::manifest;
 
-/// The digest of everything below `folder`, in lower-case hexadecimal.
-///
-/// One file: that file's SHA-256, so that `sha256sum model.onnx` shows the same. Several: the SHA-256
-/// of the lines that `sha256sum` prints for them, sorted by path. Links to files inside `root` are
+/// The digest of everything below `folder`, as [`of_files`] has it. Links to files inside `root` are
 /// followed; any other link, and what is neither file nor folder, is an error.
 pub(super) fn of_folder(folder: &Path, root: &Path) -> io::Result<String> {
-    let mut files = Vec::new();
-    collect(folder, root, &mut files)?;
-    files.sort();
+    let mut paths = Vec::new();
+    collect(folder, root, &mut paths)?;
+    let named = |path: PathBuf| {
+        let name = path.strip_prefix(folder).unwrap_or(&path).to_owned();
+        VersionFile { name, path }
+    };
+    of_files(paths.into_iter().map(named).collect())
+}
+
+/// The digest of a version's files, in lower-case hexadecimal.
+///
+/// One file: that file's SHA-256, so that `sha256sum model.onnx` shows the same. Several: the SHA-256
+/// of the lines that `sha256sum` prints for them, sorted by path.
+pub(super) fn of_files(mut files: Vec<VersionFile>) -> io::Result<String> {
     if let [file] = files.as_slice() {
-        return of_file(file);
+        return of_file(&file.path);
     }
+    files.sort_by(|one, other| one.name.cmp(&other.name));
     let mut listing = String::new();
-    for file in &files {
-        let name = file.strip_prefix(folder).unwrap_or(file).display();
-        writeln!(listing, "{}  {name}", of_file(file)?).expect("writing to a string cannot fail");
+    for VersionFile { name, path } in &files {
+        let (digest, name) = (of_file(path)?, name.display());
+        writeln!(listing, "{digest}  {name}").expect("writing to a string cannot fail");
     }
     Ok(hex(&Sha256::digest(listing)))
 }
@@ -38,6 +48,11 @@ pub(super) fn size(folder: &Path) -> io::Result<u64> {
         sum += if metadata.is_dir() { size(&path)? } else { metadata.len() };
     }
     Ok(sum)
+}
+
+/// The bytes of these files.
+pub(super) fn size_of(files: &[VersionFile]) -> io::Result<u64> {
+    files.iter().map(|file| Ok(fs::metadata(&file.path)?.len())).sum()
 }
 
 pub(super) fn of_file(path: &Path) -> io::Result<String> {

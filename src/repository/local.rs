@@ -1,5 +1,7 @@
-//! A repository in a local folder: `<model>/<version>/model.onnx`, `<model>/model.yaml`.
+//! A repository in a local folder: `<model>/<version>/model.onnx` with `<model>/model.yaml`, or
+//! `<model>.onnx` with `<model>.model.yaml`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::bare::{self, VersionFile};
 use super::{config_pbtxt, digest, golden, manifest, model_yaml, settling};
 use crate::inference::ModelFiles;
 use crate::model::{
@@ -38,16 +41,34 @@ impl LocalRepository {
         Ok(Self { root })
     }
 
-    fn folder(&self, name: &ModelName) -> Result<PathBuf, SourceError> {
-        let folder = self.root.join(name.as_str());
-        if !folder.is_dir() {
-            return Err(SourceError::UnknownModel(name.clone()));
+    /// How a model lies here.
+    fn layout(&self, name: &ModelName) -> Result<Layout, SourceError> {
+        let (folder, graph) =
+            (self.root.join(name.as_str()), self.root.join(bare::graph_name(name)));
+        let is_bare = fs::symlink_metadata(&graph).is_ok() && !graph.is_dir();
+        match (folder.is_dir(), is_bare) {
+            (true, false) => Ok(Layout::Folder(self.contained(&folder)?)),
+            (false, true) => Ok(Layout::Bare(graph)),
+            (false, false) => Err(SourceError::UnknownModel(name.clone())),
+            (true, true) => Err(twice(&folder, &graph)),
         }
-        self.contained(&folder)
+    }
+
+    /// What is written of a model.
+    fn written(&self, name: &ModelName, layout: &Layout) -> Result<ModelSettings, SourceError> {
+        match layout {
+            Layout::Folder(folder) => self.written_in(name, folder),
+            Layout::Bare(_) => {
+                let settings = self.root.join(bare::settings_name(name));
+                let is_there = fs::symlink_metadata(&settings).is_ok();
+                let parsed = is_there.then(|| self.parsed(&settings, model_yaml::parse));
+                parsed.unwrap_or_else(|| Ok(ModelSettings::default()))
+            }
+        }
     }
 
     /// What is written beside the versions.
-    fn written(&self, name: &ModelName, folder: &Path) -> Result<ModelSettings, SourceError> {
+    fn written_in(&self, name: &ModelName, folder: &Path) -> Result<ModelSettings, SourceError> {
         let (ours, tritons) = (folder.join("model.yaml"), folder.join("config.pbtxt"));
         if ours.exists() {
             let mut settings = self.parsed(&ours, model_yaml::parse)?;
@@ -69,19 +90,17 @@ impl LocalRepository {
         path: &Path,
         parse: impl FnOnce(&str) -> Result<ModelSettings, String>,
     ) -> Result<ModelSettings, SourceError> {
-        let invalid = |problem| SourceError::Invalid { what: path.display().to_string(), problem };
         if !path.is_file() {
-            return Err(invalid("it is not a file".to_owned()));
+            return Err(invalid(path, "it is not a file"));
         }
         let real = self.contained(path)?;
         let size = fs::metadata(&real).map_err(|error| unreadable(&real, error))?.len();
         if size > LARGEST_SETTINGS {
-            return Err(invalid(format!(
-                "it has {size} bytes, {LARGEST_SETTINGS} at most are read"
-            )));
+            let problem = format!("it has {size} bytes, {LARGEST_SETTINGS} at most are read");
+            return Err(invalid(path, problem));
         }
         let text = fs::read_to_string(&real).map_err(|error| unreadable(&real, error))?;
-        parse(&text).map_err(invalid)
+        parse(&text).map_err(|problem| invalid(path, problem))
     }
 
     /// The path without links, if it is inside the repository.
@@ -90,89 +109,167 @@ impl LocalRepository {
         if real.starts_with(&self.root) {
             return Ok(real);
         }
-        let problem = "it is a link that leads out of the repository".to_owned();
-        Err(SourceError::Invalid { what: path.display().to_string(), problem })
+        Err(invalid(path, "it is a link that leads out of the repository"))
     }
-}
 
-impl ModelSource for LocalRepository {
-    fn list(&self) -> Result<Vec<AvailableModel>, SourceError> {
-        let names = entries(&self.root)?.into_iter().filter(|path| path.is_dir());
-        let mut models = Vec::new();
-        for path in names {
-            let name = path.file_name().and_then(OsStr::to_str).map(ModelName::new);
-            match name {
-                Some(Ok(name)) => {
-                    let versions = versions(&path).unwrap_or_default();
-                    models.push(AvailableModel { name, versions });
-                }
-                _ if hidden(&path) => {}
-                _ => warn!(folder = %path.display(), "folder is not a model: bad name"),
-            }
+    /// The versions of the model that an entry of the root is; none where that cannot be read.
+    fn versions_at(&self, path: &Path) -> Vec<Version> {
+        if !path.is_dir() {
+            return vec![Version::FIRST];
         }
-        models.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(models)
+        self.contained(path).and_then(|folder| versions(&folder)).unwrap_or_default()
     }
 
-    fn model(&self, name: &ModelName) -> Result<AvailableModel, SourceError> {
-        let versions = versions(&self.folder(name)?)?;
-        Ok(AvailableModel { name: name.clone(), versions })
-    }
-
-    fn settings(&self, name: &ModelName) -> Result<ModelSettings, SourceError> {
-        let folder = self.folder(name)?;
-        let mut settings = self.written(name, &folder)?;
-        settings.warnings.extend(no_versions(&folder)?);
-        Ok(settings)
-    }
-
-    fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
-        let folder = self.folder(&id.model)?.join(id.version.to_string());
+    fn fetch_folder(&self, id: &VersionId, folder: &Path) -> Result<ModelFiles, SourceError> {
+        let folder = folder.join(id.version.to_string());
         if !folder.is_dir() {
             return Err(SourceError::UnknownVersion(id.clone()));
         }
         let graph = folder.join("model.onnx");
         if !graph.is_file() {
             let problem = "there is no such file; a version is a folder with a model.onnx";
-            let what = graph.display().to_string();
-            return Err(SourceError::Invalid { what, problem: problem.to_owned() });
+            return Err(invalid(&graph, problem));
         }
         self.contained(&graph)?;
-        let invalid =
-            |problem| SourceError::Invalid { what: folder.display().to_string(), problem };
-        manifest::check(&folder).map_err(invalid)?;
+        manifest::check(&folder, &self.root).map_err(|problem| invalid(&folder, problem))?;
         // Under its own name, not that of what it may be a link to: beside it is what belongs to it.
         Ok(ModelFiles::at(self.contained(&folder)?.join("model.onnx")))
     }
 
+    fn fetch_bare(&self, id: &VersionId, graph: PathBuf) -> Result<ModelFiles, SourceError> {
+        if id.version != Version::FIRST {
+            return Err(SourceError::UnknownVersion(id.clone()));
+        }
+        self.contained(&graph)?;
+        if !graph.is_file() {
+            return Err(invalid(&graph, "it is not a file"));
+        }
+        let files = bare::files(&graph).map_err(|error| invalid(&graph, error.to_string()))?;
+        for VersionFile { name, path } in &files[1..] {
+            if !path.is_file() {
+                let problem =
+                    format!("it refers to '{}', and there is no such file", name.display());
+                return Err(invalid(&graph, problem));
+            }
+            self.contained(path)?;
+        }
+        Ok(ModelFiles::at(graph))
+    }
+
+    /// The files of a model without a folder; `None` where it has one.
+    fn bare_files(&self, files: &ModelFiles) -> Result<Option<Vec<VersionFile>>, SourceError> {
+        let graph = &files.graph;
+        if graph.parent() != Some(self.root.as_path()) {
+            return Ok(None);
+        }
+        let files = bare::files(graph).map_err(|error| unreadable(graph, error))?;
+        files.iter().try_for_each(|file| self.contained(&file.path).map(drop))?;
+        Ok(Some(files))
+    }
+}
+
+impl ModelSource for LocalRepository {
+    fn list(&self) -> Result<Vec<AvailableModel>, SourceError> {
+        let mut models = BTreeMap::<ModelName, Vec<Version>>::new();
+        for path in entries(&self.root)? {
+            let Some(name) = named(&path) else { continue };
+            let versions = self.versions_at(&path);
+            // Where a model is there twice, neither counts; who loads it is told.
+            models.entry(name).and_modify(Vec::clear).or_insert(versions);
+        }
+        let available = |(name, versions)| AvailableModel { name, versions };
+        Ok(models.into_iter().map(available).collect())
+    }
+
+    fn model(&self, name: &ModelName) -> Result<AvailableModel, SourceError> {
+        let versions = match self.layout(name)? {
+            Layout::Folder(folder) => versions(&folder)?,
+            Layout::Bare(_) => vec![Version::FIRST],
+        };
+        Ok(AvailableModel { name: name.clone(), versions })
+    }
+
+    fn settings(&self, name: &ModelName) -> Result<ModelSettings, SourceError> {
+        let layout = self.layout(name)?;
+        let mut settings = self.written(name, &layout)?;
+        if let Layout::Folder(folder) = &layout {
+            settings.warnings.extend(no_versions(folder)?);
+        }
+        Ok(settings)
+    }
+
+    fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
+        match self.layout(&id.model)? {
+            Layout::Folder(folder) => self.fetch_folder(id, &folder),
+            Layout::Bare(graph) => self.fetch_bare(id, graph),
+        }
+    }
+
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
+        let bare = self.bare_files(files)?;
         let folder = files.graph.parent().unwrap_or(&self.root);
-        digest::of_folder(folder, &self.root).map_err(|error| unreadable(folder, error))
+        let digest = bare.map_or_else(|| digest::of_folder(folder, &self.root), digest::of_files);
+        digest.map_err(|error| unreadable(folder, error))
     }
 
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
-        let folder = self.folder(name)?;
-        let looked = settling::glance(&folder, STABLE);
-        looked.map_err(|error| unreadable(&folder, error))
+        match self.layout(name)? {
+            Layout::Folder(folder) => {
+                settling::of_folder(&folder, STABLE).map_err(|error| unreadable(&folder, error))
+            }
+            Layout::Bare(graph) => {
+                let settings = self.root.join(bare::settings_name(name));
+                settling::of_files(&graph, &settings, STABLE)
+                    .map_err(|error| unreadable(&graph, error))
+            }
+        }
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
+        let bare = self.bare_files(files)?;
         let folder = files.graph.parent().unwrap_or(&self.root);
-        digest::size(folder).map_err(|error| unreadable(folder, error))
+        let size = bare.map_or_else(|| digest::size(folder), |files| digest::size_of(&files));
+        size.map_err(|error| unreadable(folder, error))
     }
 
     fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
-        let of_all = self.folder(&id.model)?.join("golden");
+        let Layout::Folder(folder) = self.layout(&id.model)? else { return Ok(Vec::new()) };
+        let of_all = folder.join("golden");
         let mut samples = Vec::new();
         for folder in [of_all.join(id.version.to_string()), of_all] {
             let files = golden::files(&folder).map_err(|error| unreadable(&folder, error))?;
             for file in files {
-                let what = file.display().to_string();
-                let invalid = |problem| SourceError::Invalid { what, problem };
-                samples.push(golden::read(&self.contained(&file)?).map_err(invalid)?);
+                let sample = golden::read(&self.contained(&file)?);
+                samples.push(sample.map_err(|problem| invalid(&file, problem))?);
             }
         }
         Ok(samples)
+    }
+}
+
+/// How a model lies in the repository.
+enum Layout {
+    /// In a folder, with a folder for each version.
+    Folder(PathBuf),
+    /// As a file, which is its only version.
+    Bare(PathBuf),
+}
+
+/// The model that an entry of the root is; `None` where it is none.
+fn named(path: &Path) -> Option<ModelName> {
+    let file = path.file_name()?;
+    let text = file.to_string_lossy();
+    let name = if path.is_dir() {
+        (!text.starts_with('.')).then(|| ModelName::new(&text))?
+    } else {
+        bare::model_of(&text)?
+    };
+    match name {
+        Ok(name) if file.to_str().is_some() => Some(name),
+        _ => {
+            warn!(path = %path.display(), "this is not a model: bad name");
+            None
+        }
     }
 }
 
@@ -205,6 +302,16 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
 
 fn hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn invalid(path: &Path, problem: impl Into<String>) -> SourceError {
+    SourceError::Invalid { what: path.display().to_string(), problem: problem.into() }
+}
+
+/// Nobody can tell which of them is meant.
+fn twice(folder: &Path, graph: &Path) -> SourceError {
+    let problem = format!("there is also the file {}; take one of them away", graph.display());
+    invalid(folder, problem)
 }
 
 fn unreadable(path: &Path, source: io::Error) -> SourceError {
@@ -273,5 +380,65 @@ mod tests {
         )
         .unwrap();
         assert!(repository.fetch(&id("b", 9)).is_err());
+    }
+    #[test]
+    fn files_at_the_root_are_listed_among_folders() {
+        let (root, repository) = repository();
+        for file in ["c.onnx", "b.onnx", ".onnx", ".d.onnx", "e\\f.onnx", "g.onnx.data"] {
+            fs::write(root.path().join(file), "abc").unwrap();
+        }
+        let listed = repository.list().unwrap().into_iter();
+        let listed: Vec<_> =
+            listed.map(|model| (model.name.to_string(), model.versions.len())).collect();
+        let expected = [("a", 1), ("b", 0), ("c", 1), ("empty", 0)];
+        assert_eq!(listed, expected.map(|(name, versions)| (name.to_owned(), versions)));
+        let error = repository.fetch(&id("b", 9)).unwrap_err().to_string();
+        let path = |name: &str| repository.root.join(name).display().to_string();
+        assert!(error.contains(&path("b")) && error.contains(&path("b.onnx")), "{error}");
+        assert!(repository.settings(&ModelName::new("b").unwrap()).is_err());
+        assert!(repository.glance(&ModelName::new("b").unwrap()).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_and_what_belongs_to_it_are_inside_the_repository() {
+        use std::os::unix::fs::symlink;
+
+        use crate::external_data::onnx::add_external;
+
+        let (root, repository) = repository();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "secret").unwrap();
+        let graph = add_external("weights.bin");
+        fs::write(root.path().join("m.onnx"), graph).unwrap();
+        fs::write(root.path().join("store"), "w").unwrap();
+        let fetch = |name| repository.fetch(&id(name, 1));
+        let link = |to: &Path, at: &str| {
+            fs::remove_file(root.path().join(at)).ok();
+            symlink(to, root.path().join(at)).unwrap();
+        };
+        link(&outside.path().join("secret"), "weights.bin");
+        assert!(fetch("m").unwrap_err().to_string().contains("leads out of the repository"));
+        link(Path::new("store"), "weights.bin");
+        let files = fetch("m").unwrap();
+        let digest = repository.digest(&files).unwrap();
+        link(&outside.path().join("secret"), "weights.bin");
+        assert!(repository.digest(&files).is_err(), "not even between fetch and digest");
+        fs::remove_file(root.path().join("weights.bin")).unwrap();
+        fs::write(root.path().join("weights.bin"), "w").unwrap();
+        assert_eq!(repository.digest(&fetch("m").unwrap()).unwrap(), digest);
+        for (to, told) in [
+            (outside.path().join("secret"), "leads out of the repository"),
+            (root.path().join("nowhere"), "linked.onnx"),
+            (root.path().join("store"), ""),
+        ] {
+            link(&to, "linked.onnx");
+            assert!(repository.list().unwrap().iter().any(|model| model.name.as_str() == "linked"));
+            let fetched = fetch("linked").map_err(|error| error.to_string());
+            assert!(fetched.as_ref().err().map_or("", String::as_str).contains(told));
+            assert_eq!(fetched.is_ok(), told.is_empty());
+        }
+        link(&outside.path().join("secret"), "linked.model.yaml");
+        assert!(repository.settings(&ModelName::new("linked").unwrap()).is_err());
     }
 }

@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use super::digest;
 
+/// The largest manifest.
+const LARGEST: u64 = 16 << 20;
+
 /// The file's name.
 pub(super) const NAME: &str = "manifest.json";
 
@@ -28,30 +31,47 @@ struct Entry {
 ///
 /// # Errors
 /// The first file that is not as it says, in words.
-pub(super) fn check(folder: &Path) -> Result<(), String> {
-    let text = match fs::read(folder.join(NAME)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("{NAME}: {error}")),
-    };
+pub(super) fn check(folder: &Path, root: &Path) -> Result<(), String> {
+    let file = folder.join(NAME);
+    if fs::symlink_metadata(&file).is_err() {
+        return Ok(());
+    }
+    let size = regular(&file, root).map_err(|problem| format!("{NAME}: {problem}"))?;
+    if size > LARGEST {
+        return Err(format!("{NAME}: it has {size} bytes, {LARGEST} at most are read"));
+    }
+    let text = fs::read(&file).map_err(|error| format!("{NAME}: {error}"))?;
     let manifest: Manifest =
         serde_json::from_slice(&text).map_err(|error| format!("{NAME}: {error}"))?;
     if !manifest.files.iter().any(|entry| entry.path == "model.onnx") {
         return Err(format!("{NAME}: it does not list model.onnx"));
     }
-    manifest.files.iter().try_for_each(|entry| entry.check(folder))
+    manifest.files.iter().try_for_each(|entry| entry.check(folder, root))
+}
+
+/// The size of a file that is one, or a link to one below `root`: nothing else ends, or is anybody's
+/// business.
+fn regular(file: &Path, root: &Path) -> Result<u64, String> {
+    let real = file.canonicalize().map_err(|error| error.to_string())?;
+    if !real.starts_with(root) {
+        return Err("it is a link that leads out of the repository".to_owned());
+    }
+    let metadata = fs::metadata(&real).map_err(|error| error.to_string())?;
+    if metadata.is_file() { Ok(metadata.len()) } else { Err("it is not a file".to_owned()) }
 }
 
 impl Entry {
-    fn check(&self, folder: &Path) -> Result<(), String> {
+    fn check(&self, folder: &Path, root: &Path) -> Result<(), String> {
         let Self { path, size, sha256 } = self;
         let inside = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
         if !inside {
             return Err(format!("{NAME}: '{path}' is not inside the version's folder"));
         }
         let file = folder.join(path);
-        let is = fs::metadata(&file).map(|metadata| metadata.len());
-        let is = is.map_err(|_| format!("'{path}' is not there yet, {NAME} lists it"))?;
+        if fs::symlink_metadata(&file).is_err() {
+            return Err(format!("'{path}' is not there yet, {NAME} lists it"));
+        }
+        let is = regular(&file, root).map_err(|problem| format!("'{path}': {problem}"))?;
         if is != *size {
             return Err(format!("'{path}' has {is} bytes, {size} by {NAME}: it is not complete"));
         }
@@ -74,7 +94,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("model.onnx"), "abc").unwrap();
         fs::write(folder.path().join(NAME), manifest.replace("ABC", ABC)).unwrap();
-        match (check(folder.path()), told) {
+        match (check(folder.path(), &folder.path().canonicalize().unwrap()), told) {
             (Ok(()), None) => {}
             (Err(error), Some(told)) => assert!(error.contains(told), "{error}"),
             (result, _) => panic!("{result:?}"),
@@ -95,6 +115,6 @@ mod tests {
             {"path": "PATH", "size": 1, "sha256": "00"}]}"#;
         checked(&two.replace("PATH", "weights.bin"), Some("'weights.bin' is not there yet"));
         checked(&two.replace("PATH", "../secret"), Some("not inside"));
-        assert_eq!(check(Path::new("/nowhere")), Ok(()));
+        assert_eq!(check(Path::new("/nowhere"), Path::new("/")), Ok(()));
     }
 }

@@ -1,5 +1,6 @@
 //! Sources of models.
 
+mod bare;
 mod config_pbtxt;
 mod digest;
 mod golden;

@@ -6,7 +6,9 @@ use std::os::unix::fs::symlink;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::onnx::{add_constant, add_external, huge, of_operator_set, unknown_operator};
+use crate::support::onnx::{
+    add_constant, add_external, huge, looping_external, of_operator_set, unknown_operator,
+};
 use crate::support::{Answer, Repository, Server, x};
 
 /// A model `m` that serves version 1.
@@ -124,20 +126,77 @@ async fn links_out_of_the_repository_are_refused() {
 
 #[tokio::test]
 async fn external_data_is_served_from_memory() {
-    let repository = Repository::of("m", &add_external("weights.bin"));
+    for location in ["weights.bin", "./weights.bin", "data/weights.bin", "data//weights.bin"] {
+        let repository = Repository::of("m", &add_external(location));
+        let write = |repository: &Repository, content: &[u8]| {
+            repository.write(&format!("m/1/{location}"), content);
+        };
+        write(&repository, &5_f32.to_le_bytes());
+        let server = Server::start_with(repository, &[("inference.instances", "2")]).await;
+        let adds = async || server.infer("m", &x(&[1, 4], &[0.0; 4])).await.output("y")[0].as_f64();
+        assert_eq!(adds().await, Some(5.0));
+        write(&server.repository, &6_f32.to_le_bytes());
+        assert_eq!(adds().await, Some(5.0), "not what somebody writes meanwhile");
+        write(&server.repository, b"");
+        for _ in 0..10 {
+            assert_eq!(adds().await, Some(5.0), "{location}");
+        }
+        write(&server.repository, &7_f32.to_le_bytes());
+        server.send(Method::POST, "/v2/repository/models/m/load", vec![]).await;
+        assert_eq!(adds().await, Some(7.0));
+    }
+}
+
+#[tokio::test]
+async fn external_data_of_inner_graphs_is_nobody_elses() {
+    let repository = Repository::of("m", &looping_external(3, "weights.bin"));
     repository.write("m/1/weights.bin", &5_f32.to_le_bytes());
     let server = Server::start_with(repository, &[("inference.instances", "2")]).await;
-    let adds = async || server.infer("m", &x(&[1, 4], &[0.0; 4])).await.output("y")[0].as_f64();
-    assert_eq!(adds().await, Some(5.0));
-    server.repository.write("m/1/weights.bin", &6_f32.to_le_bytes());
-    assert_eq!(adds().await, Some(5.0), "not what somebody writes meanwhile");
-    server.repository.write("m/1/weights.bin", b"");
-    for _ in 0..10 {
-        assert_eq!(adds().await, Some(5.0));
+    let adds = async || server.infer("m", &x(&[1], &[0.0])).await.output("y")[0].as_f64();
+    assert_eq!(adds().await, Some(15.0));
+    for content in [&6_f32.to_le_bytes()[..], b""] {
+        server.repository.write("m/1/weights.bin", content);
+        for _ in 0..10 {
+            assert_eq!(adds().await, Some(15.0));
+        }
     }
-    server.repository.write("m/1/weights.bin", &7_f32.to_le_bytes());
-    server.send(Method::POST, "/v2/repository/models/m/load", vec![]).await;
-    assert_eq!(adds().await, Some(7.0));
+}
+
+#[tokio::test]
+async fn hidden_files_are_no_part_of_a_version() {
+    let server = server().await;
+    server.repository.put("m", 2, &add_external(".weights.bin"));
+    server.repository.write("m/2/.weights.bin", &5_f32.to_le_bytes());
+    swap(&server, json!(2)).await.refused(400, "load_failed", &["'.weights.bin'", "hidden"]);
+    serves_on(&server).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_manifest_that_is_none_holds_nobody_up() {
+    let server = server().await;
+    let folder = server.repository.path().join("m/2");
+    server.repository.put("m", 2, &add_constant(2.0));
+    let manifest = folder.join("manifest.json");
+    let refused = async |told: &str| {
+        swap(&server, json!(2)).await.refused(400, "load_failed", &["manifest.json", told]);
+        fs::remove_file(&manifest).unwrap();
+    };
+    let made = std::process::Command::new("mkfifo").arg(&manifest).status().unwrap();
+    assert!(made.success());
+    refused("not a file").await;
+    symlink("/dev/zero", &manifest).unwrap();
+    refused("leads out of the repository").await;
+    symlink("/etc/hostname", &manifest).unwrap();
+    refused("leads out of the repository").await;
+    let listed = json!({ "files": [
+        { "path": "model.onnx", "size": 1, "sha256": "00" },
+    ] });
+    fs::remove_file(folder.join("model.onnx")).unwrap();
+    symlink("/dev/zero", folder.join("model.onnx")).unwrap();
+    fs::write(&manifest, listed.to_string()).unwrap();
+    swap(&server, json!(2)).await.refused(400, "load_failed", &["m/2"]);
+    serves_on(&server).await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod adversity;
 mod architecture;
 mod bad_input;
 mod bad_models;
+mod bare_files;
 mod canary;
 mod checks;
 mod command_line;

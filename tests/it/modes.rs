@@ -32,6 +32,13 @@ fn rename_into_place(server: &Server, place: &str, graph: &[u8]) {
     fs::rename(aside, target).unwrap();
 }
 
+/// How often a version could not be loaded.
+async fn failures(server: &Server) -> usize {
+    let page = server.get("/lifecycle/events?kind=model_version&limit=1000").await.ok();
+    let events = page["events"].as_array().unwrap().iter();
+    events.filter(|event| event["data"]["to"] == "FAILED").count()
+}
+
 #[tokio::test]
 async fn a_repository_that_is_polled_is_followed() {
     let repository = Repository::of("add", &add_constant(1.0));
@@ -61,9 +68,27 @@ async fn what_is_half_copied_is_not_loaded() {
     }
     server.repository.put("add", 2, &graph);
     answers(&server, "add", "2").await;
-    let failed = server.get("/lifecycle/events?kind=model_version&limit=1000").await.ok();
-    let failed = failed["events"].as_array().unwrap().iter();
-    assert_eq!(failed.filter(|event| event["data"]["to"] == "FAILED").count(), 0);
+    assert_eq!(failures(&server).await, 0);
+}
+
+#[tokio::test]
+async fn files_at_the_root_are_followed_too() {
+    let server = Server::launch(Repository::of("add", &add_constant(1.0)), &POLL).await;
+    answers(&server, "add", "1").await;
+    let graph = add_constant(2.0);
+    for end in [0, graph.len() / 2, graph.len() - 1, graph.len()] {
+        server.repository.write("bare.onnx", &graph[..end]);
+        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    }
+    answers(&server, "bare", "1").await;
+    assert_eq!(failures(&server).await, 0);
+    let before = server.version("bare", "1").await["digest"].clone();
+    let aside = server.repository.path().join(".aside");
+    fs::write(&aside, add_constant(3.0)).unwrap();
+    fs::rename(aside, server.repository.path().join("bare.onnx")).unwrap();
+    server.until(("bare", "1"), |report| report["digest"] != before).await;
+    fs::remove_file(server.repository.path().join("bare.onnx")).unwrap();
+    server.until(("bare", "1"), |report| report["state"] == "UNLOADED").await;
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! A source, a backend and an observer that do what a test tells them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::ErrorKind;
 use std::panic::Location;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use crate::inference::{
     PreparedRequest, RunControl, RunError, Signature, Tensor, TensorSpec, Timings,
 };
 use crate::model::{
-    AvailableModel, Glance, ModelName, ModelObserver, ModelSettings, ModelSource, Outcome,
-    SourceError, VersionId, VersionObserver,
+    AvailableModel, Glance, Hinter, Hints, ModelName, ModelObserver, ModelSettings, ModelSource,
+    Outcome, SourceError, VersionId, VersionObserver,
 };
 
 /// What must happen soon happens long before.
@@ -37,6 +38,7 @@ pub(super) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Step {
     List,
+    Glance,
     Settings,
     Fetch,
     Digest,
@@ -50,6 +52,8 @@ pub(super) enum Step {
 pub(super) enum Fault {
     Fail,
     Panic,
+    /// Only of [`Step::Fetch`]: the system says that it fails.
+    Io,
     /// Only of [`Step::Run`]: it gives no outputs.
     Mute,
 }
@@ -103,9 +107,48 @@ pub(super) struct World {
     instances: watch::Sender<usize>,
     terminated: watch::Sender<usize>,
     released: watch::Sender<usize>,
+    unsettled: Mutex<BTreeSet<String>>,
+    /// The end of those who follow; `None` where there are no hints.
+    hinter: Mutex<Option<Hinter>>,
+    gives_hints: AtomicBool,
 }
 
 impl World {
+    /// From now on there are hints.
+    pub(super) fn give_hints(&self) {
+        self.gives_hints.store(true, Ordering::SeqCst);
+    }
+
+    /// Says that something may have changed.
+    pub(super) fn hint(&self) {
+        self.hinter.lock().unwrap().as_ref().expect("somebody has asked for hints").hint();
+    }
+
+    /// Ends the hints, until somebody asks for them again.
+    pub(super) fn end_hints(&self) {
+        self.hinter.lock().unwrap().take();
+    }
+
+    /// Somebody writes the model, or does so no longer.
+    pub(super) fn write(&self, model: &str, is_written: bool) {
+        let mut unsettled = self.unsettled.lock().unwrap();
+        if is_written {
+            unsettled.insert(model.to_owned())
+        } else {
+            unsettled.remove(model)
+        };
+    }
+
+    /// Waits until `step` was taken so often at `place`; no event tells that.
+    pub(super) async fn has_taken(&self, step: Step, place: &str, times: usize) {
+        soon(async {
+            while self.times(step, place) < times {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     /// Puts a version into the repository, in place of what was there.
     pub(super) fn put(&self, model: &str, version: u64, digest: &str) {
         self.edit(model, |model| {
@@ -193,15 +236,14 @@ impl World {
         door.inspect(|door| door.pass());
         let fault = self.faults.lock().unwrap().get(&key).copied();
         match fault {
-            Some(Fault::Fail) => Err(format!("{step:?} of {place} fails")),
+            Some(Fault::Fail | Fault::Io) => Err(format!("{step:?} of {place} fails")),
             Some(Fault::Panic) => panic!("{step:?} of {place} panics"),
             Some(Fault::Mute) | None => Ok(()),
         }
     }
 
-    fn is_mute(&self, place: &str) -> bool {
-        let key = (Step::Run, place.to_owned());
-        self.faults.lock().unwrap().get(&key) == Some(&Fault::Mute)
+    fn has_fault(&self, step: Step, place: &str, fault: Fault) -> bool {
+        self.faults.lock().unwrap().get(&(step, place.to_owned())) == Some(&fault)
     }
 }
 
@@ -247,18 +289,38 @@ impl ModelSource for World {
     }
 
     fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
-        self.take(Step::Fetch, &id.to_string()).map_err(broken)?;
+        let place = id.to_string();
+        let is_of_system = self.has_fault(Step::Fetch, &place, Fault::Io);
+        let of_system = |problem: String| {
+            if is_of_system {
+                SourceError::Io { what: problem, source: ErrorKind::Interrupted.into() }
+            } else {
+                broken(problem)
+            }
+        };
+        self.take(Step::Fetch, &place).map_err(of_system)?;
         if self.model(&id.model)?.versions.contains(&id.version) {
             return Ok(ModelFiles::at(PathBuf::from(id.to_string())));
         }
         Err(SourceError::UnknownVersion(id.clone()))
     }
 
+    fn hints(&self) -> Result<Option<Hints>, SourceError> {
+        if !self.gives_hints.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        let mut hinter = self.hinter.lock().unwrap();
+        Ok(Some(hinter.get_or_insert_default().hints()))
+    }
+
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
+        self.take(Step::Glance, name.as_str()).map_err(broken)?;
+        let settled = !self.unsettled.lock().unwrap().contains(name.as_str());
         let models = self.models.lock().unwrap();
-        let versions = models.get(name.as_str()).map(|model| format!("{:?}", model.versions));
+        let look = |model: &FakeModel| format!("{:?} {:?}", model.versions, model.settings);
+        let versions = models.get(name.as_str()).map(look);
         let stamp = versions.ok_or_else(|| SourceError::UnknownModel(name.clone()))?;
-        Ok(Glance { settled: true, stamp })
+        Ok(Glance { settled, stamp })
     }
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
@@ -338,7 +400,7 @@ impl Instance for FakeInstance {
         if control.is_cancelled() {
             return Err(RunError::Cancelled);
         }
-        if self.world.is_mute(&self.place) {
+        if self.world.has_fault(Step::Run, &self.place, Fault::Mute) {
             return Ok(Vec::new());
         }
         let (_, version) = self.place.split_once('/').unwrap();

@@ -2,6 +2,7 @@
 
 mod failing;
 mod fakes;
+mod following;
 mod going_back;
 mod interleavings;
 mod loading;

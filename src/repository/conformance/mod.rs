@@ -1,5 +1,6 @@
 //! What every source of models has to do, whatever it is.
 
+mod bare;
 mod cutter;
 mod faults;
 mod faulty;

@@ -78,6 +78,12 @@ impl Cache {
         digest::hex(&Sha256::digest(text))
     }
 
+    /// The content of an object as it is now, if it is here.
+    pub(super) fn content(&self, object: &ObjectMeta) -> Option<PathBuf> {
+        let blob = self.blob(&digest_in(&self.knowledge(object))?);
+        blob.exists().then_some(blob)
+    }
+
     /// Makes `target` the content of an object, if it was downloaded before and is still what it was.
     /// What is not is thrown away.
     pub(super) fn place(&self, object: &ObjectMeta, target: &Path) -> io::Result<bool> {

@@ -3,6 +3,7 @@
 //! What is needed of it is brought to a local tree, laid out as a local repository, which answers from
 //! there. Content is kept by its SHA-256, so that nothing is downloaded twice.
 
+mod bare;
 mod cache;
 mod delivery;
 mod download;
@@ -10,6 +11,7 @@ mod part;
 mod snapshot;
 mod store;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,7 @@ use crate::model::{
     AvailableModel, Glance, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError,
     Version, VersionId,
 };
+use bare::Root;
 use cache::Cache;
 use delivery::Delivery;
 use snapshot::Snapshot;
@@ -76,8 +79,8 @@ impl RemoteRepository {
         };
         let (client, prefix) = object_store::parse_url_opts(url, options).map_err(invalid)?;
         let scheme = ObjectStoreScheme::parse(url).map(|(scheme, _)| scheme);
-        let tells_seconds = matches!(scheme, Ok(ObjectStoreScheme::Http));
-        let store = Store { client: Arc::from(client), prefix, runtime, tells_seconds };
+        let serves_files = matches!(scheme, Ok(ObjectStoreScheme::Http));
+        let store = Store { client: Arc::from(client), prefix, runtime, serves_files };
         Self::over(store, (cache, *cache_size))
     }
 
@@ -103,24 +106,18 @@ impl RemoteRepository {
         cache: (&Path, u64),
         runtime: Handle,
     ) -> Result<Self, SourceError> {
-        Self::over(Store { client, prefix, runtime, tells_seconds: false }, cache)
+        Self::over(Store { client, prefix, runtime, serves_files: false }, cache)
     }
 
-    /// What a model's folder has, without what its versions have.
-    fn listing(&self, name: &ModelName) -> Result<Listing, SourceError> {
+    /// How a model lies in the store.
+    fn layout(&self, name: &ModelName) -> Result<Layout, SourceError> {
         let listing = self.store.folder(&self.store.key(&[name.as_str()]))?;
         if listing.is_empty {
-            return Err(SourceError::UnknownModel(name.clone()));
+            let root = self.at_root(name)?;
+            return root.map(Layout::Root).ok_or_else(|| SourceError::UnknownModel(name.clone()));
         }
-        Ok(listing)
-    }
-
-    fn versions(&self, name: &ModelName) -> Result<Vec<Version>, SourceError> {
-        let folders = self.listing(name)?.folders;
-        let mut versions: Vec<Version> =
-            folders.iter().filter_map(|name| name.parse().ok()).collect();
-        versions.sort_unstable();
-        Ok(versions)
+        self.is_no_object(name)?;
+        Ok(Layout::Folder(listing))
     }
 
     /// Brings files to a folder of a snapshot.
@@ -145,25 +142,33 @@ impl RemoteRepository {
 
 impl ModelSource for RemoteRepository {
     fn list(&self) -> Result<Vec<AvailableModel>, SourceError> {
-        let names = self.store.folder(&self.store.key(&[]))?.folders;
-        let mut models = Vec::new();
-        for name in names.iter().filter(|name| !name.starts_with('.')) {
+        let Listing { folders, files, .. } = self.store.folder(&self.store.key(&[]))?;
+        let bare = bare::models(&files).map(|name| (name, vec![Version::FIRST]));
+        let mut models: BTreeMap<ModelName, Vec<Version>> = bare.collect();
+        for name in folders.iter().filter(|name| !name.starts_with('.')) {
             if let Ok(name) = ModelName::new(name) {
-                let versions = self.versions(&name).unwrap_or_default();
-                models.push(AvailableModel { name, versions });
+                let versions = || self.layout(&name).map(|layout| layout.versions());
+                // Where a model is there twice, neither counts; who loads it is told.
+                let twice = models.contains_key(&name);
+                let versions = if twice { vec![] } else { versions().unwrap_or_default() };
+                models.insert(name, versions);
             } else {
                 warn!(folder = name, "folder is not a model: bad name");
             }
         }
-        Ok(models)
+        let available = |(name, versions)| AvailableModel { name, versions };
+        Ok(models.into_iter().map(available).collect())
     }
 
     fn model(&self, name: &ModelName) -> Result<AvailableModel, SourceError> {
-        Ok(AvailableModel { name: name.clone(), versions: self.versions(name)? })
+        Ok(AvailableModel { name: name.clone(), versions: self.layout(name)?.versions() })
     }
 
     fn settings(&self, name: &ModelName) -> Result<ModelSettings, SourceError> {
-        let Listing { folders, files, .. } = self.listing(name)?;
+        let Listing { folders, files, .. } = match self.layout(name)? {
+            Layout::Folder(listing) => listing,
+            Layout::Root(root) => return self.root_settings(name, root),
+        };
         let snapshot = Snapshot::new(&self.cache)?;
         let strange = folders.iter().filter(|name| name.parse::<Version>().is_err());
         for folder in strange.filter(|name| store::is_sound(name)) {
@@ -176,8 +181,12 @@ impl ModelSource for RemoteRepository {
 
     fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
         let version = id.version.to_string();
-        if !self.versions(&id.model)?.contains(&id.version) {
+        let layout = self.layout(&id.model)?;
+        if !layout.versions().contains(&id.version) {
             return Err(SourceError::UnknownVersion(id.clone()));
+        }
+        if let Layout::Root(root) = layout {
+            return self.root_files(id, root);
         }
         let files = self.store.below(&self.store.key(&[id.model.as_str(), &version]))?;
         let snapshot = Snapshot::new(&self.cache)?;
@@ -193,7 +202,10 @@ impl ModelSource for RemoteRepository {
 
     /// By the objects' own times: one that was written a moment ago may have others to follow.
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
-        let objects = self.store.objects(&self.store.key(&[name.as_str()]))?;
+        let objects = match self.layout(name)? {
+            Layout::Folder(_) => self.store.objects(&self.store.key(&[name.as_str()]))?,
+            Layout::Root(root) => self.seen_at_root(root)?,
+        };
         let stamp = objects.iter().map(Cache::name).collect();
         let settled = objects.iter().all(|object| store::age(object) >= SETTLING);
         Ok(Glance { settled: settled && !objects.is_empty(), stamp })
@@ -206,13 +218,34 @@ impl ModelSource for RemoteRepository {
 
     fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
         let (name, version) = (id.model.as_str(), id.version.to_string());
-        self.listing(&id.model)?;
+        if let Layout::Root(_) = self.layout(&id.model)? {
+            return Ok(Vec::new());
+        }
         let snapshot = Snapshot::new(&self.cache)?;
         for parts in [&[name, "golden"][..], &[name, "golden", &version]] {
             let files = self.store.folder(&self.store.key(parts))?.files;
             self.bring(files, (&snapshot, &parts.join("/")))?;
         }
         snapshot.read(|repository| repository.samples(id))
+    }
+}
+
+/// How a model lies in a store.
+enum Layout {
+    /// In a folder, which has this without what its versions have.
+    Folder(Listing),
+    /// As an object at the root.
+    Root(Root),
+}
+
+impl Layout {
+    /// The versions there are, lowest first.
+    fn versions(&self) -> Vec<Version> {
+        let Self::Folder(listing) = self else { return vec![Version::FIRST] };
+        let numbers = listing.folders.iter().filter_map(|name| name.parse().ok());
+        let mut versions: Vec<Version> = numbers.collect();
+        versions.sort_unstable();
+        versions
     }
 }
 

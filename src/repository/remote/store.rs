@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt;
 use object_store::path::{Path as Key, PathPart};
-use object_store::{Error, ObjectMeta, ObjectStore};
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use tokio::runtime::Handle;
 
 use crate::model::SourceError;
@@ -18,8 +18,8 @@ pub(super) struct Store {
     pub(super) client: Arc<dyn ObjectStore>,
     pub(super) prefix: Key,
     pub(super) runtime: Handle,
-    /// Whether it may tell what was written by the second alone, as servers of files do.
-    pub(super) tells_seconds: bool,
+    /// Whether it is a server of files by `WebDAV`, which may tell what was written by the second alone.
+    pub(super) serves_files: bool,
 }
 
 /// What stands in a folder itself.
@@ -43,6 +43,26 @@ impl Store {
         let part =
             |name| PathPart::parse(name).expect("names have no slash and no control character");
         self.prefix.parts().chain(names.iter().copied().map(part)).fold(Key::ROOT, Key::join)
+    }
+
+    /// The object with this path below the folder; `None` where there is none.
+    pub(super) fn object(&self, path: &str) -> Result<Option<ObjectMeta>, SourceError> {
+        let names: Vec<&str> = path.split('/').filter(|name| *name != ".").collect();
+        if !names.iter().all(|name| PathPart::parse(name).is_ok()) {
+            return Ok(None);
+        }
+        let key = self.key(&names);
+        if self.serves_files {
+            // Such servers send a body after a refused HEAD, which is taken for the next answer.
+            let (name, folder) = names.split_last().unwrap_or((&"", &[]));
+            let mut files = self.folder(&self.key(folder))?.files.into_iter();
+            return Ok(files.find(|file| file.path == **name).map(|file| file.object));
+        }
+        match self.runtime.block_on(self.client.head(&key)) {
+            Ok(object) => Ok(Some(object)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(&key, error)),
+        }
     }
 
     /// What stands in a folder, without what is in the folders there.
@@ -93,7 +113,7 @@ impl Store {
     /// the store does not tell moments apart.
     pub(super) fn is_vague(&self, object: &ObjectMeta) -> bool {
         const MOMENT: Duration = Duration::from_secs(5);
-        self.tells_seconds && age(object) < MOMENT
+        self.serves_files && age(object) < MOMENT
     }
 }
 

@@ -237,24 +237,35 @@ fn dense(inputs: [&str; 3], output: &str) -> Node {
 
 /// `y` = `x` + the number of rounds that `iterations` says; the caller adds `iterations`.
 fn counting_graph(name: &str) -> Graph {
+    looping_graph(name, &Tensor::floats(&[1], &[1.0]))
+}
+
+/// `y` = `x` + `iterations` times what a file beside the graph holds, to which a graph inside it refers.
+pub(crate) fn looping_external(iterations: i64, location: &str) -> Vec<u8> {
+    looping_graph("looping_external", &Tensor::external(&[1], location))
+        .initializer("iterations", &Tensor::int64s(&[1], &[iterations]))
+        .into_model()
+}
+
+fn looping_graph(name: &str, step: &Tensor) -> Graph {
     let rounds = Node::new("Loop", &["iterations", "", "x"], &["y"]);
     Graph::new(name)
         .input("x", Elem::Float, &ONE)
         .output("y", Elem::Float, &ONE)
-        .node(&rounds.attribute("body", &Attribute::Graph(add_one())))
+        .node(&rounds.attribute("body", &Attribute::Graph(add_step(step))))
 }
 
-/// A `Loop` body that goes on for ever and adds 1 to the one value it carries.
-fn add_one() -> Graph {
-    Graph::new("add_one")
+/// A `Loop` body that goes on for ever and adds `step` to the one value it carries.
+fn add_step(step: &Tensor) -> Graph {
+    Graph::new("add_step")
         .input("round", Elem::Int64, &[])
         .input("going", Elem::Bool, &[])
         .input("total", Elem::Float, &ONE)
         .output("go_on", Elem::Bool, &[])
         .output("next_total", Elem::Float, &ONE)
-        .initializer("one", &Tensor::floats(&[1], &[1.0]))
+        .initializer("step", step)
         .node(&Node::new("Identity", &["going"], &["go_on"]))
-        .node(&Node::new("Add", &["total", "one"], &["next_total"]))
+        .node(&Node::new("Add", &["total", "step"], &["next_total"]))
 }
 
 /// A `GraphProto`: a model's own graph, or the body of a control flow operator.
@@ -321,6 +332,7 @@ impl Node {
         let named = Message::default().text(1, name);
         let attribute = match value {
             Attribute::Int(value) => named.integer(3, *value).integer(20, 2),
+            Attribute::Tensor(tensor) => named.message(5, &tensor.0).integer(20, 4),
             Attribute::Graph(body) => named.message(6, &body.0).integer(20, 5),
         };
         Self(self.0.message(5, &attribute))
@@ -332,6 +344,8 @@ impl Node {
 pub(crate) enum Attribute {
     /// A number, or a truth value as 0 or 1.
     Int(i64),
+    /// A constant.
+    Tensor(Tensor),
     /// What a control flow operator runs.
     Graph(Graph),
 }
@@ -352,7 +366,7 @@ impl Tensor {
     }
 
     /// FP32 data in a file beside the graph.
-    fn external(dims: &[usize], location: &str) -> Self {
+    pub(crate) fn external(dims: &[usize], location: &str) -> Self {
         let typed = Message::default().integer(2, Elem::Float as i64);
         let shaped = dims.iter().fold(typed, |tensor, &dim| tensor.integer(1, length(dim)));
         let place = Message::default().text(1, "location").text(2, location);
