@@ -1,13 +1,13 @@
 //! A repository in a local folder: `<model>/<version>/model.onnx` with `<model>/model.yaml`, or
 //! `<model>.onnx` with `<model>.model.yaml`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::warn;
@@ -18,7 +18,7 @@ use super::watching::Watching;
 use super::{config_pbtxt, digest, golden, manifest, model_yaml, settling};
 use crate::inference::ModelFiles;
 use crate::model::{
-    AvailableModel, Glance, GoldenSample, Hints, ModelName, ModelSettings, ModelSource,
+    AvailableModel, Glance, GoldenSample, Hints, ModelName, ModelSettings, ModelSource, NameError,
     SourceError, Version, VersionId,
 };
 
@@ -35,6 +35,7 @@ pub struct LocalRepository {
     /// The file system that it was on when it was opened.
     device: u64,
     watching: Arc<Watching>,
+    told: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 impl LocalRepository {
@@ -46,7 +47,8 @@ impl LocalRepository {
         let root = root.canonicalize().map_err(|error| unreadable(root, error))?;
         fs::read_dir(&root).map_err(|error| unreadable(&root, error))?;
         let metadata = fs::metadata(&root).map_err(|error| unreadable(&root, error))?;
-        Ok(Self { root, device: metadata.dev(), watching: Arc::default() })
+        let device = metadata.dev();
+        Ok(Self { root, device, watching: Arc::default(), told: Arc::default() })
     }
 
     /// What is at the root. A file system that is no longer mounted looks like an empty folder on
@@ -61,6 +63,15 @@ impl LocalRepository {
             }
         }
         Ok(entries)
+    }
+
+    /// Logs what cannot be a model for its name, once as long as it is there.
+    fn tell(&self, badly_named: BTreeSet<PathBuf>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in badly_named.difference(&told) {
+            warn!(path = %path.display(), "this is not a model: bad name");
+        }
+        *told = badly_named;
     }
 
     fn signs(&self) -> Signs<'_> {
@@ -173,7 +184,11 @@ impl LocalRepository {
         if !graph.is_file() {
             return Err(invalid(&graph, "it is not a file"));
         }
-        let files = bare::files(&graph).map_err(|error| invalid(&graph, error.to_string()))?;
+        let files = bare::files(&graph).map_err(|error| match error.kind() {
+            // What the graph says, and not the system.
+            ErrorKind::Other => invalid(&graph, error.to_string()),
+            _ => unreadable(&graph, error),
+        })?;
         for VersionFile { name, path } in &files[1..] {
             if !path.is_file() {
                 let problem =
@@ -201,12 +216,21 @@ impl ModelSource for LocalRepository {
     fn list(&self) -> Result<Vec<AvailableModel>, SourceError> {
         let mut models = BTreeMap::<ModelName, Vec<Version>>::new();
         self.watching.check(&self.root);
+        let mut badly_named = BTreeSet::new();
         for path in self.entries()? {
-            let Some(name) = named(&path) else { continue };
+            let name = match named(&path) {
+                Some(Ok(name)) => name,
+                Some(Err(_)) => {
+                    badly_named.insert(path);
+                    continue;
+                }
+                None => continue,
+            };
             let versions = self.versions_at(&path);
             // Where a model is there twice, neither counts; who loads it is told.
             models.entry(name).and_modify(Vec::clear).or_insert(versions);
         }
+        self.tell(badly_named);
         let available = |(name, versions)| AvailableModel { name, versions };
         Ok(models.into_iter().map(available).collect())
     }
@@ -291,7 +315,7 @@ enum Layout {
 }
 
 /// The model that an entry of the root is; `None` where it is none.
-fn named(path: &Path) -> Option<ModelName> {
+fn named(path: &Path) -> Option<Result<ModelName, NameError>> {
     let file = path.file_name()?;
     let text = file.to_string_lossy();
     let name = if path.is_dir() {
@@ -299,13 +323,8 @@ fn named(path: &Path) -> Option<ModelName> {
     } else {
         bare::model_of(&text)?
     };
-    match name {
-        Ok(name) if file.to_str().is_some() => Some(name),
-        _ => {
-            warn!(path = %path.display(), "this is not a model: bad name");
-            None
-        }
-    }
+    // What is not Unicode cannot be asked for.
+    Some(file.to_str().map_or_else(|| Err(NameError::Character(text.to_string())), |_| name))
 }
 
 /// The versions of a model, lowest first: the folders whose name is a positive integer.

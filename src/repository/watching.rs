@@ -63,8 +63,10 @@ impl Watching {
 
     /// Ends the hints where another folder, or none, has taken the place of the one that is watched.
     pub(super) fn check(&self, root: &Path) {
+        // Who renews the watch meanwhile finds out.
+        let Ok(mut watched) = self.watched.try_lock() else { return };
         let is_other = |watched: &mut Watched| Identity::of(root).ok() != Some(watched.folder);
-        drop(self.watched().take_if(is_other));
+        drop(watched.take_if(is_other));
     }
 
     /// What was renamed into place while it was watched.
