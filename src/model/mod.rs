@@ -42,6 +42,7 @@ mod state;
 mod swap;
 mod traffic;
 mod trial;
+mod turn;
 mod unload;
 mod usage;
 mod verify;

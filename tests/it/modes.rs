@@ -194,6 +194,23 @@ async fn until(server: &Server, model: &str, wanted: impl Fn(&Value) -> bool) {
 }
 
 #[tokio::test]
+async fn a_model_that_was_taken_away_may_come_back_in_another_life() {
+    let state = TempDir::new().unwrap();
+    let mut settings = vec![("models.state", state.path().to_str().unwrap())];
+    settings.extend(WATCH);
+    let server = Server::launch(with(of("add", 1), "other", 1), &settings).await;
+    answers(&server, "other", "1").await;
+    fs::remove_dir_all(server.repository.path().join("other")).unwrap();
+    server.until(("other", "1"), |report| report["state"] == "UNLOADED").await;
+    // That it is not declared any more is kept a moment later.
+    let file = state.path().join("desired.json");
+    while fs::read_to_string(&file).unwrap().contains("other") {}
+    let server = server.kill_and_restart().await;
+    rename_into_place(server.repository.path(), "other", 2);
+    answers(&server, "other", "2").await;
+}
+
+#[tokio::test]
 async fn one_model_with_two_layouts_is_told_and_serves_on() {
     let server = Server::launch(of("add", 1), &WATCH).await;
     answers(&server, "add", "1").await;
