@@ -17,7 +17,7 @@
 //! |---|---|
 //! | [`http`] | the REST interface |
 //! | [`onnx`] | the engine: ONNX Runtime |
-//! | [`repository`] | where models come from: a local folder |
+//! | [`repository`] | where models come from: a local folder or an object store |
 //! | [`metrics`] | Prometheus |
 //! | [`cloudevents`] | events as they leave the process |
 //! | [`config`] | settings from file, environment and flags |

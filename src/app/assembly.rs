@@ -129,6 +129,7 @@ fn register(
             LoadMode::None => loading.load_all().await,
             LoadMode::Explicit => loading.load_declared().await,
             LoadMode::Poll => loading.follow(interval).await,
+            LoadMode::Watch => loading.watch(interval).await,
         }
     };
     application.lifecycle().register(Handler::new("load models").on_start(load));

@@ -87,12 +87,9 @@ impl Place {
         models: &ModelsConfig,
         environment: Vec<(String, String)>,
     ) -> Result<Self, PlaceError> {
-        let text = models.repository.to_str().unwrap_or_default();
-        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-        let known = scheme.is_some_and(|scheme| SCHEMES.contains(&scheme.as_str()));
-        if !known {
+        let Some(text) = models.store() else {
             return Ok(Self::Folder(models.repository.clone()));
-        }
+        };
         let url = Url::parse(text).map_err(PlaceError::Url)?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(PlaceError::Credentials);
@@ -109,10 +106,6 @@ impl Place {
         }
     }
 }
-
-/// The schemes of object stores.
-const SCHEMES: [&str; 10] =
-    ["s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"];
 
 /// Why an address is none of a repository.
 #[derive(Debug, thiserror::Error)]

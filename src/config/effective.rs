@@ -6,7 +6,7 @@ use super::Config;
 use super::layers::Said;
 use super::mistake::{Mistake, Origin};
 use super::settings::Setting;
-use super::value::{Raw, Wrong};
+use super::value::{LoadMode, Raw, Wrong};
 
 /// What stands for a secret.
 const MASK: &str = "***";
@@ -111,9 +111,15 @@ impl Effective {
 
     /// What is wrong with the settings taken together.
     pub(super) fn contradictions(&self) -> Vec<Mistake> {
+        let found = [self.reachable(), self.unwatchable()].into_iter().flatten();
+        let mistake = |(key, problem)| mistake(key, self.origins[self.index(key)].clone(), problem);
+        found.map(mistake).collect()
+    }
+
+    fn reachable(&self) -> Option<(&'static str, String)> {
         let server = &self.config.server;
         if server.listen.ip().is_loopback() || server.allow_unauthenticated_management {
-            return Vec::new();
+            return None;
         }
         let problem = format!(
             "{} can be reached by others, who could load and unload models without credentials; \
@@ -121,8 +127,15 @@ impl Effective {
              where the network keeps strangers out",
             server.listen
         );
-        let key = "server.listen";
-        vec![mistake(key, self.origins[self.index(key)].clone(), problem)]
+        Some(("server.listen", problem))
+    }
+
+    fn unwatchable(&self) -> Option<(&'static str, String)> {
+        let models = &self.config.models;
+        let is_watched = models.mode == LoadMode::Watch && models.store().is_some();
+        let problem = "an object store gives no notice of changes, only a folder can be watched; use \
+                       poll";
+        is_watched.then(|| ("models.mode", problem.to_owned()))
     }
 
     /// Where the table has a setting.

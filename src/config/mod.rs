@@ -106,6 +106,19 @@ pub struct ModelsConfig {
     pub memory_budget: ByteSize,
 }
 
+/// The schemes of object stores.
+const STORES: [&str; 10] =
+    ["s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"];
+
+impl ModelsConfig {
+    /// The address of the repository, where it is in an object store and not in a folder.
+    pub fn store(&self) -> Option<&str> {
+        let text = self.repository.to_str()?;
+        let (scheme, _) = text.split_once("://")?;
+        STORES.contains(&scheme.to_ascii_lowercase().as_str()).then_some(text)
+    }
+}
+
 /// How models run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InferenceConfig {

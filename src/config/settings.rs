@@ -133,9 +133,9 @@ settings! {
         repository "FOLDER" = "models":
             "the model repository; or an address, such as s3://bucket/folder";
         mode "MODE" = "none":
-            "none: all models are loaded at the start; explicit: only required and declared ones are; poll: the repository is followed";
+            "none: all models are loaded at the start; explicit: only required and declared ones are; poll: the repository is followed; watch: a folder is followed as it changes";
         poll_interval "DURATION" = "15s" in "10ms" to "365days":
-            "between two looks at a repository that is followed";
+            "between two looks at a repository that is followed; with watch, for what goes unnoticed";
         cache "FOLDER" = "onward-cache":
             "where what is downloaded from an object store is kept";
         cache_size "SIZE" = "20GiB" in "0B" to "1048576GiB":

@@ -14,12 +14,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
 use super::error::{ChangeError, LoadError};
-use super::followed::{Followed, Found, Known};
+use super::followed::{Followed, Found};
 use super::hints::Hints;
-use super::loader::{Glance, SourceError};
-use super::manager::{Change, ModelLifecycleManager};
+use super::manager::ModelLifecycleManager;
 use super::names::ModelName;
-use super::operation::Conditions;
 use crate::causes;
 
 /// How long after a hint the repository is looked at. Changes seldom come alone.
@@ -288,84 +286,5 @@ impl Complaint {
 
     fn withdraw(&mut self) {
         self.0 = None;
-    }
-}
-
-impl ModelLifecycleManager {
-    /// Looks at a model, and makes it what it is in the repository.
-    async fn turn(&self, name: &ModelName, known: Known) -> Found {
-        let glance = self.core.ask(name, |loader, name| loader.source.glance(name)).await;
-        let stamp = match glance {
-            Ok(Glance { settled: true, stamp }) => stamp,
-            Ok(Glance { settled: false, .. }) => return Found::Unsettled,
-            Err(ChangeError::ShuttingDown) => return Found::Same,
-            Err(ChangeError::Source { source: SourceError::UnknownModel(_), .. }) => {
-                return if known.is_gone { self.let_go(name).await } else { Found::Missing };
-            }
-            // What cannot be read is told by who loads it.
-            Err(error) => causes::of_error(&error),
-        };
-        if known.stamp.as_ref() == Some(&stamp) {
-            return Found::Same;
-        }
-        let entry = self.core.registry.get(name.as_str());
-        let is_unwanted = entry.is_some_and(|entry| entry.is_unwanted());
-        if is_unwanted || self.waits_for_a_request(name).await {
-            return Found::Done(stamp);
-        }
-        let Ok(operation) = self.begin_load(name) else { return Found::Same };
-        match operation.done().await {
-            Err(failure) if may_pass(&failure) => Found::Failed(stamp),
-            _ => Found::Done(stamp),
-        }
-    }
-
-    /// Whether a model that does not serve is loaded by its next request.
-    async fn waits_for_a_request(&self, name: &ModelName) -> bool {
-        let is_required = self.core.terms.load().required.contains(name);
-        if is_required || self.core.serving.routes(name).is_some() {
-            return false;
-        }
-        let entry = self.core.registry.get(name.as_str());
-        if entry.is_some_and(|entry| entry.waits_for_a_request()) {
-            return true;
-        }
-        let is_lazy = self.is_lazy(name).await;
-        if is_lazy {
-            self.core.registry.entry(name).load_on_demand(true);
-        }
-        is_lazy
-    }
-
-    /// Unloads a model that is gone from the repository.
-    async fn let_go(&self, name: &ModelName) -> Found {
-        let Some(entry) = self.core.registry.get(name.as_str()) else { return Found::Gone };
-        let Ok(operation) = self.begin(name, Change::Unload(None), Conditions::default()) else {
-            return Found::Kept;
-        };
-        match operation.done().await.as_ref().map_err(AsRef::as_ref) {
-            Ok(_) | Err(ChangeError::NotLoaded(_)) => {
-                // It may come back, and is then to be loaded.
-                entry.leave_open();
-                entry.forget_failures();
-                // It is told by a check where that fails.
-                self.core.keep().await.ok();
-                Found::Gone
-            }
-            Err(_) => Found::Kept,
-        }
-    }
-}
-
-/// Whether a failure may be of the moment.
-fn may_pass(error: &ChangeError) -> bool {
-    match error {
-        ChangeError::Busy { .. } | ChangeError::Repository(_) => true,
-        ChangeError::Source { source, .. } => source.may_pass(),
-        ChangeError::Load { source, .. } | ChangeError::Scan { source, .. } => match source {
-            LoadError::TimedOut(_) | LoadError::NoRoom(_) => true,
-            source => source.may_pass(),
-        },
-        _ => false,
     }
 }

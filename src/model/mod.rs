@@ -43,6 +43,7 @@ mod state;
 mod swap;
 mod traffic;
 mod trial;
+mod turn;
 mod unload;
 mod usage;
 mod verify;

@@ -1,21 +1,25 @@
 //! A repository in a local folder: `<model>/<version>/model.onnx` with `<model>/model.yaml`, or
 //! `<model>.onnx` with `<model>.model.yaml`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::warn;
 
 use super::bare::{self, VersionFile};
+use super::settling::Signs;
+use super::watching::Watching;
 use super::{config_pbtxt, digest, golden, manifest, model_yaml, settling};
 use crate::inference::ModelFiles;
 use crate::model::{
-    AvailableModel, Glance, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError,
-    Version, VersionId,
+    AvailableModel, Glance, GoldenSample, Hints, ModelName, ModelSettings, ModelSource, NameError,
+    SourceError, Version, VersionId,
 };
 
 /// How long a version must have been left alone to count as complete.
@@ -28,6 +32,10 @@ const LARGEST_SETTINGS: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct LocalRepository {
     root: PathBuf,
+    /// The file system that it was on when it was opened.
+    device: u64,
+    watching: Arc<Watching>,
+    told: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 impl LocalRepository {
@@ -38,7 +46,36 @@ impl LocalRepository {
     pub fn open(root: &Path) -> Result<Self, SourceError> {
         let root = root.canonicalize().map_err(|error| unreadable(root, error))?;
         fs::read_dir(&root).map_err(|error| unreadable(&root, error))?;
-        Ok(Self { root })
+        let metadata = fs::metadata(&root).map_err(|error| unreadable(&root, error))?;
+        let device = metadata.dev();
+        Ok(Self { root, device, watching: Arc::default(), told: Arc::default() })
+    }
+
+    /// What is at the root. A file system that is no longer mounted looks like an empty folder on
+    /// another one, and is not taken for one that has no models.
+    fn entries(&self) -> Result<Vec<PathBuf>, SourceError> {
+        let entries = entries(&self.root)?;
+        if entries.is_empty() {
+            let metadata =
+                fs::metadata(&self.root).map_err(|error| unreadable(&self.root, error))?;
+            if metadata.dev() != self.device {
+                return Err(invalid(&self.root, "nothing is mounted there any more"));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Logs what cannot be a model for its name, once as long as it is there.
+    fn tell(&self, badly_named: BTreeSet<PathBuf>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in badly_named.difference(&told) {
+            warn!(path = %path.display(), "this is not a model: bad name");
+        }
+        *told = badly_named;
+    }
+
+    fn signs(&self) -> Signs<'_> {
+        Signs { stable: STABLE, renames: self.watching.renames() }
     }
 
     /// How a model lies here.
@@ -49,7 +86,10 @@ impl LocalRepository {
         match (folder.is_dir(), is_bare) {
             (true, false) => Ok(Layout::Folder(self.contained(&folder)?)),
             (false, true) => Ok(Layout::Bare(graph)),
-            (false, false) => Err(SourceError::UnknownModel(name.clone())),
+            (false, false) => {
+                self.entries()?;
+                Err(SourceError::UnknownModel(name.clone()))
+            }
             (true, true) => Err(twice(&folder, &graph)),
         }
     }
@@ -144,7 +184,11 @@ impl LocalRepository {
         if !graph.is_file() {
             return Err(invalid(&graph, "it is not a file"));
         }
-        let files = bare::files(&graph).map_err(|error| invalid(&graph, error.to_string()))?;
+        let files = bare::files(&graph).map_err(|error| match error.kind() {
+            // What the graph says, and not the system.
+            ErrorKind::Other => invalid(&graph, error.to_string()),
+            _ => unreadable(&graph, error),
+        })?;
         for VersionFile { name, path } in &files[1..] {
             if !path.is_file() {
                 let problem =
@@ -171,12 +215,22 @@ impl LocalRepository {
 impl ModelSource for LocalRepository {
     fn list(&self) -> Result<Vec<AvailableModel>, SourceError> {
         let mut models = BTreeMap::<ModelName, Vec<Version>>::new();
-        for path in entries(&self.root)? {
-            let Some(name) = named(&path) else { continue };
+        self.watching.check(&self.root);
+        let mut badly_named = BTreeSet::new();
+        for path in self.entries()? {
+            let name = match named(&path) {
+                Some(Ok(name)) => name,
+                Some(Err(_)) => {
+                    badly_named.insert(path);
+                    continue;
+                }
+                None => continue,
+            };
             let versions = self.versions_at(&path);
             // Where a model is there twice, neither counts; who loads it is told.
             models.entry(name).and_modify(Vec::clear).or_insert(versions);
         }
+        self.tell(badly_named);
         let available = |(name, versions)| AvailableModel { name, versions };
         Ok(models.into_iter().map(available).collect())
     }
@@ -214,15 +268,20 @@ impl ModelSource for LocalRepository {
 
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
         match self.layout(name)? {
-            Layout::Folder(folder) => {
-                settling::of_folder(&folder, STABLE).map_err(|error| unreadable(&folder, error))
-            }
+            Layout::Folder(folder) => settling::of_folder(&folder, self.signs())
+                .map_err(|error| unreadable(&folder, error)),
             Layout::Bare(graph) => {
                 let settings = self.root.join(bare::settings_name(name));
-                settling::of_files(&graph, &settings, STABLE)
+                settling::of_files(&graph, &settings, self.signs())
                     .map_err(|error| unreadable(&graph, error))
             }
         }
+    }
+
+    fn hints(&self) -> Result<Option<Hints>, SourceError> {
+        let hints = self.watching.hints(&self.root);
+        let what = format!("what changes in {}", self.root.display());
+        hints.map(Some).map_err(|source| SourceError::Io { what, source })
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
@@ -256,7 +315,7 @@ enum Layout {
 }
 
 /// The model that an entry of the root is; `None` where it is none.
-fn named(path: &Path) -> Option<ModelName> {
+fn named(path: &Path) -> Option<Result<ModelName, NameError>> {
     let file = path.file_name()?;
     let text = file.to_string_lossy();
     let name = if path.is_dir() {
@@ -264,13 +323,8 @@ fn named(path: &Path) -> Option<ModelName> {
     } else {
         bare::model_of(&text)?
     };
-    match name {
-        Ok(name) if file.to_str().is_some() => Some(name),
-        _ => {
-            warn!(path = %path.display(), "this is not a model: bad name");
-            None
-        }
-    }
+    // What is not Unicode cannot be asked for.
+    Some(file.to_str().map_or_else(|| Err(NameError::Character(text.to_string())), |_| name))
 }
 
 /// The versions of a model, lowest first: the folders whose name is a positive integer.
@@ -381,6 +435,35 @@ mod tests {
         .unwrap();
         assert!(repository.fetch(&id("b", 9)).is_err());
     }
+    #[test]
+    fn a_root_that_is_gone_or_not_mounted_is_not_one_without_models() {
+        let (root, mut repository) = repository();
+        let a = ModelName::new("a").unwrap();
+        for entry in entries(root.path()).unwrap() {
+            fs::remove_dir_all(&entry).or_else(|_| fs::remove_file(&entry)).unwrap();
+        }
+        assert_eq!(repository.list().unwrap(), []);
+        assert!(matches!(repository.model(&a), Err(SourceError::UnknownModel(_))));
+        repository.device += 1;
+        assert!(repository.list().unwrap_err().to_string().contains("nothing is mounted"));
+        assert!(matches!(repository.model(&a), Err(SourceError::Invalid { .. })));
+        fs::create_dir(root.path().join("b")).unwrap();
+        assert_eq!(repository.list().unwrap().len(), 1, "another file system with models");
+        fs::remove_dir_all(root.path()).unwrap();
+        assert!(matches!(repository.list(), Err(SourceError::Io { .. })));
+        assert!(matches!(repository.glance(&a), Err(SourceError::Io { .. })));
+    }
+
+    #[tokio::test]
+    async fn changes_are_hinted_at() {
+        let (root, repository) = repository();
+        let mut hints = repository.hints().unwrap().unwrap();
+        fs::write(root.path().join("new.onnx"), "abc").unwrap();
+        assert!(hints.heard().await);
+        drop(repository);
+        while hints.heard().await {}
+    }
+
     #[test]
     fn files_at_the_root_are_listed_among_folders() {
         let (root, repository) = repository();

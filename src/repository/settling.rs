@@ -2,6 +2,8 @@
 //!
 //! What is being written changes its times; what was renamed into place has been changed, as a file,
 //! later than its content was. So a rename counts at once, and anything else once it was left alone.
+//! Where both may have happened at the same moment of the file system's clock, a rename counts if it was
+//! noticed.
 
 use std::fmt::Write as _;
 use std::fs::{self, Metadata};
@@ -10,14 +12,23 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::watching::Renames;
 use super::{bare, manifest};
 use crate::model::{Glance, Version};
 
+/// How it is told that a model is complete.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Signs<'a> {
+    /// How long something has to be left alone.
+    pub(super) stable: Duration,
+    pub(super) renames: &'a Renames,
+}
+
 /// Looks at every file of a model in a folder. It has settled when each of its versions has: by a
-/// manifest, by having been left alone for `stable`, or by having been renamed into place, itself or
-/// with the whole model.
-pub(super) fn of_folder(folder: &Path, stable: Duration) -> io::Result<Glance> {
-    let mut look = Look::new(stable);
+/// manifest, by having been left alone, or by having been renamed into place, itself or with the whole
+/// model.
+pub(super) fn of_folder(folder: &Path, signs: Signs<'_>) -> io::Result<Glance> {
+    let mut look = Look::new(signs);
     let own = fs::metadata(folder)?;
     let (mut newest, mut versions, mut settled) = (Duration::ZERO, 0, true);
     for path in entries(folder)? {
@@ -30,29 +41,30 @@ pub(super) fn of_folder(folder: &Path, stable: Duration) -> io::Result<Glance> {
         newest = newest.max(last);
         if is_version(&path) {
             versions += 1;
-            let named = placed(&metadata).max(placed(&own));
+            let named = look.placed(&path, &metadata).max(look.placed(folder, &own));
             let rests = named > Some(last) && last > Duration::ZERO;
             let is_alone = look.is_alone(last.max(changed(&metadata)));
             settled &= rests || is_alone || path.join(manifest::NAME).exists();
         }
     }
     // Without a version, one is about to come.
-    let is_done =
-        versions > 0 || placed(&own) > Some(newest) || look.is_alone(changed(&own).max(newest));
+    let is_done = versions > 0
+        || look.placed(folder, &own) > Some(newest)
+        || look.is_alone(changed(&own).max(newest));
     Ok(look.glance(settled && is_done))
 }
 
 /// Looks at a model that is a file, at what its graph refers to, and at its settings.
-pub(super) fn of_files(graph: &Path, settings: &Path, stable: Duration) -> io::Result<Glance> {
-    let mut look = Look::new(stable);
+pub(super) fn of_files(graph: &Path, settings: &Path, signs: Signs<'_>) -> io::Result<Glance> {
+    let mut look = Look::new(signs);
     let Some(own) = look.at(graph)? else { return Ok(look.glance(false)) };
-    let mut settled = look.rests(&own);
+    let mut settled = look.rests(graph, &own);
     // Nothing else may be opened: that of a pipe would wait for its other end.
     let references = own.is_file().then(|| bare::references(graph).unwrap_or_default());
     for name in references.unwrap_or_default() {
         let path = graph.with_file_name("").join(&name);
         settled &= match look.at(&path)? {
-            Some(metadata) => look.rests(&metadata),
+            Some(metadata) => look.rests(&path, &metadata),
             // It may be next. Where it does not come, the load tells so.
             None => look.is_alone(changed(&own)),
         };
@@ -62,18 +74,18 @@ pub(super) fn of_files(graph: &Path, settings: &Path, stable: Duration) -> io::R
 }
 
 /// What is seen of a model.
-struct Look {
-    stable: Duration,
+struct Look<'a> {
+    signs: Signs<'a>,
     now: Duration,
     stamp: String,
     /// Whether something went while it was looked at.
     is_moving: bool,
 }
 
-impl Look {
-    fn new(stable: Duration) -> Self {
+impl<'a> Look<'a> {
+    fn new(signs: Signs<'a>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { stable, now, stamp: String::new(), is_moving: false }
+        Self { signs, now, stamp: String::new(), is_moving: false }
     }
 
     fn glance(self, settled: bool) -> Glance {
@@ -121,13 +133,23 @@ impl Look {
 
     /// Whether nothing was changed since that moment, for long enough.
     fn is_alone(&self, last: Duration) -> bool {
-        self.now.saturating_sub(last) >= self.stable
+        self.now.saturating_sub(last) >= self.signs.stable
     }
 
     /// Whether a file is complete, as far as that can be told of one.
-    fn rests(&self, file: &Metadata) -> bool {
-        let was_placed = placed(file).is_some() && file.len() > 0;
+    fn rests(&self, path: &Path, file: &Metadata) -> bool {
+        let was_placed = self.placed(path, file).is_some() && file.len() > 0;
         was_placed || self.is_alone(changed(file))
+    }
+
+    /// When an entry was renamed or linked, if that was after its content was written. What was
+    /// noticed is after everything of its moment.
+    fn placed(&self, path: &Path, metadata: &Metadata) -> Option<Duration> {
+        let (changed, written) = (changed(metadata), written(metadata));
+        if self.signs.renames.has(path, metadata) {
+            return Some(changed + Duration::from_nanos(1));
+        }
+        Some(changed).filter(|changed| *changed > written)
     }
 }
 
@@ -137,14 +159,13 @@ fn is_version(path: &Path) -> bool {
 }
 
 /// When an entry was written, renamed or linked last.
-fn changed(metadata: &Metadata) -> Duration {
+pub(super) fn changed(metadata: &Metadata) -> Duration {
     moment(metadata.ctime(), metadata.ctime_nsec())
 }
 
-/// When an entry was renamed or linked, if that was after its content was written.
-fn placed(metadata: &Metadata) -> Option<Duration> {
-    let written = moment(metadata.mtime(), metadata.mtime_nsec());
-    Some(changed(metadata)).filter(|changed| *changed > written)
+/// When an entry's content was written last; of a folder, when an entry came or went.
+fn written(metadata: &Metadata) -> Duration {
+    moment(metadata.mtime(), metadata.mtime_nsec())
 }
 
 fn moment(seconds: i64, nanoseconds: i64) -> Duration {
@@ -176,11 +197,11 @@ mod tests {
     const HOUR: Duration = Duration::from_hours(1);
 
     /// A folder for a model.
-    struct Model(tempfile::TempDir);
+    struct Model(tempfile::TempDir, Renames);
 
     impl Model {
         fn new() -> Self {
-            Self(tempfile::tempdir().unwrap())
+            Self(tempfile::tempdir().unwrap(), Renames::default())
         }
 
         fn at(&self, path: &str) -> PathBuf {
@@ -195,24 +216,31 @@ mod tests {
         /// Renames it, at another time than that of its last change.
         fn rename(&self, from: &str, to: &str) {
             // The clock of file systems may stand still for some milliseconds.
-            let times = |path| {
-                let metadata = fs::metadata(self.at(path)).unwrap();
-                (placed(&metadata), changed(&metadata))
-            };
-            let (_, before) = times(from);
+            let at = |path| fs::metadata(self.at(path)).unwrap();
+            let before = changed(&at(from));
             fs::rename(self.at(from), self.at(to)).unwrap();
-            while !matches!(times(to), (Some(_), changed) if changed > before) {
+            while changed(&at(to)) <= before.max(written(&at(to))) {
                 fs::rename(self.at(to), self.at(from)).unwrap();
                 fs::rename(self.at(from), self.at(to)).unwrap();
             }
         }
 
         fn folder(&self, stable: Duration) -> Glance {
-            of_folder(self.0.path(), stable).unwrap()
+            self.folder_at("", stable)
+        }
+
+        fn folder_at(&self, path: &str, stable: Duration) -> Glance {
+            of_folder(&self.at(path), Signs { stable, renames: &self.1 }).unwrap()
         }
 
         fn file(&self, stable: Duration) -> Glance {
-            of_files(&self.at("m.onnx"), &self.at("m.model.yaml"), stable).unwrap()
+            let (graph, settings) = (self.at("m.onnx"), self.at("m.model.yaml"));
+            of_files(&graph, &settings, Signs { stable, renames: &self.1 }).unwrap()
+        }
+
+        /// Tells of a rename.
+        fn notice(&self, path: &str) {
+            self.1.remember(&self.at(path), changed(&fs::metadata(self.at(path)).unwrap()));
         }
     }
 
@@ -250,10 +278,29 @@ mod tests {
         root.put(".m/1/model.onnx", "abc");
         root.put(".m/2/model.onnx", "abc");
         root.rename(".m", "m");
-        let glance = || of_folder(&root.at("m"), HOUR).unwrap();
+        let glance = || root.folder_at("m", HOUR);
         assert!(glance().settled);
         root.put("m/2/weights.bin", "");
         assert!(!glance().settled, "written into after it was named");
+    }
+
+    #[test]
+    fn a_rename_that_was_noticed_may_be_of_the_moment_of_the_last_change() {
+        let model = Model::new();
+        // By its times alone, what was just written may be what was just renamed.
+        model.put("m.onnx", add_constant(1.0));
+        model.put("1/model.onnx", "abc");
+        model.put("1/other", "");
+        fs::remove_file(model.at("1/other")).unwrap();
+        assert!(!model.folder(HOUR).settled && !model.file(HOUR).settled);
+        model.notice("m.onnx");
+        model.notice("1");
+        assert!(model.folder(HOUR).settled && model.file(HOUR).settled);
+        model.rename("m.onnx", "other");
+        model.rename("1", ".1");
+        model.put("m.onnx", add_constant(2.0));
+        model.put("1/model.onnx", "abcd");
+        assert!(!model.folder(HOUR).settled && !model.file(HOUR).settled, "others, not renamed");
     }
 
     #[test]

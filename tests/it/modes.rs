@@ -1,15 +1,21 @@
 //! Which models are loaded without being asked for.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::onnx::add_constant;
+use crate::support::process::blocking;
 use crate::support::{Repository, Server, x};
 
 const POLL: [(&str, &str); 2] = [("models.mode", "poll"), ("models.poll_interval", "20ms")];
+
+/// So that nothing happens by the clock.
+const WATCH: [(&str, &str); 2] = [("models.mode", "watch"), ("models.poll_interval", "1h")];
 
 /// The version that answers, once it is this one.
 async fn answers(server: &Server, model: &str, version: &str) {
@@ -22,14 +28,41 @@ async fn answers(server: &Server, model: &str, version: &str) {
     }
 }
 
-/// Writes a version beside the repository and renames it into place.
-fn rename_into_place(server: &Server, place: &str, graph: &[u8]) {
-    let (root, aside) = (server.repository.path(), server.repository.path().join(".aside"));
+/// A repository with one version, which adds its number and was renamed into place.
+fn of(model: &str, version: u64) -> Repository {
+    with(Repository::empty(), model, version)
+}
+
+/// Adds a version that adds its number.
+fn with(repository: Repository, model: &str, version: u64) -> Repository {
+    rename_into_place(repository.path(), model, version);
+    repository
+}
+
+/// Writes a version that adds its number aside and renames it into place.
+fn rename_into_place(root: &Path, model: &str, version: u64) {
+    let (aside, folder) = (root.join(".aside"), root.join(model));
     fs::create_dir_all(&aside).unwrap();
-    fs::write(aside.join("model.onnx"), graph).unwrap();
-    let target = root.join(place);
-    fs::create_dir_all(target.parent().unwrap()).unwrap();
-    fs::rename(aside, target).unwrap();
+    fs::create_dir_all(&folder).unwrap();
+    let value = f32::from(u16::try_from(version).unwrap());
+    fs::write(aside.join("model.onnx"), add_constant(value)).unwrap();
+    pass_a_moment(&aside);
+    fs::rename(aside, folder.join(version.to_string())).unwrap();
+}
+
+/// Waits until changes have another time than that of a folder and of what is in it: the clock of file
+/// systems may stand still for some milliseconds.
+fn pass_a_moment(folder: &Path) {
+    let changed = |path: &Path| {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.ctime(), metadata.ctime_nsec())
+    };
+    let last = changed(folder).max(changed(&folder.join("model.onnx")));
+    let outside = tempfile::tempdir_in(folder.parent().unwrap().parent().unwrap()).unwrap();
+    while changed(outside.path()) <= last {
+        fs::create_dir(outside.path().join("probe")).unwrap();
+        fs::remove_dir(outside.path().join("probe")).unwrap();
+    }
 }
 
 /// How often a version could not be loaded.
@@ -41,25 +74,40 @@ async fn failures(server: &Server) -> usize {
 
 #[tokio::test]
 async fn a_repository_that_is_polled_is_followed() {
-    let repository = Repository::of("add", &add_constant(1.0));
-    let server = Server::launch(repository, &POLL).await;
+    is_followed(&POLL).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_watched_is_followed() {
+    is_followed(&WATCH).await;
+}
+
+async fn is_followed(mode: &[(&str, &str)]) {
+    let server = Server::launch(of("add", 1), mode).await;
     answers(&server, "add", "1").await;
-    rename_into_place(&server, "add/2", &add_constant(2.0));
+    rename_into_place(server.repository.path(), "add", 2);
     answers(&server, "add", "2").await;
-    rename_into_place(&server, "other/1", &add_constant(3.0));
+    rename_into_place(server.repository.path(), "other", 1);
     answers(&server, "other", "1").await;
     fs::remove_dir_all(server.repository.path().join("other")).unwrap();
     server.until(("other", "1"), |report| report["state"] == "UNLOADED").await;
+    rename_into_place(server.repository.path(), "other", 7);
+    answers(&server, "other", "7").await;
     // A way back is not undone by the next look.
     server.send(Method::POST, "/lifecycle/models/add/rollback", vec![]).await.ok();
     server.repository.settings("add", "queue_capacity: 7\n");
     server.until(("add", "1"), |report| report["queue_capacity"] == 7).await;
     answers(&server, "add", "1").await;
+    assert_eq!(server.stop().await, 0);
 }
 
 #[tokio::test]
 async fn what_is_half_copied_is_not_loaded() {
-    let server = Server::launch(Repository::of("add", &add_constant(1.0)), &POLL).await;
+    tokio::join!(half_copied(&POLL), half_copied(&WATCH));
+}
+
+async fn half_copied(mode: &[(&str, &str)]) {
+    let server = Server::launch(of("add", 1), mode).await;
     answers(&server, "add", "1").await;
     let graph = add_constant(2.0);
     for end in [0, graph.len() / 3, graph.len() / 2, graph.len() - 1] {
@@ -73,7 +121,11 @@ async fn what_is_half_copied_is_not_loaded() {
 
 #[tokio::test]
 async fn files_at_the_root_are_followed_too() {
-    let server = Server::launch(Repository::of("add", &add_constant(1.0)), &POLL).await;
+    tokio::join!(bare_files(&POLL), bare_files(&WATCH));
+}
+
+async fn bare_files(mode: &[(&str, &str)]) {
+    let server = Server::launch(of("add", 1), mode).await;
     answers(&server, "add", "1").await;
     let graph = add_constant(2.0);
     for end in [0, graph.len() / 2, graph.len() - 1, graph.len()] {
@@ -92,11 +144,146 @@ async fn files_at_the_root_are_followed_too() {
 }
 
 #[tokio::test]
+async fn a_whole_model_that_is_renamed_into_place_is_loaded() {
+    let server = Server::launch(of("add", 1), &WATCH).await;
+    answers(&server, "add", "1").await;
+    server.repository.write(".new/1/model.onnx", &add_constant(1.0));
+    server.repository.write(".new/2/model.onnx", &add_constant(2.0));
+    let root = server.repository.path();
+    fs::rename(root.join(".new"), root.join("new")).unwrap();
+    answers(&server, "new", "2").await;
+}
+
+#[tokio::test]
+async fn a_version_that_is_taken_away_gives_way_to_what_the_policy_selects() {
+    tokio::join!(versions_go(&POLL), versions_go(&WATCH));
+}
+
+async fn versions_go(mode: &[(&str, &str)]) {
+    let repository = (1..4).fold(Repository::empty(), |all, number| with(all, "add", number));
+    let server = Server::launch(repository, mode).await;
+    answers(&server, "add", "3").await;
+    let version = |number| server.repository.path().join(format!("add/{number}"));
+    fs::remove_dir_all(version(3)).unwrap();
+    answers(&server, "add", "2").await;
+    server.put("/lifecycle/models/add/aliases/stable", &json!({ "version": 2 })).await.ok();
+    // What is named serves on, from memory, and what is wrong is told.
+    fs::remove_dir_all(version(2)).unwrap();
+    let told = |report: &Value| {
+        let problem = report["problem"].as_str().unwrap_or_default();
+        problem.contains("no version 2")
+    };
+    until(&server, "add", told).await;
+    answers(&server, "add", "2").await;
+    server.delete("/lifecycle/models/add/aliases/stable").await.ok();
+    server.repository.settings("add", "queue_capacity: 7\n");
+    answers(&server, "add", "1").await;
+    // With the last one, there is nothing that could take its place.
+    fs::remove_dir_all(version(1)).unwrap();
+    let told = |report: &Value| {
+        let problem = report["problem"].as_str().unwrap_or_default();
+        problem.contains("no version to serve")
+    };
+    until(&server, "add", told).await;
+    answers(&server, "add", "1").await;
+}
+
+/// Asks for the report on a model until it is as wanted.
+async fn until(server: &Server, model: &str, wanted: impl Fn(&Value) -> bool) {
+    while !wanted(&server.get(&format!("/lifecycle/models/{model}")).await.ok()) {}
+}
+
+#[tokio::test]
+async fn a_model_that_was_taken_away_may_come_back_in_another_life() {
+    let state = TempDir::new().unwrap();
+    let mut settings = vec![("models.state", state.path().to_str().unwrap())];
+    settings.extend(WATCH);
+    let server = Server::launch(with(of("add", 1), "other", 1), &settings).await;
+    answers(&server, "other", "1").await;
+    fs::remove_dir_all(server.repository.path().join("other")).unwrap();
+    server.until(("other", "1"), |report| report["state"] == "UNLOADED").await;
+    // That it is not declared any more is kept a moment later.
+    let file = state.path().join("desired.json");
+    while fs::read_to_string(&file).unwrap().contains("other") {}
+    let server = server.kill_and_restart().await;
+    rename_into_place(server.repository.path(), "other", 2);
+    answers(&server, "other", "2").await;
+}
+
+#[tokio::test]
+async fn one_model_with_two_layouts_is_told_and_serves_on() {
+    let server = Server::launch(of("add", 1), &WATCH).await;
+    answers(&server, "add", "1").await;
+    server.repository.write("add.onnx", &add_constant(2.0));
+    let told =
+        |report: &Value| report["problem"].as_str().is_some_and(|it| it.contains("add.onnx"));
+    until(&server, "add", told).await;
+    answers(&server, "add", "1").await;
+    rename_into_place(server.repository.path(), "other", 1);
+    answers(&server, "other", "1").await;
+    fs::remove_file(server.repository.path().join("add.onnx")).unwrap();
+    until(&server, "add", |report| report["problem"].is_null()).await;
+}
+
+#[tokio::test]
+async fn a_root_that_is_replaced_is_watched_like_the_one_before() {
+    // The clock is for the moment in which there is none.
+    let settings = [("models.mode", "watch"), ("models.poll_interval", "1s")];
+    let server = Server::launch(of("add", 1), &settings).await;
+    answers(&server, "add", "1").await;
+    let (root, aside) = (server.repository.path(), tempfile::tempdir().unwrap());
+    let new = of("add", 2);
+    fs::rename(root, aside.path().join("old")).unwrap();
+    fs::rename(new.path(), root).unwrap();
+    answers(&server, "add", "2").await;
+    rename_into_place(root, "add", 3);
+    answers(&server, "add", "3").await;
+}
+
+#[tokio::test]
+async fn a_repository_that_is_opened_anew_is_watched_anew() {
+    let server = Server::launch(of("add", 1), &WATCH).await;
+    answers(&server, "add", "1").await;
+    server.send(Method::POST, "/lifecycle/resources/repository/reset", vec![]).await.ok();
+    rename_into_place(server.repository.path(), "add", 2);
+    answers(&server, "add", "2").await;
+    rename_into_place(server.repository.path(), "add", 3);
+    answers(&server, "add", "3").await;
+}
+
+#[tokio::test]
+async fn a_storm_of_changes_hides_none() {
+    let server = Server::launch(of("add", 1), &WATCH).await;
+    answers(&server, "add", "1").await;
+    let junk = server.repository.path().join("junk");
+    fs::create_dir(&junk).unwrap();
+    let storm = {
+        let junk = junk.clone();
+        blocking(move || {
+            for count in 0..20_000 {
+                let file = junk.join(format!("{}", count % 100));
+                fs::write(&file, "x").unwrap();
+                fs::remove_file(file).unwrap();
+            }
+        })
+    };
+    let changes = async {
+        for number in 2..5 {
+            rename_into_place(server.repository.path(), "add", number);
+            answers(&server, "add", &number.to_string()).await;
+        }
+    };
+    tokio::join!(storm, changes);
+    rename_into_place(server.repository.path(), "add", 9);
+    answers(&server, "add", "9").await;
+}
+
+#[tokio::test]
 async fn what_an_operator_has_unloaded_stays_so() {
-    let server = Server::launch(Repository::of("add", &add_constant(1.0)), &POLL).await;
+    let server = Server::launch(of("add", 1), &POLL).await;
     answers(&server, "add", "1").await;
     server.send(Method::POST, "/lifecycle/models/add/unload", vec![]).await.ok();
-    rename_into_place(&server, "other/1", &add_constant(3.0));
+    rename_into_place(server.repository.path(), "other", 1);
     answers(&server, "other", "1").await;
     server.get("/v2/models/add/ready").await.refused(404, "model_not_loaded", &[]);
 }

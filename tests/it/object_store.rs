@@ -160,3 +160,14 @@ fn an_address_with_credentials_is_refused() {
     assert_eq!(code, 1);
     assert!(told.contains("AWS_ACCESS_KEY_ID") && !told.contains("secret@"), "{told}");
 }
+
+#[test]
+fn a_store_cannot_be_watched() {
+    for command in [&["serve"][..], &["config", "--check"]] {
+        let mut onward = onward();
+        onward.args(command).args(["--models.repository", "s3://bucket/models"]);
+        let (code, _, told) = run(onward.args(["--models.mode", "watch"]));
+        assert_eq!(code, 78);
+        assert!(told.contains("--models.mode: an object store gives no notice"), "{told}");
+    }
+}

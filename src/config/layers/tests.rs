@@ -193,6 +193,20 @@ fn a_reachable_address_needs_a_word() {
 }
 
 #[test]
+fn only_a_folder_is_watched() {
+    let of = |mode: &str, repository: &str| {
+        format!("models:\n  mode: {mode}\n  repository: {repository}\n")
+    };
+    for (mode, repository) in [("watch", "models"), ("watch", "./s3"), ("poll", "s3://bucket")] {
+        layers(&file(of(mode, repository)), &[], &[]).read().unwrap();
+    }
+    for store in ["s3://bucket/models", "GS://bucket", "https://host/models"] {
+        let [told] = &mistakes(of("watch", store))[..] else { panic!() };
+        assert!(told.starts_with("FILE:2: models.mode: an object store gives no notice"), "{told}");
+    }
+}
+
+#[test]
 fn what_is_not_unicode_is_a_mistake_and_no_crash() {
     let bytes = |text: &[u8]| OsString::from_vec(text.to_vec());
     let environment = vec![

@@ -147,7 +147,9 @@ fn value(key: &'static str) -> BoxedStrategy<Tree> {
         ("NAMES", _) => names().boxed(),
         ("URLS", _) => urls().boxed(),
         ("KINDS", _) => kinds().boxed(),
-        ("MODE", _) => prop_oneof![word("none"), word("explicit"), word("poll")].boxed(),
+        ("MODE", _) => {
+            prop_oneof![word("none"), word("explicit"), word("poll"), word("watch")].boxed()
+        }
         ("FORMAT", _) => prop_oneof![word("text"), word("json")].boxed(),
         ("FILTER", _) => {
             let filters =

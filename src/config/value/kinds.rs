@@ -104,16 +104,22 @@ pub enum LoadMode {
     Explicit,
     /// Whatever the repository has, all the time.
     Poll,
+    /// The same, at once: the operating system tells of changes.
+    Watch,
 }
 
 impl LoadMode {
-    const ALL: [(Self, &str); 3] =
-        [(Self::None, "none"), (Self::Explicit, "explicit"), (Self::Poll, "poll")];
+    const ALL: [(Self, &str); 4] = [
+        (Self::None, "none"),
+        (Self::Explicit, "explicit"),
+        (Self::Poll, "poll"),
+        (Self::Watch, "watch"),
+    ];
 }
 
 impl Value for LoadMode {
     fn expected(_: Bounds) -> String {
-        "none, explicit or poll".to_owned()
+        "none, explicit, poll or watch".to_owned()
     }
 
     fn parse(text: &str, _: Bounds) -> Option<Self> {
