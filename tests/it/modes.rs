@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::panic::Location;
 use std::path::Path;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use crate::support::onnx::add_constant;
-use crate::support::process::blocking;
+use crate::support::process::{PATIENCE, blocking};
 use crate::support::{Repository, Server, x};
 
 const POLL: [(&str, &str); 2] = [("models.mode", "poll"), ("models.poll_interval", "20ms")];
@@ -17,14 +20,37 @@ const POLL: [(&str, &str); 2] = [("models.mode", "poll"), ("models.poll_interval
 /// So that nothing happens by the clock.
 const WATCH: [(&str, &str); 2] = [("models.mode", "watch"), ("models.poll_interval", "1h")];
 
-/// The version that answers, once it is this one.
-async fn answers(server: &Server, model: &str, version: &str) {
-    let input = x(&[1, 4], &[0.0; 4]);
-    loop {
-        let answer = server.infer(model, &input).await;
-        if answer.status == 200 && answer.header("x-onward-version") == version {
-            return;
-        }
+/// Waits until a version answers.
+#[track_caller]
+fn answers<'a>(server: &'a Server, model: &'a str, version: &'a str) -> impl Future<Output = ()> {
+    soon(async move || {
+        let answer = server.infer(model, &x(&[1, 4], &[0.0; 4])).await;
+        answer.status == 200 && answer.header("x-onward-version") == version
+    })
+}
+
+/// Waits until the report on a model is as wanted.
+#[track_caller]
+fn until(
+    server: &Server,
+    model: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> impl Future<Output = ()> {
+    let path = format!("/lifecycle/models/{model}");
+    soon(async move || wanted(&server.get(&path).await.ok()))
+}
+
+/// Asks until it is so; what does not come to be so fails.
+#[track_caller]
+fn soon(is_so: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
+    let at = Location::caller();
+    async move {
+        let asking = async {
+            while !is_so().await {
+                yield_now().await;
+            }
+        };
+        timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("{at}: it does not happen"));
     }
 }
 
@@ -188,11 +214,6 @@ async fn versions_go(mode: &[(&str, &str)]) {
     answers(&server, "add", "1").await;
 }
 
-/// Asks for the report on a model until it is as wanted.
-async fn until(server: &Server, model: &str, wanted: impl Fn(&Value) -> bool) {
-    while !wanted(&server.get(&format!("/lifecycle/models/{model}")).await.ok()) {}
-}
-
 #[tokio::test]
 async fn a_model_that_was_taken_away_may_come_back_in_another_life() {
     let state = TempDir::new().unwrap();
@@ -204,7 +225,7 @@ async fn a_model_that_was_taken_away_may_come_back_in_another_life() {
     server.until(("other", "1"), |report| report["state"] == "UNLOADED").await;
     // That it is not declared any more is kept a moment later.
     let file = state.path().join("desired.json");
-    while fs::read_to_string(&file).unwrap().contains("other") {}
+    soon(async || !fs::read_to_string(&file).unwrap().contains("other")).await;
     let server = server.kill_and_restart().await;
     rename_into_place(server.repository.path(), "other", 2);
     answers(&server, "other", "2").await;
