@@ -72,11 +72,14 @@ impl Intent {
         let mut warnings = Vec::new();
         let is_there = |version: &Version| available.contains(version);
         let mut gone = |what: &str, version: Version| {
-            let there = is_there(&version) || is_loaded(&version);
-            if !there {
-                warnings.push(format!("{what} is version {version}, which is not there any more"));
+            if is_there(&version) {
+                return false;
             }
-            !there
+            let serves = is_loaded(&version);
+            let still = if serves { ", and serves only as long as it is loaded" } else { "" };
+            let gone = "which is not there any more";
+            warnings.push(format!("{what} is version {version}, {gone}{still}"));
+            !serves
         };
         self.aliases.retain(|alias, version| !gone(&format!("the alias '{alias}'"), *version));
         self.shadow = self.shadow.filter(|shadow| !gone("the shadow", shadow.version));
@@ -155,14 +158,15 @@ mod tests {
         };
         assert_eq!(intent.clone().without(&[one, two, three], |_| false), (intent.clone(), vec![]));
         let (left, told) = intent.clone().without(&[two, three], |_| true);
-        assert_eq!((left.chosen, told.len()), (None, 1));
+        assert!(told[0].ends_with("serves only as long as it is loaded"), "{told:?}");
+        assert_eq!((left.chosen, told.len()), (None, 3));
         assert_eq!(Intent { chosen: intent.chosen, ..left }, intent);
         let (left, told) = intent.without(&[two], |version| *version == three);
         assert_eq!(left.named().collect::<Vec<_>>(), [two, three]);
         assert_eq!((left.chosen, left.weights), (None, None));
         assert_eq!(told[0], "the alias 'old' is version 1, which is not there any more");
-        assert_eq!(told[2], "version 1 was chosen, which is not there any more");
-        assert_eq!(told.len(), 3);
+        assert_eq!(told[3], "version 1 was chosen, which is not there any more");
+        assert_eq!(told.len(), 4);
     }
 
     #[test]
