@@ -4,7 +4,7 @@
 //! is loaded and unloaded again and again. A figure is the median over the rounds, and the ratio that
 //! of each round's two phases.
 //!
-//! `cargo bench --bench isolation -- --rounds 7 --seconds 5`
+//! `cargo bench --bench isolation -- --rounds 15 --seconds 3`
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
@@ -43,7 +43,7 @@ const TARGET: f64 = 1.5;
 const ALONE: usize = 3;
 
 fn main() -> Result<ExitCode> {
-    let defaults = Options { rounds: 7, duration: Duration::from_secs(5), ..Options::default() };
+    let defaults = Options { rounds: 15, duration: Duration::from_secs(3), ..Options::default() };
     let options = defaults.with(std::env::args().skip(1))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(compare(&options))
