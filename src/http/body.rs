@@ -16,12 +16,65 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Limits;
 use super::error::ApiError;
+use super::infer::compression::{Coding, DecodeError};
 
 /// The largest body where none has to be large.
 const SMALL: usize = 64 * 1024;
 
 /// The largest body that declares every model.
 const DECLARATION: usize = 4 * 1024 * 1024;
+
+/// A body as it came.
+#[derive(Debug)]
+pub(super) struct Coded {
+    body: Bytes,
+    coding: Option<Coding>,
+}
+
+/// How many times larger a compressed body may be taken to be, before that is known.
+const EXPANSION: usize = 8;
+
+impl Coded {
+    /// About how many bytes there are to be worked on.
+    pub(super) fn work(&self) -> usize {
+        self.body.len().saturating_mul(if self.coding.is_some() { EXPANSION } else { 1 })
+    }
+
+    /// The body as it was before it was compressed.
+    ///
+    /// # Errors
+    /// Where it has more bytes than the limit then, or is not compressed as it says.
+    pub(super) fn plain(self, limit: usize) -> Result<Bytes, ApiError> {
+        let Some(coding) = self.coding else { return Ok(self.body) };
+        coding.decode(&self.body, limit).map_err(|error| match error {
+            DecodeError::TooLarge => ApiError::PayloadTooLarge { limit },
+            DecodeError::Damaged(coding) => {
+                ApiError::bad_request(format!("the body cannot be read as {coding}"))
+            }
+        })
+    }
+}
+
+/// The whole body, which may be compressed.
+///
+/// # Errors
+/// A body that is too large, broken off, compressed in another way than we know, or not there by
+/// `deadline`.
+pub(super) async fn read_coded(
+    request: Request,
+    limits: &Limits,
+    deadline: Instant,
+) -> Result<Coded, ApiError> {
+    let coding = match encoding(request.headers()) {
+        None => None,
+        Some(name) => {
+            let unknown = || ApiError::UnsupportedEncoding(name.to_owned());
+            Some(Coding::from_name(name).ok_or_else(unknown)?)
+        }
+    };
+    let body = receive(request, limits, deadline).await?;
+    Ok(Coded { body, coding })
+}
 
 /// The whole body.
 ///
@@ -32,8 +85,14 @@ pub(super) async fn read(
     limits: &Limits,
     deadline: Instant,
 ) -> Result<Bytes, ApiError> {
+    match encoding(request.headers()) {
+        Some(coding) => Err(ApiError::UnsupportedEncoding(coding.to_owned())),
+        None => receive(request, limits, deadline).await,
+    }
+}
+
+async fn receive(request: Request, limits: &Limits, deadline: Instant) -> Result<Bytes, ApiError> {
     let limit = limits.max_body_size;
-    refuse_encoded(request.headers())?;
     if announced(request.headers()).is_some_and(|length| length > limit) {
         return Err(ApiError::PayloadTooLarge { limit });
     }
@@ -123,11 +182,9 @@ fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
+/// How the body is compressed, if it is.
+fn encoding(headers: &HeaderMap) -> Option<&str> {
     let encodings = headers.get_all(CONTENT_ENCODING).iter();
-    let coded = encodings.map(|value| value.to_str().unwrap_or("unreadable"));
-    match coded.map(str::trim).find(|coding| !coding.eq_ignore_ascii_case("identity")) {
-        Some(coding) => Err(ApiError::UnsupportedEncoding(coding.to_owned())),
-        None => Ok(()),
-    }
+    let mut codings = encodings.map(|value| value.to_str().unwrap_or("unreadable").trim());
+    codings.find(|coding| !coding.eq_ignore_ascii_case("identity") && !coding.is_empty())
 }

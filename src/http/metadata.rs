@@ -12,13 +12,14 @@ use crate::inference::{Dim, TensorSpec};
 use crate::model::{StateKind, Version};
 
 /// The protocol's extensions that are served; a client takes this literally.
-const EXTENSIONS: [&str; 1] = ["model_repository"];
+const EXTENSIONS: [&str; 4] =
+    ["binary_tensor_data", "classification", "model_repository", "parameters"];
 
 #[derive(Serialize)]
 struct ServerBody {
     name: &'static str,
     version: &'static str,
-    extensions: [&'static str; 1],
+    extensions: [&'static str; 4],
 }
 
 #[derive(Serialize)]

@@ -73,6 +73,13 @@ pub struct Signature {
 }
 
 impl Signature {
+    /// Whether everything it takes and gives has a first dimension that is free, as that of a batch is.
+    pub fn is_batched(&self) -> bool {
+        let is_free =
+            |spec: &TensorSpec| matches!(spec.shape.as_deref(), Some([Dim::Dynamic(_), ..]));
+        self.inputs.iter().filter(|input| !input.optional).chain(&self.outputs).all(is_free)
+    }
+
     /// The position of the input called `name`.
     pub fn input(&self, name: &str) -> Option<usize> {
         self.inputs.iter().position(|spec| spec.name == name)

@@ -1,16 +1,12 @@
-//! A tensor's `data`: numbers in JSON, flat or nested as its shape says, in row-major order.
-//!
-//! The text has been through a JSON parser already, so every token and bracket is sound. It is read
-//! once more here because only now the datatype is known: each number goes from its digits straight
-//! into a buffer of its own type.
-
-use std::borrow::Cow;
+//! A tensor's `data`: numbers in JSON, flat or nested as its shape says, in row-major order. Each number
+//! goes from its digits straight into a buffer of its own type.
 
 use bytes::Bytes;
+use half::{bf16, f16};
 
+use super::cursor::{Cursor, JsonError};
 use super::element::JsonElement;
 use crate::inference::{DataType, Tensor, TensorError};
-use half::{bf16, f16};
 
 /// Longer tokens are cut short in messages.
 const TOKEN_SHOWN: usize = 40;
@@ -18,6 +14,8 @@ const TOKEN_SHOWN: usize = 40;
 /// Why `data` is not a tensor of the datatype and shape given beside it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DataError {
+    #[error(transparent)]
+    Json(#[from] JsonError),
     #[error("its data must be an array")]
     NotAnArray,
     #[error("its data is nested deeper than its shape")]
@@ -34,112 +32,133 @@ pub(crate) enum DataError {
     Tensor(#[from] TensorError),
 }
 
-/// Reads `data`.
+/// Reads `data`, which comes next.
 ///
 /// # Errors
 /// [`DataError`].
-pub(crate) fn read(datatype: DataType, shape: Vec<usize>, data: &str) -> Result<Tensor, DataError> {
+pub(crate) fn read(
+    datatype: DataType,
+    shape: Vec<usize>,
+    cursor: &mut Cursor<'_>,
+) -> Result<Tensor, DataError> {
     match datatype {
-        DataType::Bool => numbers::<bool>(shape, data),
-        DataType::Uint8 => numbers::<u8>(shape, data),
-        DataType::Uint16 => numbers::<u16>(shape, data),
-        DataType::Uint32 => numbers::<u32>(shape, data),
-        DataType::Uint64 => numbers::<u64>(shape, data),
-        DataType::Int8 => numbers::<i8>(shape, data),
-        DataType::Int16 => numbers::<i16>(shape, data),
-        DataType::Int32 => numbers::<i32>(shape, data),
-        DataType::Int64 => numbers::<i64>(shape, data),
-        DataType::Fp16 => numbers::<f16>(shape, data),
-        DataType::Bf16 => numbers::<bf16>(shape, data),
-        DataType::Fp32 => numbers::<f32>(shape, data),
-        DataType::Fp64 => numbers::<f64>(shape, data),
+        DataType::Bool => fixed::<bool>(shape, cursor),
+        DataType::Uint8 => fixed::<u8>(shape, cursor),
+        DataType::Uint16 => fixed::<u16>(shape, cursor),
+        DataType::Uint32 => fixed::<u32>(shape, cursor),
+        DataType::Uint64 => fixed::<u64>(shape, cursor),
+        DataType::Int8 => fixed::<i8>(shape, cursor),
+        DataType::Int16 => fixed::<i16>(shape, cursor),
+        DataType::Int32 => fixed::<i32>(shape, cursor),
+        DataType::Int64 => fixed::<i64>(shape, cursor),
+        DataType::Fp16 => fixed::<f16>(shape, cursor),
+        DataType::Bf16 => fixed::<bf16>(shape, cursor),
+        DataType::Fp32 => fixed::<f32>(shape, cursor),
+        DataType::Fp64 => fixed::<f64>(shape, cursor),
         DataType::Bytes => {
-            let texts = elements(DataType::Bytes, &shape, data, text)?;
+            let texts = elements(DataType::Bytes, &shape, cursor, text)?;
             Ok(Tensor::from_strings(shape, texts)?)
         }
     }
 }
 
-fn numbers<T: JsonElement>(shape: Vec<usize>, data: &str) -> Result<Tensor, DataError> {
-    let values = elements(T::DATATYPE, &shape, data, T::from_token)?;
+fn fixed<T: JsonElement>(shape: Vec<usize>, cursor: &mut Cursor<'_>) -> Result<Tensor, DataError> {
+    let values = elements(T::DATATYPE, &shape, cursor, T::read)?;
     Ok(Tensor::from_vec(shape, values)?)
 }
 
-/// A JSON string, unescaped.
-fn text(token: &str) -> Option<Bytes> {
-    if !token.starts_with('"') {
-        return None;
+/// The text that the rest begins with, unescaped, and its length there; `None` where that is none.
+fn text(rest: &[u8]) -> Option<(Bytes, usize)> {
+    let inside = rest.strip_prefix(b"\"")?;
+    let plain = inside.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
+    if inside[plain] == b'"' {
+        str::from_utf8(&inside[..plain]).ok()?;
+        return Some((Bytes::copy_from_slice(&inside[..plain]), plain + 2));
     }
-    let text: Cow<'_, str> = serde_json::from_str(token).ok()?;
-    Some(Bytes::from(text.into_owned()))
+    let mut texts = serde_json::Deserializer::from_slice(rest).into_iter::<String>();
+    let text = texts.next()?.ok()?;
+    Some((Bytes::from(text), texts.byte_offset()))
 }
 
 fn elements<T>(
     datatype: DataType,
     shape: &[usize],
-    data: &str,
-    read: impl Fn(&str) -> Option<T>,
+    cursor: &mut Cursor<'_>,
+    read: impl Fn(&[u8]) -> Option<(T, usize)>,
 ) -> Result<Vec<T>, DataError> {
     // Two bytes an element at least, so that a shape alone never makes a large buffer.
     let announced = shape.iter().try_fold(1_usize, |count, dim| count.checked_mul(*dim));
-    let most = data.len() / 2 + 1;
+    let most = cursor.rest().len() / 2 + 1;
     let mut values = Vec::with_capacity(announced.unwrap_or(most).min(most));
     let mut nesting = Nesting { shape, open: Vec::with_capacity(shape.len()), nested: false };
-    let mut rest = data;
-    while let Some((token, after)) = next_token(rest) {
-        let index = values.len();
-        match token {
-            "[" => nesting.open(index)?,
-            "]" => nesting.close(index)?,
-            "," => {}
-            _ => {
-                nesting.element(index)?;
-                let value = read(token).ok_or_else(|| bad(index, datatype, token))?;
-                values.push(value);
+    loop {
+        // A value is to come.
+        if cursor.take(b'[') {
+            nesting.open(values.len())?;
+            if cursor.peek() != Some(b']') {
+                continue;
             }
+        } else {
+            if cursor.peek().is_none() {
+                return Err(cursor.syntax("EOF while parsing a value").into());
+            }
+            let before = values.len();
+            nesting.begin_elements(before)?;
+            let is_alone = nesting.open.is_empty();
+            row((datatype, is_alone), cursor, &mut values, &read)?;
+            nesting.end_elements(values.len() - before);
         }
-        rest = after;
+        // A value has come.
+        while !nesting.open.is_empty() && cursor.take(b']') {
+            nesting.close(values.len())?;
+        }
+        if nesting.open.is_empty() {
+            return Ok(values);
+        }
+        if !cursor.take(b',') {
+            return Err(cursor.syntax("expected ',' or ']'").into());
+        }
     }
-    Ok(values)
 }
 
-fn bad(index: usize, datatype: DataType, token: &str) -> DataError {
+/// Reads elements up to what is none: a bracket, or the end of the array. One that stands without
+/// brackets is alone.
+fn row<T>(
+    (datatype, is_alone): (DataType, bool),
+    cursor: &mut Cursor<'_>,
+    values: &mut Vec<T>,
+    read: &impl Fn(&[u8]) -> Option<(T, usize)>,
+) -> Result<(), DataError> {
+    loop {
+        if cursor.peek().is_none() {
+            return Err(cursor.syntax("EOF while parsing a value").into());
+        }
+        let Some((value, length)) = read(cursor.rest()) else {
+            return Err(bad(values.len(), datatype, cursor));
+        };
+        values.push(value);
+        cursor.at += length;
+        let here = cursor.clone();
+        if is_alone || !cursor.take(b',') || cursor.peek() == Some(b'[') {
+            *cursor = here;
+            return Ok(());
+        }
+    }
+}
+
+/// What is told of a token that is no element.
+fn bad(index: usize, datatype: DataType, cursor: &Cursor<'_>) -> DataError {
+    let mut after = cursor.clone();
+    if let Err(error) = after.skip() {
+        return error.into();
+    }
+    let rest = cursor.rest();
+    let token = String::from_utf8_lossy(&rest[..rest.len() - after.rest().len()]);
     let mut shown: String = token.chars().take(TOKEN_SHOWN).collect();
     if shown.len() < token.len() {
         shown.push('…');
     }
     DataError::Element { index, datatype, token: shown }
-}
-
-/// The next bracket, comma, string or bare word, and what comes after it.
-fn next_token(text: &str) -> Option<(&str, &str)> {
-    let text = text.trim_ascii_start();
-    let bytes = text.as_bytes();
-    let end = match bytes.first()? {
-        b'[' | b']' | b',' => 1,
-        b'"' => string_end(bytes),
-        // An object is refused as a whole, so its end does not matter.
-        b'{' => bytes.len(),
-        _ => bytes.iter().position(|byte| ends_word(*byte)).unwrap_or(bytes.len()),
-    };
-    Some(text.split_at(end))
-}
-
-fn ends_word(byte: u8) -> bool {
-    matches!(byte, b',' | b']' | b' ' | b'\n' | b'\r' | b'\t')
-}
-
-/// The index after a string's closing quote; `bytes` begins with the opening one.
-fn string_end(bytes: &[u8]) -> usize {
-    let mut at = 1;
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-    bytes.len()
 }
 
 /// Checks that the brackets nest as the shape says, or not at all.
@@ -179,30 +198,37 @@ impl Nesting<'_> {
         }
     }
 
-    fn element(&mut self, index: usize) -> Result<(), DataError> {
-        let depth = self.open.len();
-        match self.open.last_mut() {
-            Some(entries) => *entries += 1,
-            // A tensor without dimensions may stand without brackets.
-            None if self.shape.is_empty() => {}
-            None => return Err(DataError::NotAnArray),
+    /// Elements come, the first of which has this index.
+    fn begin_elements(&mut self, index: usize) -> Result<(), DataError> {
+        // A tensor without dimensions may stand without brackets.
+        if self.open.is_empty() && !self.shape.is_empty() {
+            return Err(DataError::NotAnArray);
         }
-        if self.nested && depth != self.shape.len() {
+        if self.nested && self.open.len() != self.shape.len() {
             return Err(DataError::Ragged { index });
         }
         Ok(())
+    }
+
+    /// So many have come.
+    fn end_elements(&mut self, count: usize) {
+        if let Some(entries) = self.open.last_mut() {
+            *entries += count;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[track_caller]
     fn int32(shape: &[usize], data: &str) -> Result<Vec<i32>, DataError> {
-        serde_json::from_str::<&serde_json::value::RawValue>(data)
-            .expect("the test's JSON is valid");
-        let tensor = read(DataType::Int32, shape.to_vec(), data)?;
+        let mut cursor = Cursor::new(data.as_bytes());
+        let tensor = read(DataType::Int32, shape.to_vec(), &mut cursor)?;
+        cursor.end()?;
         assert_eq!(tensor.shape(), shape);
         Ok(tensor.as_slice::<i32>().unwrap().to_vec())
     }
@@ -253,19 +279,56 @@ mod tests {
         assert_eq!(int32(&[2], "[1,null]"), bad(1, "null"));
         assert_eq!(int32(&[2], "[1,\"]\"]"), bad(1, "\"]\""));
         assert_eq!(int32(&[2], "[2147483648,1]"), bad(0, "2147483648"));
-        assert_eq!(int32(&[1], "[{\"a\":[1]}]"), bad(0, "{\"a\":[1]}]"));
+        assert_eq!(int32(&[1], "[{\"a\":[1]}]"), bad(0, "{\"a\":[1]}"));
         assert_eq!(int32(&[1], "{\"a\":1}"), Err(DataError::NotAnArray));
     }
 
     #[test]
     fn texts_are_unescaped() {
-        let read = |data: &str| {
-            let tensor = read(DataType::Bytes, vec![3], data)?;
+        let texts = |data: &str| {
+            let tensor = read(DataType::Bytes, vec![3], &mut Cursor::new(data.as_bytes()))?;
             Ok::<_, DataError>(tensor.as_strings().unwrap().to_vec())
         };
-        let texts = read(r#"["a\"]\\", "\u00fc\ud83d\ude00", ""]"#).unwrap();
-        assert_eq!(texts, ["a\"]\\".as_bytes(), "ü😀".as_bytes(), b""]);
-        assert!(read(r#"["a", 1, "b"]"#).is_err());
-        assert!(read(r#"["a", "\ud800", "b"]"#).is_err());
+        let read = texts(r#"["a\"]\\", "\u00fc\ud83d\ude00", ""]"#).unwrap();
+        assert_eq!(read, ["a\"]\\".as_bytes(), "ü😀".as_bytes(), b""]);
+        assert!(texts("[\"a\", \"b\n\", \"c\"]").is_err());
+        assert!(texts(r#"["a", 1, "b"]"#).is_err());
+        assert!(texts(r#"["a", "\ud800", "b"]"#).is_err());
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_with_its_place() {
+        let syntax = |text: &str, problem: &str, column| {
+            let problem = problem.to_owned();
+            let error = JsonError::Syntax { problem, place: (1, column) };
+            assert_eq!(int32(&[2], text), Err(error.into()), "{text}");
+        };
+        syntax("", "EOF while parsing a value", 1);
+        syntax("[1", "EOF where expected ',' or ']'", 3);
+        syntax("[1,", "EOF while parsing a value", 4);
+        syntax("[1 2]", "expected ',' or ']'", 4);
+        syntax("[1,,2]", "expected value", 4);
+        syntax("[1,2,]", "expected value", 6);
+        syntax("[01,2]", "invalid number", 3);
+        syntax("[1,2]]", "trailing characters", 6);
+        assert!(int32(&[2], "[[1],[2]").is_err());
+        assert!(int32(&[2, 1], "[[1],]").is_err());
+        assert!(int32(&[2, 1], "[[1][2]]").is_err());
+    }
+
+    proptest! {
+        /// What is written by others is read here, whatever stands between.
+        #[test]
+        fn any_nesting_is_read(
+            rows in prop::collection::vec(prop::collection::vec(any::<i32>(), 3), 0..5),
+            space in "[ \n\r\t]{0,3}",
+        ) {
+            let nested = serde_json::to_string(&rows).unwrap();
+            let flat: Vec<i32> = rows.iter().flatten().copied().collect();
+            for text in [nested, serde_json::to_string(&flat).unwrap()] {
+                let text = text.replace(',', &format!("{space},{space}")).replace(']', &format!("{space}]"));
+                prop_assert_eq!(int32(&[rows.len(), 3], &text), Ok(flat.clone()));
+            }
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! Tensors as the Open Inference Protocol writes them in JSON: read from requests and from samples.
 
+mod cursor;
 mod data;
 mod element;
+mod number;
 
-pub(crate) use data::read;
+pub(crate) use cursor::{Cursor, JsonError};
+pub(crate) use data::{DataError, read};
 pub(crate) use element::word;

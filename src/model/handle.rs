@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::gate::Gate;
 use super::ledger::Reservation;
+use super::loader::ModelSettings;
 use super::memory::MemoryChange;
 use super::mirror::Mirror;
 use super::names::VersionId;
@@ -22,6 +23,8 @@ pub(super) struct Serving {
     pub(super) digest: String,
     pub(super) platform: &'static str,
     pub(super) signature: Signature,
+    /// As they were when it was loaded.
+    pub(super) settings: ModelSettings,
     pub(super) pool: InstancePool,
     /// What it takes of the memory that models may have.
     pub(super) reservation: Reservation,
@@ -109,6 +112,28 @@ impl VersionHandle {
     /// What the model takes and gives.
     pub fn signature(&self) -> &Signature {
         &self.serving.signature
+    }
+
+    /// The model's settings as they were when the version was loaded.
+    pub fn settings(&self) -> &ModelSettings {
+        &self.serving.settings
+    }
+
+    /// How many instances run its requests.
+    pub fn instances(&self) -> usize {
+        self.serving.pool.instances()
+    }
+
+    /// Whether the first dimension of everything it takes and gives is that of a batch: by its settings
+    /// where they say so, or else because all of them are free.
+    pub fn is_batched(&self) -> bool {
+        let signature = &self.serving.signature;
+        self.settings().max_batch_size.map_or_else(|| signature.is_batched(), |most| most > 0)
+    }
+
+    /// What the places of an output mean; empty where nobody has said.
+    pub fn labels(&self, output: &str) -> &[String] {
+        self.settings().labels.get(output).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Checks the request and runs it.

@@ -1,5 +1,6 @@
 //! Where models come from, and what is said about them beside their files.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -72,6 +73,10 @@ pub struct ModelSettings {
     pub idle_ttl: Option<Duration>,
     /// What the graph's signature has to be.
     pub declared: Option<DeclaredSignature>,
+    /// The largest batch, where somebody has said; zero for a model without batches.
+    pub max_batch_size: Option<u32>,
+    /// What each place of an output means, by the output's name.
+    pub labels: BTreeMap<String, Vec<String>>,
     /// What was set and is not honoured, in words.
     pub warnings: Vec<String>,
 }

@@ -204,6 +204,7 @@ impl Loader {
             digest,
             platform: self.backend.platform(),
             signature,
+            settings: settings.clone(),
             pool: pool.map_err(LoadError::Threads)?,
             reservation,
             memory,

@@ -1,7 +1,13 @@
 //! The Open Inference Protocol, whatever carries it: what REST and gRPC have in common.
 
+mod call;
+mod classification;
 mod code;
+mod parameters;
+pub(crate) mod raw;
 mod refusal;
 
+pub(crate) use call::{Call, Inputs, Reply, WantedOutput};
 pub(crate) use code::Code;
+pub(crate) use parameters::{Parameter, Parameters, RequestOptions};
 pub(crate) use refusal::Refusal;

@@ -1,5 +1,6 @@
 //! `model.yaml`: what an operator says of a model, beside its versions.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -104,6 +105,8 @@ pub(super) fn parse(text: &str) -> Result<ModelSettings, String> {
         pin,
         idle_ttl,
         declared: None,
+        max_batch_size: None,
+        labels: BTreeMap::new(),
         warnings: Vec::new(),
     })
 }

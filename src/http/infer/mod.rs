@@ -1,10 +1,12 @@
 //! `POST /v2/models/{model}[/versions/{version}]/infer`
 
+pub(crate) mod compression;
+mod parts;
 mod request;
 mod response;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use tokio::time::{Instant, timeout_at};
 
@@ -12,10 +14,13 @@ use super::error::ApiError;
 use super::target::Target;
 use super::{Shared, body};
 use crate::inference::InferError;
+use crate::oip::{Call, RequestOptions};
+use compression::Coding;
 use request::Decoded;
+use response::Wanted;
 
-/// The header with which a request announces binary tensors after its JSON.
-const BINARY_HEADER: &str = "inference-header-content-length";
+/// The header that tells how long the JSON is, after which the bytes of tensors come.
+const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// The header with a key for which one version answers as long as the model's traffic rules stay.
 const ROUTING_KEY_HEADER: &str = "x-onward-routing-key";
@@ -28,22 +33,56 @@ pub(super) async fn infer(
 ) -> Result<Response, ApiError> {
     let limits = services.limits();
     let received = Instant::now();
-    refuse_binary(request.headers())?;
-    let key = routing_key(request.headers())?;
-    let body = body::read(request, &limits, received + limits.request_timeout).await?;
-    let size = body.len();
-    let decode = move || Decoded::read(&body);
+    let headers = Headers::read(request.headers())?;
     let deadline = received + limits.request_timeout;
+    let body = body::read_coded(request, &limits, deadline).await?;
+    let (size, limit, length) = (body.work(), limits.max_body_size, headers.length);
+    let decode = move || {
+        let body = body.plain(limit)?;
+        check_length(length, body.len())?;
+        Decoded::read(body, length)
+    };
     let late = |_| ApiError::from(InferError::DeadlineExceeded);
     let decoded = timeout_at(deadline, services.heavy.run(size, decode)).await.map_err(late)?;
-    let Decoded { id, request, timeout, routing_key } = decoded?;
-    let allowed = timeout.map_or(limits.request_timeout, |t| t.min(limits.request_timeout));
-    let wanted = target.wanted(key.as_deref().or(routing_key.as_deref()));
-    // The version is chosen as late as this, so that a slow upload holds none.
-    let models = &services.parts.models;
-    let version = models.acquire_waiting(target.model.as_str(), wanted, received + allowed).await?;
-    let answer = version.infer(request, received + allowed).await?;
-    response::write(&services.heavy, id, &version, answer).await
+    let Decoded { id, options, inputs, outputs, form } = decoded?;
+    let routing_key = headers.routing_key.or(options.routing_key);
+    let options = RequestOptions { routing_key, ..options };
+    let Target { model, version } = target;
+    let call = Call { model, version, options, inputs, outputs };
+    let reply = call.run(&services.parts.models, (received, limits.request_timeout)).await?;
+    let wanted = Wanted { id, form, coding: headers.coding };
+    response::write(&services.heavy, reply, wanted).await
+}
+
+/// What the head of a request says of its body and of the answer.
+struct Headers {
+    length: Option<usize>,
+    routing_key: Option<String>,
+    coding: Option<Coding>,
+}
+
+impl Headers {
+    fn read(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let length = headers.get(HEADER_LENGTH).map(|given| {
+            let length = given.to_str().ok().and_then(|text| text.parse().ok());
+            length.ok_or_else(|| ApiError::bad_request(format!("{HEADER_LENGTH} is no length")))
+        });
+        Ok(Self {
+            length: length.transpose()?,
+            routing_key: routing_key(headers)?,
+            coding: Coding::accepted(headers),
+        })
+    }
+}
+
+fn check_length(header: Option<usize>, body: usize) -> Result<(), ApiError> {
+    match header {
+        Some(header) if header > body => {
+            let text = format!("{HEADER_LENGTH} is {header}, but the body has only {body} bytes");
+            Err(ApiError::bad_request(text))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the caller wants to be recognised by, so that it always meets the same version.
@@ -51,11 +90,4 @@ fn routing_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(given) = headers.get(ROUTING_KEY_HEADER) else { return Ok(None) };
     let wrong = || ApiError::bad_request(format!("{ROUTING_KEY_HEADER} is not visible ASCII"));
     given.to_str().map(|key| Some(key.to_owned())).map_err(|_| wrong())
-}
-
-fn refuse_binary(headers: &HeaderMap) -> Result<(), ApiError> {
-    if headers.contains_key(BINARY_HEADER) {
-        return Err(request::binary_is_unsupported());
-    }
-    Ok(())
 }

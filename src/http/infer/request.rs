@@ -1,170 +1,359 @@
-//! The JSON of an inference request, and what it means to the core.
+//! The body of an inference request: JSON, and after it the bytes of the tensors that say so.
+//!
+//! It is read in one pass. A tensor's `data` goes from its digits straight into its buffer, if its
+//! datatype and shape have come before it, as they usually do; else it is gone back to.
 
-use std::borrow::Cow;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::http::body::{self, Object};
 use crate::http::error::ApiError;
-use crate::inference::{DataType, InferenceRequest, NamedTensor, Tensor};
-use crate::json_tensors;
+use crate::inference::{DataType, NamedTensor, Tensor};
+use crate::json_tensors::{self, Cursor, DataError, JsonError};
+use crate::oip::{Inputs, Parameter, Parameters, Refusal, RequestOptions, WantedOutput, raw};
 
-type Parameters = Map<String, Value>;
-
-#[derive(Deserialize)]
-struct Body<'a> {
-    id: Option<String>,
-    #[serde(default)]
-    parameters: Parameters,
-    #[serde(borrow)]
-    inputs: Vec<Object<Input<'a>>>,
-    #[serde(borrow, default)]
-    outputs: Vec<Object<Output<'a>>>,
-}
-
-#[derive(Deserialize)]
-struct Input<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    shape: Vec<usize>,
-    #[serde(borrow)]
-    datatype: Cow<'a, str>,
-    #[serde(default)]
-    parameters: Parameters,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Output<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(default)]
-    parameters: Parameters,
-}
-
-/// A request as the core takes it, with what concerns the exchange alone.
+/// A request as it is taken, with what concerns the exchange over HTTP alone.
 #[derive(Debug)]
 pub(super) struct Decoded {
     /// To be returned as it is.
     pub(super) id: Option<String>,
-    pub(super) request: InferenceRequest,
-    /// How long the caller is ready to wait.
-    pub(super) timeout: Option<Duration>,
-    /// What the caller wants to be recognised by.
-    pub(super) routing_key: Option<String>,
+    pub(super) options: RequestOptions,
+    pub(super) inputs: Inputs,
+    pub(super) outputs: Vec<WantedOutput>,
+    pub(super) form: Form,
+}
+
+/// How the outputs are to be written.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Form {
+    /// Whether each output that is asked for is to come as bytes, in the order asked for.
+    binary: Vec<Option<bool>>,
+    /// What holds for those that do not say.
+    all_binary: bool,
+    pub(super) non_finite: NonFinite,
+}
+
+impl Form {
+    /// Whether the output at this place is to come as bytes.
+    pub(super) fn is_binary(&self, place: usize) -> bool {
+        self.binary.get(place).copied().flatten().unwrap_or(self.all_binary)
+    }
+}
+
+/// What becomes of numbers that JSON has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum NonFinite {
+    /// They are the strings `NaN`, `Infinity` and `-Infinity`, which can be sent back.
+    #[default]
+    Words,
+    /// They are null, as most libraries write them.
+    Null,
+    /// An answer with one of them is refused.
+    Refuse,
 }
 
 impl Decoded {
-    /// Reads a body.
+    /// Reads a body whose JSON has `header` bytes; all of it where that is `None`.
     ///
     /// # Errors
     /// The first thing that is wrong with it, named.
-    pub(super) fn read(text: &[u8]) -> Result<Self, ApiError> {
-        let body: Body<'_> = body::parse(text)?;
-        check_parameters(&body.parameters)?;
-        let timeout = timeout(&body.parameters)?;
-        let routing_key = routing_key(&body.parameters)?;
-        let inputs =
-            body.inputs.into_iter().map(|Object(input)| tensor(input)).collect::<Result<_, _>>()?;
-        let outputs = body
-            .outputs
-            .into_iter()
-            .map(|Object(output)| wanted(output))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            id: body.id,
-            request: InferenceRequest { inputs, outputs },
-            timeout,
-            routing_key,
+    pub(super) fn read(mut body: Bytes, header: Option<usize>) -> Result<Self, ApiError> {
+        if header == Some(0) {
+            let form = Form { all_binary: true, ..Form::default() };
+            let (inputs, outputs) = (Inputs::Raw(body), Vec::new());
+            return Ok(Self {
+                id: None,
+                options: RequestOptions::default(),
+                inputs,
+                outputs,
+                form,
+            });
+        }
+        let json = body.split_to(header.unwrap_or(body.len()));
+        let mut reading = Reading { tail: body, ..Reading::default() };
+        let mut cursor = Cursor::new(&json);
+        cursor.object("", |cursor, key| reading.field(cursor, key))?;
+        cursor.end()?;
+        Ok(reading.finished()?)
+    }
+}
+
+/// What is wrong with a body.
+#[derive(Debug, thiserror::Error)]
+enum BodyError {
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Json(error) => Self::bad_request(error.to_string()),
+            BodyError::Refused(refusal) => Self::Refused(refusal),
+        }
+    }
+}
+
+impl From<JsonError> for ApiError {
+    fn from(error: JsonError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+/// A body that is being read.
+#[derive(Default)]
+struct Reading {
+    /// The bytes of tensors, in the order of the inputs.
+    tail: Bytes,
+    id: Option<String>,
+    parameters: Option<Parameters>,
+    inputs: Option<Vec<NamedTensor>>,
+    outputs: Option<Vec<Output>>,
+}
+
+/// An output as it is asked for.
+struct Output {
+    wanted: WantedOutput,
+    is_binary: Option<bool>,
+}
+
+impl Reading {
+    fn field(&mut self, cursor: &mut Cursor<'_>, key: &str) -> Result<(), BodyError> {
+        match key {
+            "id" => set(&mut self.id, key, cursor.value("id")?),
+            "parameters" => set(&mut self.parameters, key, parameters(cursor, "parameters")?),
+            "inputs" => {
+                let inputs = self.inputs(cursor)?;
+                set(&mut self.inputs, key, Some(inputs))
+            }
+            "outputs" => set(&mut self.outputs, key, Some(outputs(cursor)?)),
+            _ => Ok(cursor.skip()?),
+        }
+    }
+
+    fn inputs(&mut self, cursor: &mut Cursor<'_>) -> Result<Vec<NamedTensor>, BodyError> {
+        let mut inputs = Vec::new();
+        cursor.array("inputs", |cursor, index| {
+            let mut input = Input::new(index);
+            let path = input.path.clone();
+            cursor.object(&path, |cursor, key| input.field(cursor, key))?;
+            inputs.push(input.finished(&mut self.tail)?);
+            Ok::<_, BodyError>(())
+        })?;
+        Ok(inputs)
+    }
+
+    fn finished(self) -> Result<Decoded, BodyError> {
+        let missing = || JsonError::unexpected("", "missing field `inputs`");
+        let inputs = self.inputs.ok_or_else(missing)?;
+        if !self.tail.is_empty() {
+            let extra = self.tail.len();
+            let text = format!(
+                "unexpected additional input data: {extra} bytes are left after all inputs"
+            );
+            return Err(Refusal::invalid(text).into());
+        }
+        let parameters = self.parameters.unwrap_or_default();
+        let options = parameters.of_request()?;
+        let all_binary = parameters.bool("binary_data_output")?.unwrap_or(false);
+        let non_finite = non_finite(&parameters)?;
+        let asked = self.outputs.unwrap_or_default();
+        let binary = asked.iter().map(|output| output.is_binary).collect();
+        Ok(Decoded {
+            id: self.id,
+            options,
+            inputs: Inputs::Tensors(inputs),
+            outputs: asked.into_iter().map(|output| output.wanted).collect(),
+            form: Form { binary, all_binary, non_finite },
         })
     }
 }
 
-/// What a request for binary tensors is told.
-pub(super) fn binary_is_unsupported() -> ApiError {
-    ApiError::unsupported("binary tensor data is not supported, send and ask for tensors as JSON")
-}
-
-fn tensor(input: Input<'_>) -> Result<NamedTensor, ApiError> {
-    let name = input.name.into_owned();
-    let wrong = |problem: String| ApiError::bad_request(format!("input '{name}': {problem}"));
-    let datatype = DataType::from_name(&input.datatype)
-        .ok_or_else(|| wrong(format!("unknown datatype '{}'", input.datatype)))?;
-    let elsewhere = ["binary_data_size", "shared_memory_region"];
-    let elsewhere = elsewhere.into_iter().find(|key| input.parameters.contains_key(*key));
-    let data = match (input.data, elsewhere) {
-        (Some(data), None) => data.get(),
-        (None, Some("binary_data_size")) => return Err(binary_is_unsupported()),
-        (None, Some(other)) => {
-            return Err(ApiError::unsupported(format!(
-                "input '{name}': '{other}' is not supported"
-            )));
+/// Takes what an object says of a key, once.
+fn set<T>(slot: &mut Option<T>, key: &str, value: Option<T>) -> Result<(), BodyError> {
+    match value {
+        Some(_) if slot.is_some() => {
+            Err(JsonError::unexpected(key, format!("duplicate field `{key}`")).into())
         }
-        (Some(_), Some(key)) => {
-            return Err(wrong(format!("give its 'data' or '{key}', not both")));
+        None => Ok(()),
+        value => {
+            *slot = value;
+            Ok(())
         }
-        (None, None) => return Err(wrong("it has no 'data'".to_owned())),
-    };
-    let tensor: Tensor = json_tensors::read(datatype, input.shape, data)
-        .map_err(|error| wrong(error.to_string()))?;
-    Ok(NamedTensor { name, tensor })
+    }
 }
 
-fn wanted(output: Output<'_>) -> Result<String, ApiError> {
-    let Output { name, parameters } = output;
-    if is_true(&parameters, "binary_data") {
-        return Err(binary_is_unsupported());
+/// An input that is being read.
+struct Input<'a> {
+    path: String,
+    name: Option<String>,
+    shape: Option<Vec<usize>>,
+    datatype: Option<String>,
+    parameters: Option<Parameters>,
+    data: Option<Data<'a>>,
+}
+
+enum Data<'a> {
+    Read(Tensor),
+    /// It begins there, and came before its datatype and shape.
+    Later(Cursor<'a>),
+}
+
+impl<'a> Input<'a> {
+    fn new(index: usize) -> Self {
+        let path = format!("inputs[{index}]");
+        Self { path, name: None, shape: None, datatype: None, parameters: None, data: None }
     }
-    let unknown = ["classification", "shared_memory_region"];
-    match unknown.into_iter().find(|key| parameters.contains_key(*key)) {
-        Some(key) => {
-            Err(ApiError::unsupported(format!("output '{name}': '{key}' is not supported")))
+
+    fn field(&mut self, cursor: &mut Cursor<'a>, key: &str) -> Result<(), BodyError> {
+        let path = format!("{}.{key}", self.path);
+        match key {
+            "name" => set(&mut self.name, key, Some(cursor.value(&path)?)),
+            "shape" => set(&mut self.shape, key, Some(cursor.value(&path)?)),
+            "datatype" => set(&mut self.datatype, key, Some(cursor.value(&path)?)),
+            "parameters" => set(&mut self.parameters, key, parameters(cursor, &path)?),
+            "data" => {
+                let datatype = self.datatype.as_deref().and_then(DataType::from_name);
+                let data = if let (Some(datatype), Some(shape)) = (datatype, &self.shape) {
+                    let tensor = json_tensors::read(datatype, shape.clone(), cursor);
+                    Data::Read(tensor.map_err(|error| self.wrong(error))?)
+                } else {
+                    let here = cursor.clone();
+                    cursor.skip()?;
+                    Data::Later(here)
+                };
+                set(&mut self.data, key, Some(data))
+            }
+            _ => Ok(cursor.skip()?),
         }
-        None => Ok(name.into_owned()),
+    }
+
+    /// What is wrong with its data.
+    fn wrong(&self, error: DataError) -> BodyError {
+        match error {
+            DataError::Json(error) => error.into(),
+            other => self.invalid(&other.to_string()).into(),
+        }
+    }
+
+    fn invalid(&self, problem: &str) -> Refusal {
+        let which = self.name.as_deref().unwrap_or(&self.path);
+        Refusal::invalid(format!("input '{which}': {problem}"))
+    }
+
+    /// The tensor, whose bytes are taken from the tail where it has no data in JSON.
+    fn finished(mut self, tail: &mut Bytes) -> Result<NamedTensor, BodyError> {
+        let missing = |field: &str| {
+            JsonError::unexpected(self.path.clone(), format!("missing field `{field}`"))
+        };
+        let name = self.name.clone().ok_or_else(|| missing("name"))?;
+        let shape = self.shape.clone().ok_or_else(|| missing("shape"))?;
+        let datatype = self.datatype.as_deref().ok_or_else(|| missing("datatype"))?;
+        let unknown = || self.invalid(&format!("unknown datatype '{datatype}'"));
+        let datatype = DataType::from_name(datatype).ok_or_else(unknown)?;
+        let parameters = self.parameters.take().unwrap_or_default();
+        parameters.is_not_shared(&format!("input '{name}'"))?;
+        let size = parameters.count("binary_data_size", "a number of bytes");
+        let tensor = match (self.data.take(), size?) {
+            (Some(Data::Read(tensor)), None) => tensor,
+            (Some(Data::Later(mut cursor)), None) => {
+                let tensor = json_tensors::read(datatype, shape, &mut cursor);
+                tensor.map_err(|error| self.wrong(error))?
+            }
+            (None, Some(size)) => {
+                let bytes = self.bytes(tail, size)?;
+                let tensor = raw::read(datatype, shape, bytes);
+                tensor.map_err(|error| self.invalid(&error.to_string()))?
+            }
+            (Some(_), Some(_)) => {
+                let problem = "give its 'data' or 'binary_data_size', not both";
+                return Err(self.invalid(problem).into());
+            }
+            (None, None) => return Err(self.invalid("it has no 'data'").into()),
+        };
+        Ok(NamedTensor { name, tensor })
+    }
+
+    fn bytes(&self, tail: &mut Bytes, size: u64) -> Result<Bytes, Refusal> {
+        match usize::try_from(size) {
+            Ok(size) if size <= tail.len() => Ok(tail.split_to(size)),
+            _ => {
+                let missing = size.saturating_sub(tail.len() as u64);
+                let name = self.name.as_deref().unwrap_or_default();
+                Err(Refusal::invalid(format!(
+                    "unexpected size for input '{name}', expecting {missing} additional bytes"
+                )))
+            }
+        }
     }
 }
 
-/// Refuses what is reserved and what is not done; whatever else there is may be the caller's own.
-fn check_parameters(parameters: &Parameters) -> Result<(), ApiError> {
-    if let Some(key) = parameters.keys().find(|key| key.starts_with("triton_")) {
-        let text = format!("parameter '{key}' is reserved: names that begin with 'triton_' are");
-        return Err(ApiError::bad_request(text));
-    }
-    if let Some(key) = parameters.keys().find(|key| key.starts_with("sequence_")) {
-        let text = format!("parameter '{key}': models with state are not supported");
-        return Err(ApiError::unsupported(text));
-    }
-    if is_true(parameters, "binary_data_output") { Err(binary_is_unsupported()) } else { Ok(()) }
-}
-
-/// The parameter `timeout`, in microseconds; zero is none, as in Triton.
-fn timeout(parameters: &Parameters) -> Result<Option<Duration>, ApiError> {
-    let Some(given) = parameters.get("timeout") else {
-        return Ok(None);
-    };
-    let micros = given.as_u64().ok_or_else(|| {
-        let text = format!("parameter 'timeout' is a number of microseconds, got {given}");
-        ApiError::bad_request(text)
+fn outputs(cursor: &mut Cursor<'_>) -> Result<Vec<Output>, BodyError> {
+    let mut outputs = Vec::new();
+    cursor.array("outputs", |cursor, index| {
+        let (mut name, mut given) = (None, None);
+        let path = format!("outputs[{index}]");
+        cursor.object(&path, |cursor, key| {
+            let field = format!("{path}.{key}");
+            match key {
+                "name" => set(&mut name, key, Some(cursor.value::<String>(&field)?)),
+                "parameters" => set(&mut given, key, parameters(cursor, &field)?),
+                _ => Ok(cursor.skip()?),
+            }
+        })?;
+        let missing = || JsonError::unexpected(path.clone(), "missing field `name`");
+        outputs.push(output(name.ok_or_else(missing)?, &given.unwrap_or_default())?);
+        Ok::<_, BodyError>(())
     })?;
-    Ok((micros > 0).then(|| Duration::from_micros(micros)))
+    Ok(outputs)
 }
 
-/// The parameter `routing_key`.
-fn routing_key(parameters: &Parameters) -> Result<Option<String>, ApiError> {
-    match parameters.get("routing_key") {
-        None => Ok(None),
-        Some(Value::String(key)) => Ok(Some(key.clone())),
+fn output(name: String, parameters: &Parameters) -> Result<Output, Refusal> {
+    let named = |refusal: Refusal| match refusal {
+        Refusal::Invalid(text) => Refusal::invalid(format!("output '{name}': {text}")),
+        other => other,
+    };
+    parameters.is_not_shared(&format!("output '{name}'"))?;
+    let is_binary = parameters.bool("binary_data").map_err(named)?;
+    let classes = parameters.count("classification", "a number of classes").map_err(named)?;
+    // None at all is no classification, as in Triton.
+    let classes = classes.and_then(|count| usize::try_from(count).ok()).and_then(NonZeroUsize::new);
+    Ok(Output { wanted: WantedOutput { name, classes }, is_binary })
+}
+
+fn non_finite(parameters: &Parameters) -> Result<NonFinite, Refusal> {
+    match parameters.text("non_finite_numbers")? {
+        None | Some("string") => Ok(NonFinite::Words),
+        Some("null") => Ok(NonFinite::Null),
+        Some("error") => Ok(NonFinite::Refuse),
         Some(other) => {
-            let text = format!("parameter 'routing_key' is a string, got {other}");
-            Err(ApiError::bad_request(text))
+            let text = "parameter 'non_finite_numbers' is string, null or error";
+            Err(Refusal::invalid(format!("{text}, got {other:?}")))
         }
     }
 }
 
-fn is_true(parameters: &Parameters, key: &str) -> bool {
-    parameters.get(key) == Some(&Value::Bool(true))
+/// An object of parameters; `None` for null.
+fn parameters(cursor: &mut Cursor<'_>, path: &str) -> Result<Option<Parameters>, JsonError> {
+    let given: Option<Map<String, Value>> = cursor.value(path)?;
+    let parameter = |(name, value)| (name, parameter(value));
+    Ok(given.map(|given| Parameters(given.into_iter().map(parameter).collect::<BTreeMap<_, _>>())))
+}
+
+fn parameter(value: Value) -> Parameter {
+    match value {
+        Value::Bool(value) => Parameter::Bool(value),
+        Value::String(text) => Parameter::Text(text),
+        Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+            (Some(number), ..) => Parameter::Uint(number),
+            (_, Some(number), _) => Parameter::Int(number),
+            (.., Some(number)) => Parameter::Double(number),
+            _ => Parameter::Other(number.to_string()),
+        },
+        other => Parameter::Other(other.to_string()),
+    }
 }

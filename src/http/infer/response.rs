@@ -1,91 +1,193 @@
-//! The JSON of an inference answer, and the headers by which it can be traced.
+//! An inference answer: JSON, after it the bytes of the outputs that were asked for so, and the headers by
+//! which it can be traced.
 
 use std::fmt::Write as _;
 use std::str;
 
+use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use bytes::{BufMut, Bytes, BytesMut};
 use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeSeq, Serializer};
 
+use super::HEADER_LENGTH;
+use super::compression::Coding;
+use super::parts::Parts;
+use super::request::{Form, NonFinite};
 use crate::http::error::ApiError;
 use crate::http::heavy::HeavyWork;
 use crate::http::wire::JSON;
-use crate::inference::{DataType, Element, Tensor};
+use crate::inference::{DataType, Element, NamedTensor, Tensor};
 use crate::json_tensors::word;
-use crate::model::{Answer, VersionHandle};
+use crate::oip::{Refusal, Reply, raw};
 
 const MODEL: HeaderName = HeaderName::from_static("x-onward-model");
 const VERSION: HeaderName = HeaderName::from_static("x-onward-version");
 const DIGEST: HeaderName = HeaderName::from_static("x-onward-digest");
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// About how many bytes of JSON an element takes.
 const ELEMENT_TEXT: usize = 12;
 
+/// Outputs of fewer bytes in all are copied behind the JSON, so that they are sent in one go.
+const COPIED: usize = 32 * 1024;
+
 #[derive(serde::Serialize)]
-struct Body {
+struct Header<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
-    model_name: String,
+    model_name: &'a str,
     model_version: String,
-    outputs: Vec<Output>,
+    outputs: Vec<Output<'a>>,
 }
 
 #[derive(serde::Serialize)]
-struct Output {
-    name: String,
+struct Output<'a> {
+    name: &'a str,
     datatype: &'static str,
-    shape: Vec<usize>,
-    data: Data,
+    shape: &'a [usize],
+    #[serde(flatten)]
+    content: Content<'a>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Content<'a> {
+    Data(Data<'a>),
+    Parameters { binary_data_size: usize },
 }
 
 /// Flat, in row-major order.
-struct Data(Tensor);
+struct Data<'a>(&'a Tensor, NonFinite);
+
+/// What an answer is written for.
+pub(super) struct Wanted {
+    pub(super) id: Option<String>,
+    pub(super) form: Form,
+    pub(super) coding: Option<Coding>,
+}
 
 /// Writes an answer.
 ///
 /// # Errors
-/// When a BYTES output has an element that is not UTF-8: JSON cannot carry it.
+/// When an output has what JSON cannot carry, as it was asked for.
 pub(super) async fn write(
     heavy: &HeavyWork,
-    id: Option<String>,
-    version: &VersionHandle,
-    answer: Answer,
+    reply: Reply,
+    wanted: Wanted,
 ) -> Result<Response, ApiError> {
-    let headers = [
-        (CONTENT_TYPE, JSON),
-        (MODEL, value(&visible(version.id().model.as_str()))),
-        (VERSION, value(&version.id().version.to_string())),
-        (DIGEST, value(&format!("sha256:{}", version.digest()))),
-    ];
-    let outputs = answer.outputs.into_iter();
-    let named = outputs.map(|(position, tensor)| {
-        output(version.signature().outputs[position].name.clone(), tensor)
+    let mut headers = trace(&reply);
+    let size = reply.outputs.iter().enumerate().map(|(place, output)| {
+        if wanted.form.is_binary(place) { 0 } else { text_size(&output.tensor) }
     });
-    let body = Body {
-        id,
-        model_name: version.id().model.to_string(),
-        model_version: version.id().version.to_string(),
-        outputs: named.collect::<Result<_, _>>()?,
-    };
-    let size = body.outputs.iter().map(|output| output.data.text_size()).sum();
-    let write = move || {
-        let mut text = Vec::with_capacity(size + 256);
-        serde_json::to_writer(&mut text, &body).expect("every element was checked to be writable");
-        text
-    };
-    Ok((headers, heavy.run(size, write).await).into_response())
+    let coded = if wanted.coding.is_some() { reply.outputs.iter().map(bytes).sum() } else { 0 };
+    let size = size.sum::<usize>() + coded;
+    let written = heavy.run(size, move || written(&reply, wanted, size)).await?;
+    written.describe(&mut headers);
+    Ok((headers, Body::new(written.parts)).into_response())
 }
 
-fn output(name: String, tensor: Tensor) -> Result<Output, ApiError> {
-    let is_text = |element: &[u8]| str::from_utf8(element).is_ok();
-    if !tensor.as_strings().unwrap_or_default().iter().all(|element| is_text(element)) {
-        let text = format!("output '{name}' has bytes that are not UTF-8, which JSON cannot carry");
+/// A body that is ready to be sent.
+struct Written {
+    parts: Parts,
+    /// How long the JSON is, where bytes come after it.
+    header: Option<usize>,
+    coding: Option<Coding>,
+}
+
+impl Written {
+    fn describe(&self, headers: &mut HeaderMap) {
+        headers.insert(CONTENT_TYPE, if self.header.is_some() { OCTETS } else { JSON });
+        if let Some(length) = self.header {
+            headers.insert(HEADER_LENGTH, HeaderValue::from(length));
+        }
+        if let Some(coding) = self.coding {
+            coding.describe(headers);
+        }
+    }
+}
+
+fn written(reply: &Reply, wanted: Wanted, size: usize) -> Result<Written, ApiError> {
+    let Wanted { id, form, coding } = wanted;
+    let mut tail = Vec::new();
+    let mut outputs = Vec::with_capacity(reply.outputs.len());
+    for (place, NamedTensor { name, tensor }) in reply.outputs.iter().enumerate() {
+        let content = if form.is_binary(place) {
+            let bytes = raw::write(tensor);
+            let binary_data_size = bytes.len();
+            tail.push(bytes);
+            Content::Parameters { binary_data_size }
+        } else {
+            check(name, tensor, form.non_finite)?;
+            Content::Data(Data(tensor, form.non_finite))
+        };
+        let (datatype, shape) = (tensor.datatype().name(), tensor.shape());
+        outputs.push(Output { name, datatype, shape, content });
+    }
+    let version = reply.version.id();
+    let (model_name, model_version) = (version.model.as_str(), version.version.to_string());
+    let header = Header { id, model_name, model_version, outputs };
+    let bytes: usize = tail.iter().map(Bytes::len).sum();
+    let copied = if bytes <= COPIED { bytes } else { 0 };
+    let mut text = BytesMut::with_capacity(size + copied + 256).writer();
+    serde_json::to_writer(&mut text, &header).expect("every element was checked to be writable");
+    let mut text = text.into_inner();
+    let header = (!tail.is_empty()).then_some(text.len());
+    if bytes <= COPIED {
+        tail.drain(..).for_each(|bytes| text.extend_from_slice(&bytes));
+    }
+    let parts = Parts::new(std::iter::once(text.freeze()).chain(tail));
+    let (parts, coding) = match coding {
+        Some(coding) if Coding::is_worth(parts.len()) => (coding.encode(&parts), Some(coding)),
+        _ => (parts, None),
+    };
+    Ok(Written { parts, header, coding })
+}
+
+/// # Errors
+/// What JSON cannot carry.
+fn check(name: &str, tensor: &Tensor, non_finite: NonFinite) -> Result<(), ApiError> {
+    let is_text = |element: &Bytes| str::from_utf8(element).is_ok();
+    if !tensor.as_strings().unwrap_or_default().iter().all(is_text) {
+        let text = format!(
+            "output '{name}' has bytes that are not UTF-8, which JSON cannot carry; ask for it with \
+             \"binary_data\": true"
+        );
         return Err(ApiError::unsupported(text));
     }
-    let (datatype, shape) = (tensor.datatype().name(), tensor.shape().to_vec());
-    Ok(Output { name, datatype, shape, data: Data(tensor) })
+    if non_finite == NonFinite::Refuse && has_non_finite(tensor) {
+        let text =
+            format!("output '{name}' has a number that is not finite, which was to be refused");
+        return Err(Refusal::unsupported(text).into());
+    }
+    Ok(())
+}
+
+fn has_non_finite(tensor: &Tensor) -> bool {
+    fn any<T: Element>(tensor: &Tensor, is_finite: fn(&T) -> bool) -> bool {
+        tensor.as_slice::<T>().is_some_and(|values| !values.iter().all(is_finite))
+    }
+    match tensor.datatype() {
+        DataType::Fp16 => any::<f16>(tensor, |value| value.is_finite()),
+        DataType::Bf16 => any::<bf16>(tensor, |value| value.is_finite()),
+        DataType::Fp32 => any::<f32>(tensor, |value| value.is_finite()),
+        DataType::Fp64 => any::<f64>(tensor, |value| value.is_finite()),
+        _ => false,
+    }
+}
+
+/// The headers by which a prediction can be traced.
+fn trace(reply: &Reply) -> HeaderMap {
+    let id = reply.version.id();
+    [
+        (MODEL, value(&visible(id.model.as_str()))),
+        (VERSION, value(&id.version.to_string())),
+        (DIGEST, value(&format!("sha256:{}", reply.version.digest()))),
+    ]
+    .into_iter()
+    .collect()
 }
 
 /// The text with everything but visible ASCII percent-encoded, as a header can have it.
@@ -105,22 +207,28 @@ fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).expect("visible ASCII is a header value")
 }
 
-impl Data {
-    /// About how long its JSON is.
-    fn text_size(&self) -> usize {
-        match self.0.as_strings() {
-            Some(elements) => elements.iter().map(|element| element.len() + 3).sum(),
-            None => self.0.shape().iter().product::<usize>() * ELEMENT_TEXT,
-        }
+/// About how long the JSON of a tensor is.
+fn text_size(tensor: &Tensor) -> usize {
+    match tensor.as_strings() {
+        Some(elements) => elements.iter().map(|element| element.len() + 3).sum(),
+        None => tensor.shape().iter().product::<usize>() * ELEMENT_TEXT,
     }
+}
 
+/// How many bytes a tensor has.
+fn bytes(NamedTensor { tensor, .. }: &NamedTensor) -> usize {
+    tensor.as_bytes().map_or_else(|| text_size(tensor), Bytes::len)
+}
+
+impl Data<'_> {
     fn elements<T: Element>(&self) -> &[T] {
         self.0.as_slice().expect("the datatype was looked at")
     }
 }
 
-impl Serialize for Data {
+impl Serialize for Data<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_null = self.1 == NonFinite::Null;
         match self.0.datatype() {
             DataType::Bool => serializer.collect_seq(self.elements::<bool>()),
             DataType::Uint8 => serializer.collect_seq(self.elements::<u8>()),
@@ -131,10 +239,14 @@ impl Serialize for Data {
             DataType::Int16 => serializer.collect_seq(self.elements::<i16>()),
             DataType::Int32 => serializer.collect_seq(self.elements::<i32>()),
             DataType::Int64 => serializer.collect_seq(self.elements::<i64>()),
-            DataType::Fp16 => floats(serializer, self.elements::<f16>(), |value| value.to_f32()),
-            DataType::Bf16 => floats(serializer, self.elements::<bf16>(), |value| value.to_f32()),
-            DataType::Fp32 => floats(serializer, self.elements::<f32>(), |value| *value),
-            DataType::Fp64 => floats(serializer, self.elements::<f64>(), |value| *value),
+            DataType::Fp16 => {
+                floats(serializer, (self.elements::<f16>(), is_null), |value| value.to_f32())
+            }
+            DataType::Bf16 => {
+                floats(serializer, (self.elements::<bf16>(), is_null), |value| value.to_f32())
+            }
+            DataType::Fp32 => floats(serializer, (self.elements::<f32>(), is_null), |value| *value),
+            DataType::Fp64 => floats(serializer, (self.elements::<f64>(), is_null), |value| *value),
             DataType::Bytes => {
                 let elements = self.0.as_strings().unwrap_or_default().iter();
                 serializer.collect_seq(elements.map(|element| String::from_utf8_lossy(element)))
@@ -143,18 +255,20 @@ impl Serialize for Data {
     }
 }
 
-/// Writes each number with the fewest digits that mean it, and a word for what JSON has no number.
+/// Writes each number with the fewest digits that mean it; what JSON has no number for as a word, or as
+/// null.
 fn floats<S: Serializer, T, F: Serialize + Into<f64> + Copy>(
     serializer: S,
-    values: &[T],
+    (values, is_null): (&[T], bool),
     number: impl Fn(&T) -> F,
 ) -> Result<S::Ok, S::Error> {
     let mut sequence = serializer.serialize_seq(Some(values.len()))?;
     for value in values {
         let number = number(value);
         match word(number.into()) {
-            None => sequence.serialize_element(&number)?,
-            Some(word) => sequence.serialize_element(word)?,
+            Some(word) if !is_null => sequence.serialize_element(word)?,
+            // Without a word, or where none is wanted: `serde_json` writes null for what is not finite.
+            _ => sequence.serialize_element(&number)?,
         }
     }
     sequence.end()
@@ -167,7 +281,8 @@ mod tests {
     #[track_caller]
     fn check<T: Element>(values: Vec<T>, expected: &str) {
         let tensor = Tensor::from_vec(vec![values.len()], values).unwrap();
-        assert_eq!(serde_json::to_string(&Data(tensor)).unwrap(), expected);
+        let data = Data(&tensor, NonFinite::Words);
+        assert_eq!(serde_json::to_string(&data).unwrap(), expected);
     }
 
     #[test]
@@ -177,10 +292,12 @@ mod tests {
         check(vec![0.1_f32, -0.0, 1e30], "[0.1,-0.0,1e+30]");
         check(vec![0.1_f64, f64::MIN_POSITIVE], "[0.1,2.2250738585072014e-308]");
         check(vec![f16::from_f32(0.5)], "[0.5]");
-        check(
-            vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY],
-            r#"["NaN","Infinity","-Infinity"]"#,
-        );
+        let not_finite = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+        check(not_finite.clone(), r#"["NaN","Infinity","-Infinity"]"#);
+        let tensor = Tensor::from_vec(vec![3], not_finite).unwrap();
+        let null = Data(&tensor, NonFinite::Null);
+        assert_eq!(serde_json::to_string(&null).unwrap(), "[null,null,null]");
+        assert!(has_non_finite(&tensor));
     }
 
     #[test]

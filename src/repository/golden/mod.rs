@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::inference::{DataType, NamedTensor, Tolerance};
-use crate::json_tensors;
+use crate::json_tensors::{self, Cursor};
 use crate::model::GoldenSample;
 
 /// The largest file of samples.
@@ -112,7 +112,7 @@ fn tensor(file: TensorFile<'_>) -> Result<NamedTensor, String> {
     let wrong = |problem: String| format!("'{name}': {problem}");
     let known = DataType::from_name(&datatype);
     let datatype = known.ok_or_else(|| wrong(format!("unknown datatype '{datatype}'")))?;
-    let tensor = json_tensors::read(datatype, shape, data.get());
+    let tensor = json_tensors::read(datatype, shape, &mut Cursor::new(data.get().as_bytes()));
     let tensor = tensor.map_err(|error| wrong(error.to_string()))?;
     Ok(NamedTensor { name: name.into_owned(), tensor })
 }

@@ -1,0 +1,273 @@
+//! A place in a JSON text, from which values are read one after the other, each straight into what it is
+//! to be. Small values go through `serde_json`; only the arrays of tensors are read by hand.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::error::Category;
+
+/// What is wrong with a text, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum JsonError {
+    /// It is no JSON.
+    #[error("the body is not valid JSON: {problem} at line {} column {}", .place.0, .place.1)]
+    Syntax { problem: String, place: (usize, usize) },
+    /// It is JSON of something else.
+    #[error("the body is not what is expected: {}{problem}", At(.path))]
+    Unexpected { path: String, problem: String },
+}
+
+struct At<'a>(&'a str);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "'{}': ", self.0) }
+    }
+}
+
+impl JsonError {
+    pub(crate) fn unexpected(path: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Unexpected { path: path.into(), problem: problem.into() }
+    }
+}
+
+/// A place in a text.
+#[derive(Debug, Clone)]
+pub(crate) struct Cursor<'a> {
+    text: &'a [u8],
+    pub(super) at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// What comes next, without what may stand between.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.text[self.at..]
+    }
+
+    /// The first byte of what comes next.
+    pub(crate) fn peek(&mut self) -> Option<u8> {
+        while let Some(byte) = self.text.get(self.at) {
+            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                return Some(*byte);
+            }
+            self.at += 1;
+        }
+        None
+    }
+
+    /// Goes past this byte, if it comes next.
+    pub(crate) fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// # Errors
+    /// [`JsonError::Syntax`] where something comes after the value.
+    pub(crate) fn end(&mut self) -> Result<(), JsonError> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.syntax("trailing characters")),
+        }
+    }
+
+    /// Reads an object: `field` is given each key with its value yet to be read.
+    ///
+    /// # Errors
+    /// [`JsonError`], or what `field` says.
+    pub(crate) fn object<E: From<JsonError>>(
+        &mut self,
+        path: &str,
+        mut field: impl FnMut(&mut Self, &str) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.begin(path, (b'{', "an object"))?;
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            if self.peek() != Some(b'"') {
+                return Err(self.syntax("expected a key").into());
+            }
+            let key: Cow<'_, str> = self.value(path)?;
+            if !self.take(b':') {
+                return Err(self.syntax("expected ':'").into());
+            }
+            field(self, &key)?;
+            if self.take(b'}') {
+                return Ok(());
+            }
+            if !self.take(b',') {
+                return Err(self.syntax("expected ',' or '}'").into());
+            }
+        }
+    }
+
+    /// Reads an array: `element` is given each index with its value yet to be read.
+    ///
+    /// # Errors
+    /// [`JsonError`], or what `element` says.
+    pub(crate) fn array<E: From<JsonError>>(
+        &mut self,
+        path: &str,
+        mut element: impl FnMut(&mut Self, usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.begin(path, (b'[', "an array"))?;
+        if self.take(b']') {
+            return Ok(());
+        }
+        for index in 0.. {
+            element(self, index)?;
+            if self.take(b']') {
+                return Ok(());
+            }
+            if !self.take(b',') {
+                return Err(self.syntax("expected ',' or ']'").into());
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, path: &str, (byte, what): (u8, &str)) -> Result<(), JsonError> {
+        if self.take(byte) {
+            return Ok(());
+        }
+        match self.peek() {
+            None => Err(self.syntax("EOF while parsing a value")),
+            // It may be no value at all.
+            Some(_) => self.clone().skip().and_then(|()| {
+                Err(JsonError::unexpected(path, format!("expected {what}, got something else")))
+            }),
+        }
+    }
+
+    /// Goes past a value of any kind.
+    ///
+    /// # Errors
+    /// [`JsonError::Syntax`].
+    pub(crate) fn skip(&mut self) -> Result<(), JsonError> {
+        self.value::<IgnoredAny>("").map(drop)
+    }
+
+    /// Reads a value, which should be small.
+    ///
+    /// # Errors
+    /// [`JsonError`].
+    pub(crate) fn value<T: Deserialize<'a>>(&mut self, path: &str) -> Result<T, JsonError> {
+        let mut values = serde_json::Deserializer::from_slice(self.rest()).into_iter::<T>();
+        match values.next() {
+            Some(Ok(value)) => {
+                self.at += values.byte_offset();
+                Ok(value)
+            }
+            Some(Err(error)) => Err(self.explain::<T>(path, &error)),
+            None => Err(self.syntax("EOF while parsing a value")),
+        }
+    }
+
+    /// Reads again, this time with an eye on where it goes wrong.
+    fn explain<T: Deserialize<'a>>(&self, path: &str, error: &serde_json::Error) -> JsonError {
+        let problem = error.to_string();
+        let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(text, _)| text);
+        if error.classify() != Category::Data {
+            let before: usize = self
+                .rest()
+                .split_inclusive(|byte| *byte == b'\n')
+                .take(error.line().saturating_sub(1))
+                .map(<[u8]>::len)
+                .sum();
+            let at = self.at + before + error.column().saturating_sub(1);
+            return JsonError::Syntax { problem: problem.to_owned(), place: self.place(at) };
+        }
+        let mut reader = serde_json::Deserializer::from_slice(self.rest());
+        let tracked = serde_path_to_error::deserialize::<_, T>(&mut reader).err();
+        let inner = tracked.map(|error| error.path().to_string()).unwrap_or_default();
+        let joined = match inner.as_str() {
+            "." | "" => path.to_owned(),
+            inner if inner.starts_with('[') || path.is_empty() => format!("{path}{inner}"),
+            inner => format!("{path}.{inner}"),
+        };
+        JsonError::unexpected(joined, problem)
+    }
+
+    pub(super) fn syntax(&self, problem: &str) -> JsonError {
+        let problem = if self.at >= self.text.len() && !problem.starts_with("EOF") {
+            format!("EOF where {problem}")
+        } else {
+            problem.to_owned()
+        };
+        JsonError::Syntax { problem, place: self.place(self.at) }
+    }
+
+    /// The line and the column of a byte, both from one.
+    fn place(&self, at: usize) -> (usize, usize) {
+        let before = &self.text[..at.min(self.text.len())];
+        let line = before.split(|byte| *byte == b'\n').count();
+        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+        (line, column)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads `{"a": [numbers], "b": text}`, whatever else there is.
+    fn read(text: &str) -> Result<(Vec<u32>, String), JsonError> {
+        let (mut cursor, mut a, mut b) = (Cursor::new(text.as_bytes()), Vec::new(), String::new());
+        cursor.object("", |cursor, key| {
+            match key {
+                "a" => cursor.array("a", |cursor, index| {
+                    a.push(cursor.value(&format!("a[{index}]"))?);
+                    Ok::<_, JsonError>(())
+                })?,
+                "b" => b = cursor.value("b")?,
+                _ => cursor.skip()?,
+            }
+            Ok::<_, JsonError>(())
+        })?;
+        cursor.end()?;
+        Ok((a, b))
+    }
+
+    #[track_caller]
+    fn refused(text: &str, told: &str) {
+        assert_eq!(read(text).unwrap_err().to_string(), told, "{text}");
+    }
+
+    #[test]
+    fn values_are_read_and_others_are_passed_over() {
+        let text = r#" { "x": {"a": [[]]}, "a": [1, 2 ,3], "b": "\u00fc\"" , "\u0061": [] } "#;
+        assert_eq!(read(text), Ok((vec![1, 2, 3], "ü\"".to_owned())));
+        assert_eq!(read("{}"), Ok((vec![], String::new())));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        let syntax = |text: &str, problem: &str, line, column| {
+            let told =
+                format!("the body is not valid JSON: {problem} at line {line} column {column}");
+            refused(text, &told);
+        };
+        syntax("", "EOF while parsing a value", 1, 1);
+        syntax("{", "EOF where expected a key", 1, 2);
+        syntax("{\"a\"", "EOF where expected ':'", 1, 5);
+        syntax("{\"a\": [1 2]}", "expected ',' or ']'", 1, 10);
+        syntax("{\"a\": [1],\n \"b\": \"x\" x}", "expected ',' or '}'", 2, 11);
+        syntax("{\"b\": \"\\x\"}", "invalid escape", 1, 9);
+        syntax("{} x", "trailing characters", 1, 4);
+        syntax("{\"a\": }", "expected value", 1, 7);
+        let unexpected = |text: &str, told: &str| {
+            refused(text, &format!("the body is not what is expected: {told}"));
+        };
+        unexpected("[]", "expected an object, got something else");
+        unexpected("{\"a\": 1}", "'a': expected an array, got something else");
+        unexpected("{\"a\": [1, -1]}", "'a[1]': invalid value: integer `-1`, expected u32");
+        unexpected("{\"b\": 5}", "'b': invalid type: integer `5`, expected a string");
+    }
+}

@@ -1,0 +1,149 @@
+//! A call of a model, from the moment that its request was read until its answer is to be written.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::classification::classify;
+use super::parameters::RequestOptions;
+use super::raw;
+use super::refusal::Refusal;
+use crate::inference::{DataType, Dim, InferenceRequest, NamedTensor, Signature, Tensor};
+use crate::model::{ModelLifecycleManager, ModelName, VersionHandle, VersionRef, Wanted};
+
+/// What a model is to be asked.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) model: ModelName,
+    pub(crate) version: Option<VersionRef>,
+    pub(crate) options: RequestOptions,
+    pub(crate) inputs: Inputs,
+    /// Empty for all of them, in the graph's order.
+    pub(crate) outputs: Vec<WantedOutput>,
+}
+
+/// What it is asked with.
+#[derive(Debug)]
+pub(crate) enum Inputs {
+    Tensors(Vec<NamedTensor>),
+    /// The bytes of the only input of the model, which tells its datatype and shape.
+    Raw(Bytes),
+}
+
+/// An output that is asked for.
+#[derive(Debug)]
+pub(crate) struct WantedOutput {
+    pub(crate) name: String,
+    /// How many classes it is to be made of, where it is.
+    pub(crate) classes: Option<NonZeroUsize>,
+}
+
+/// What a model has answered.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) version: VersionHandle,
+    /// In the order asked for.
+    pub(crate) outputs: Vec<NamedTensor>,
+}
+
+impl Call {
+    /// Asks the model. The version is chosen as late as this, so that a slow upload holds none.
+    ///
+    /// `received` is when the request came; it has `most` from then on, or what it asks for if that is
+    /// less. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(crate) async fn run(
+        self,
+        models: &ModelLifecycleManager,
+        (received, most): (Instant, Duration),
+    ) -> Result<Reply, Refusal> {
+        let Self { model, version, options, inputs, outputs } = self;
+        let deadline = received + options.timeout.map_or(most, |timeout| timeout.min(most));
+        let wanted = Wanted::new(version.as_ref(), options.routing_key.as_deref());
+        let version = models.acquire_waiting(model.as_str(), wanted, deadline).await?;
+        let inputs = match inputs {
+            Inputs::Tensors(tensors) => tensors,
+            Inputs::Raw(raw) => vec![only_input(&model, version.signature(), raw)?],
+        };
+        let names = outputs.iter().map(|output| output.name.clone()).collect();
+        let request = InferenceRequest { inputs, outputs: names };
+        let answer = version.infer(request, deadline).await?;
+        let mut tensors = Vec::with_capacity(answer.outputs.len());
+        for (place, (position, tensor)) in answer.outputs.into_iter().enumerate() {
+            let name = version.signature().outputs[position].name.clone();
+            let classes = outputs.get(place).and_then(|output| output.classes);
+            let tensor = classes.map_or(Ok(tensor.clone()), |count| {
+                classified(&version, &name, (&tensor, count))
+            })?;
+            tensors.push(NamedTensor { name, tensor });
+        }
+        Ok(Reply { version, outputs: tensors })
+    }
+}
+
+fn classified(
+    version: &VersionHandle,
+    name: &str,
+    (tensor, count): (&Tensor, NonZeroUsize),
+) -> Result<Tensor, Refusal> {
+    let classified = classify(tensor, (version.is_batched(), count), version.labels(name));
+    classified.map_err(|refusal| Refusal::invalid(format!("output '{name}': {refusal}")))
+}
+
+/// The only input of a model, of which only the bytes were given. At most one dimension is free: its size
+/// follows from how many bytes there are. Without such a one, it is a batch of one where the model takes
+/// batches.
+fn only_input(
+    model: &ModelName,
+    signature: &Signature,
+    raw: Bytes,
+) -> Result<NamedTensor, Refusal> {
+    let refuse = |why: &str| {
+        Refusal::invalid(format!(
+            "raw binary data cannot be taken by model '{model}': {why}; send a JSON header that \
+             tells the inputs"
+        ))
+    };
+    let [spec] = signature.inputs.as_slice() else {
+        return Err(refuse("it has not exactly one input"));
+    };
+    let Some(dims) = &spec.shape else { return Err(refuse("its input has no declared rank")) };
+    let is_text = spec.datatype == DataType::Bytes;
+    let free: Vec<usize> = places(dims);
+    // The batch is one where something else is free too.
+    let batch = (free.len() == 2 && free[0] == 0 && !is_text).then_some(0);
+    let mut left = free.iter().copied().filter(|place| Some(*place) != batch);
+    let (open, more) = (left.next(), left.next());
+    if more.is_some() {
+        return Err(refuse("several dimensions of its input are free"));
+    }
+    let known = dims.iter().map(|dim| if let Dim::Fixed(size) = dim { *size } else { 1 });
+    let mut shape: Vec<usize> = known.collect();
+    // As in Triton, raw bytes are one text.
+    let raw = if is_text { length_prefixed(&raw) } else { raw };
+    if let Some(open) = open.filter(|_| !is_text) {
+        let row = shape.iter().product::<usize>() * spec.datatype.size().unwrap_or(1);
+        shape[open] = raw.len().checked_div(row).unwrap_or(0);
+    }
+    let tensor = raw::read(spec.datatype, shape, raw);
+    let tensor = tensor.map_err(|error| unexpected_size(&spec.name, &error.to_string()))?;
+    Ok(NamedTensor { name: spec.name.clone(), tensor })
+}
+
+fn places(dims: &[Dim]) -> Vec<usize> {
+    let free = dims.iter().enumerate().filter(|(_, dim)| matches!(dim, Dim::Dynamic(_)));
+    free.map(|(place, _)| place).collect()
+}
+
+fn length_prefixed(text: &Bytes) -> Bytes {
+    let length = u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
+    Bytes::from([&length[..], text].concat())
+}
+
+pub(crate) fn unexpected_size(input: &str, problem: &str) -> Refusal {
+    Refusal::invalid(format!("input '{input}': {problem}"))
+}
