@@ -103,9 +103,11 @@ pub struct AvailableModel {
 /// A model in its source, seen from afar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glance {
-    /// Whether nobody seems to be writing it at the moment.
+    /// Whether it can be loaded: it has a version that nobody seems to be writing at the moment.
     pub settled: bool,
-    /// A text that is another one when anything of the model has changed.
+    /// The versions that somebody seems to be writing, lowest first.
+    pub unsettled: Vec<Version>,
+    /// A text that is another one when anything of the model has changed but those versions.
     pub stamp: String,
 }
 

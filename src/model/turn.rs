@@ -13,7 +13,7 @@ impl ModelLifecycleManager {
     pub(super) async fn turn(&self, name: &ModelName, known: Known) -> Found {
         let glance = self.core.ask(name, |loader, name| loader.source.glance(name)).await;
         let stamp = match glance {
-            Ok(Glance { settled: true, stamp }) => stamp,
+            Ok(Glance { settled: true, stamp, .. }) => stamp,
             Ok(Glance { settled: false, .. }) => return Found::Unsettled,
             Err(ChangeError::ShuttingDown) => return Found::Same,
             Err(ChangeError::Source { source: SourceError::UnknownModel(_), .. }) => {

@@ -89,7 +89,7 @@ impl<'a> Look<'a> {
     }
 
     fn glance(self, settled: bool) -> Glance {
-        Glance { settled: settled && !self.is_moving, stamp: self.stamp }
+        Glance { settled: settled && !self.is_moving, unsettled: Vec::new(), stamp: self.stamp }
     }
 
     /// Notes an entry, of a link what it leads to; `None` where there is nothing.

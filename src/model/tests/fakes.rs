@@ -320,7 +320,7 @@ impl ModelSource for World {
         let look = |model: &FakeModel| format!("{:?} {:?}", model.versions, model.settings);
         let versions = models.get(name.as_str()).map(look);
         let stamp = versions.ok_or_else(|| SourceError::UnknownModel(name.clone()))?;
-        Ok(Glance { settled, stamp })
+        Ok(Glance { settled, unsettled: Vec::new(), stamp })
     }
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {

@@ -208,7 +208,7 @@ impl ModelSource for RemoteRepository {
         };
         let stamp = objects.iter().map(Cache::name).collect();
         let settled = objects.iter().all(|object| store::age(object) >= SETTLING);
-        Ok(Glance { settled: settled && !objects.is_empty(), stamp })
+        Ok(Glance { settled: settled && !objects.is_empty(), unsettled: Vec::new(), stamp })
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
