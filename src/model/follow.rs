@@ -264,10 +264,12 @@ impl Follower {
             error!(model = %name, "a turn of a model that is followed has panicked");
             Found::Same
         });
-        if found == Found::Gone {
+        let Some(model) = self.models.get_mut(name) else { return };
+        let is_gone = found == Found::Gone;
+        model.end(found, Instant::now(), self.interval);
+        // It may have come back while its requests were waited for; then it has another turn.
+        if is_gone && model.due().is_none() {
             self.models.remove(name);
-        } else if let Some(model) = self.models.get_mut(name) {
-            model.end(found, Instant::now(), self.interval);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::followed::{Found, Known};
 use super::loader::{Glance, SourceError};
 use super::manager::{Change, ModelLifecycleManager};
 use super::names::ModelName;
-use super::operation::Conditions;
+use super::operation::By;
 use crate::causes;
 
 impl ModelLifecycleManager {
@@ -27,11 +27,18 @@ impl ModelLifecycleManager {
         }
         let entry = self.core.registry.get(name.as_str());
         let is_unwanted = entry.is_some_and(|entry| entry.is_unwanted());
-        if is_unwanted || self.waits_for_a_request(name).await {
+        if is_unwanted {
             return Found::Done(stamp);
         }
-        let Ok(operation) = self.begin_load(name) else { return Found::Same };
+        if self.waits_for_a_request(name).await {
+            if let Some(entry) = self.core.registry.get(name.as_str()) {
+                entry.outdate();
+            }
+            return Found::Done(stamp);
+        }
+        let Ok(operation) = self.begin_load(name, By::Follower) else { return Found::Same };
         match operation.done().await {
+            Err(failure) if matches!(*failure, ChangeError::Unsettled { .. }) => Found::Unsettled,
             Err(failure) if may_pass(&failure) => Found::Failed(stamp),
             _ => Found::Done(stamp),
         }
@@ -57,16 +64,16 @@ impl ModelLifecycleManager {
     /// Unloads a model that is gone from the repository.
     async fn let_go(&self, name: &ModelName) -> Found {
         let Some(entry) = self.core.registry.get(name.as_str()) else { return Found::Gone };
-        let Ok(operation) = self.begin(name, Change::Unload(None), Conditions::default()) else {
-            return Found::Kept;
-        };
+        // Nobody has decided it: what is declared of the model is made of it when it is back.
+        let begun = self.begin_aside(name, Change::Unload(None), By::Follower);
+        let Ok(operation) = begun else { return Found::Kept };
         match operation.done().await.as_ref().map_err(AsRef::as_ref) {
             Ok(_) | Err(ChangeError::NotLoaded(_)) => {
                 // It may come back, and is then to be loaded.
                 entry.leave_open();
                 entry.forget_failures();
                 // It is told by a check where that fails.
-                self.core.keep().await.ok();
+                self.core.keep_model(name).await.ok();
                 Found::Gone
             }
             Err(_) => Found::Kept,

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::error::LookupError;
+use super::error::{ChangeError, LookupError};
 use super::handle::VersionHandle;
 use super::manager::ModelLifecycleManager;
+use super::operation::By;
 use super::registry::ModelEntry;
 use super::serving_map::Wanted;
 
 /// How long a model that could not be loaded is not tried again.
 const BACKOFF: Duration = Duration::from_secs(5);
+
+/// Likewise, where that may pass at any moment: there was no room, or somebody is writing it.
+const SOON: Duration = Duration::from_millis(500);
 
 impl ModelLifecycleManager {
     /// [`ModelLifecycleManager::acquire`] for a request that can wait: a model that is loaded on demand
@@ -35,23 +39,26 @@ impl ModelLifecycleManager {
         };
         let Some(entry) = self.core.registry.get(model) else { return Err(refusal) };
         let mut coming = entry.coming();
-        if *coming.borrow_and_update() == 0 && !self.load_on_demand(&entry) {
-            // It may have come in between.
-            return self.acquire(model, wanted);
-        }
-        let crowded = |_| LookupError::Crowded { model: model.to_owned() };
-        let _place = entry.waiting.try_acquire().map_err(crowded)?;
+        let mut place = None;
         loop {
-            let is_coming = *coming.borrow_and_update() > 0;
+            let mut is_coming = *coming.borrow_and_update() > 0;
+            // It may have come, and gone again before this request got to it.
+            is_coming = is_coming || self.load_on_demand(&entry);
             match self.acquire(model, wanted) {
+                Ok(handle) if place.is_some() => return Ok(handle.after_waiting()),
+                Ok(handle) => return Ok(handle),
                 Err(refusal) if !is_coming => return Err(refusal),
                 Err(_) => {}
-                Ok(handle) => return Ok(handle.after_waiting()),
             }
-            let changed = timeout_at(deadline, coming.changed()).await;
+            if place.is_none() {
+                let crowded = |_| LookupError::Crowded { model: model.to_owned() };
+                place = Some(entry.waiting.try_acquire().map_err(crowded)?);
+            }
             // The entry, and with it the sender, is there as long as this.
-            let late = |_| LookupError::Late { model: model.to_owned() };
-            drop(changed.map_err(late)?);
+            let changed = timeout_at(deadline, coming.changed()).await;
+            if changed.is_err() || Instant::now() >= deadline {
+                return Err(LookupError::Late { model: model.to_owned() });
+            }
         }
     }
 
@@ -63,11 +70,19 @@ impl ModelLifecycleManager {
         }
         let Some(arrival) = entry.begin_coming_first() else { return true };
         // Also while the server refuses changes, for it still serves.
-        let Ok(operation) = self.begin_load(&entry.name) else { return false };
-        let entry = Arc::clone(entry);
+        let Ok(operation) = self.begin_load(&entry.name, By::Demand) else { return false };
+        let (core, entry) = (Arc::clone(&self.core), Arc::clone(entry));
         self.core.tasks.spawn(async move {
-            if operation.done().await.is_err() {
-                entry.rest(Instant::now() + BACKOFF);
+            match operation.done().await.err().as_deref() {
+                None => {}
+                // Who waits for it goes on to.
+                Some(ChangeError::Unsettled { .. }) => {
+                    core.closing.run_until_cancelled(sleep(SOON)).await;
+                }
+                Some(failure) => {
+                    let rest = if failure.is_no_room() { SOON } else { BACKOFF };
+                    entry.rest(Instant::now() + rest);
+                }
             }
             drop(arrival);
         });

@@ -108,6 +108,7 @@ pub(super) struct World {
     terminated: watch::Sender<usize>,
     released: watch::Sender<usize>,
     unsettled: Mutex<BTreeSet<String>>,
+    weights: Mutex<HashMap<String, u64>>,
     /// The end of those who follow; `None` where there are no hints.
     hinter: Mutex<Option<Hinter>>,
     gives_hints: AtomicBool,
@@ -129,14 +130,19 @@ impl World {
         self.hinter.lock().unwrap().take();
     }
 
-    /// Somebody writes the model, or does so no longer.
-    pub(super) fn write(&self, model: &str, is_written: bool) {
+    /// Somebody writes the model, or the version, or does so no longer.
+    pub(super) fn write(&self, place: &str, is_written: bool) {
         let mut unsettled = self.unsettled.lock().unwrap();
         if is_written {
-            unsettled.insert(model.to_owned())
+            unsettled.insert(place.to_owned())
         } else {
-            unsettled.remove(model)
+            unsettled.remove(place)
         };
+    }
+
+    /// Every version of the model takes so many bytes.
+    pub(super) fn weigh(&self, model: &str, bytes: u64) {
+        self.weights.lock().unwrap().insert(model.to_owned(), bytes);
     }
 
     /// Waits until `step` was taken so often at `place`; no event tells that.
@@ -315,12 +321,21 @@ impl ModelSource for World {
 
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
         self.take(Step::Glance, name.as_str()).map_err(broken)?;
-        let settled = !self.unsettled.lock().unwrap().contains(name.as_str());
+        let written = self.unsettled.lock().unwrap().clone();
         let models = self.models.lock().unwrap();
-        let look = |model: &FakeModel| format!("{:?} {:?}", model.versions, model.settings);
-        let versions = models.get(name.as_str()).map(look);
-        let stamp = versions.ok_or_else(|| SourceError::UnknownModel(name.clone()))?;
-        Ok(Glance { settled, unsettled: Vec::new(), stamp })
+        let unknown = || SourceError::UnknownModel(name.clone());
+        let model = models.get(name.as_str()).ok_or_else(unknown)?;
+        let is_written = |number: u64| written.contains(&format!("{name}/{number}"));
+        let (unsettled, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            model.versions.iter().partition(|(number, _)| is_written(**number));
+        let settled =
+            !written.contains(name.as_str()) && (!rest.is_empty() || unsettled.is_empty());
+        let stamp = format!("{rest:?} {:?}", model.settings);
+        Ok(Glance {
+            settled,
+            unsettled: unsettled.into_keys().map(|number| version(*number)).collect(),
+            stamp,
+        })
     }
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
@@ -331,6 +346,12 @@ impl ModelSource for World {
         let digest =
             models.get(model).and_then(|model| model.versions.get(&number.parse().unwrap()));
         digest.cloned().ok_or_else(|| broken("it was taken away".to_owned()))
+    }
+
+    fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
+        let place = place_of(files);
+        let (model, _) = place.split_once('/').unwrap();
+        Ok(self.weights.lock().unwrap().get(model).copied().unwrap_or_default())
     }
 }
 
