@@ -171,7 +171,11 @@ impl Core {
     }
 
     /// Waits, unless the operation or the server ends.
-    async fn wait(&self, pause: Duration, operation: &Operation) -> Result<(), ChangeError> {
+    pub(super) async fn wait(
+        &self,
+        pause: Duration,
+        operation: &Operation,
+    ) -> Result<(), ChangeError> {
         tokio::select! {
             () = sleep(pause) => Ok(()),
             () = operation.cancelled() => Err(ChangeError::Cancelled),

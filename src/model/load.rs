@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -19,6 +20,9 @@ use super::operation::Operation;
 use super::registry::{ModelEntry, Served};
 use super::report::LoadReport;
 use crate::causes;
+
+/// How long a load for requests waits before it looks again at what somebody is writing.
+const SOON: Duration = Duration::from_millis(500);
 
 /// How a load is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -96,13 +100,31 @@ impl Core {
         operation: &Arc<Operation>,
     ) -> Result<LoadReport, ChangeError> {
         let entry = self.known(name)?;
-        let _permit = self.permit(&entry, operation).await?;
+        loop {
+            let permit = self.permit(&entry, operation).await?;
+            match self.load_once_for_requests(&entry, operation).await {
+                // Somebody is writing it, and the requests have time.
+                Err(ChangeError::Unsettled { version, .. }) if entry.is_waited_for() => {
+                    drop(permit);
+                    operation.step_once("UNSETTLED", version);
+                    self.wait(SOON, operation).await?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn load_once_for_requests(
+        self: &Arc<Self>,
+        entry: &Arc<ModelEntry>,
+        operation: &Arc<Operation>,
+    ) -> Result<LoadReport, ChangeError> {
         let load = async |choose| {
             let how = (LoadOptions::default(), choose);
-            self.load_planned((&entry, None), how, operation).await
+            self.load_planned((entry, None), how, operation).await
         };
         let Some(served) = entry.served_last() else {
-            return told(&entry, load(Choose::Settled).await);
+            return told(entry, load(Choose::Settled).await);
         };
         let (first, second) = if served.is_outdated {
             (Choose::Settled, Choose::Last(&served))
@@ -111,13 +133,13 @@ impl Core {
         };
         let failure = match load(first).await {
             Err(failure) if failure.is_of_the_version() => failure,
-            result => return told(&entry, result),
+            result => return told(entry, result),
         };
         let instead = load(second).await;
         if !served.is_outdated {
-            return told(&entry, instead);
+            return told(entry, instead);
         }
-        match (told(&entry, Err(failure)), instead) {
+        match (told(entry, Err(failure)), instead) {
             // It is told as the model's problem.
             (_, Ok(report)) => Ok(report),
             (failed, Err(_)) => failed,

@@ -357,6 +357,14 @@ impl Operation {
         self.progress().steps.push(step);
     }
 
+    /// [`Operation::step`], unless that was the last one.
+    pub(super) fn step_once(&self, what: &str, version: Version) {
+        let is_last = |step: &Step| step.what == what && step.version == Some(version);
+        if !self.progress().steps.last().is_some_and(is_last) {
+            self.step(what, Some(version));
+        }
+    }
+
     /// Notes that what it has decided is not kept.
     pub(super) fn note_unsaved(&self, cause: String) {
         self.progress().unsaved = Some(cause);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::error::{ChangeError, LookupError};
 use super::handle::VersionHandle;
@@ -71,18 +71,12 @@ impl ModelLifecycleManager {
         let Some(arrival) = entry.begin_coming_first() else { return true };
         // Also while the server refuses changes, for it still serves.
         let Ok(operation) = self.begin_load(&entry.name, By::Demand) else { return false };
-        let (core, entry) = (Arc::clone(&self.core), Arc::clone(entry));
+        let entry = Arc::clone(entry);
         self.core.tasks.spawn(async move {
-            match operation.done().await.err().as_deref() {
-                None => {}
-                // Who waits for it goes on to.
-                Some(ChangeError::Unsettled { .. }) => {
-                    core.closing.run_until_cancelled(sleep(SOON)).await;
-                }
-                Some(failure) => {
-                    let rest = if failure.is_no_room() { SOON } else { BACKOFF };
-                    entry.rest(Instant::now() + rest);
-                }
+            if let Err(failure) = operation.done().await {
+                let passes =
+                    failure.is_no_room() || matches!(*failure, ChangeError::Unsettled { .. });
+                entry.rest(Instant::now() + if passes { SOON } else { BACKOFF });
             }
             drop(arrival);
         });
