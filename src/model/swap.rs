@@ -407,9 +407,12 @@ fn park(entry: &ModelEntry, version: Version, keep: Keep) -> Option<SystemTime> 
     until.and_then(|(_, time)| SystemTime::now().checked_add(time))
 }
 
-/// What comes back of what a model serves, when it has gone without anybody's wish.
+/// What comes back of what a model serves, when it has gone without anybody's wish. What operators have
+/// named comes back by its name.
 pub(super) fn served(entry: &ModelEntry, routes: &Routes) -> Served {
-    let stays = |version: &&Version| **version == routes.current || is_wanted(entry, **version);
+    let stays = |version: &&Version| {
+        **version == routes.current || entry.is_selected_among_others(**version)
+    };
     let versions = routes.versions.keys().filter(stays).copied().collect();
     Served { current: routes.current, versions, is_outdated: false }
 }

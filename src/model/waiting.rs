@@ -38,27 +38,26 @@ impl ModelLifecycleManager {
             Err(refusal) => refusal,
         };
         let Some(entry) = self.core.registry.get(model) else { return Err(refusal) };
-        let mut coming = entry.coming();
-        let mut place = None;
+        let crowded = |_| LookupError::Crowded { model: model.to_owned() };
+        // Taken first: who loads it goes on as long as somebody waits.
+        let _place = entry.waiting.try_acquire().map_err(crowded)?;
+        let (mut coming, mut waited) = (entry.coming(), false);
         loop {
-            let mut is_coming = *coming.borrow_and_update() > 0;
+            let is_coming = *coming.borrow_and_update() > 0;
             // It may have come, and gone again before this request got to it.
-            is_coming = is_coming || self.load_on_demand(&entry);
+            let is_coming = is_coming || self.load_on_demand(&entry);
             match self.acquire(model, wanted) {
-                Ok(handle) if place.is_some() => return Ok(handle.after_waiting()),
+                Ok(handle) if waited => return Ok(handle.after_waiting()),
                 Ok(handle) => return Ok(handle),
                 Err(refusal) if !is_coming => return Err(refusal),
                 Err(_) => {}
-            }
-            if place.is_none() {
-                let crowded = |_| LookupError::Crowded { model: model.to_owned() };
-                place = Some(entry.waiting.try_acquire().map_err(crowded)?);
             }
             // The entry, and with it the sender, is there as long as this.
             let changed = timeout_at(deadline, coming.changed()).await;
             if changed.is_err() || Instant::now() >= deadline {
                 return Err(LookupError::Late { model: model.to_owned() });
             }
+            waited = true;
         }
     }
 

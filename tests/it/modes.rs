@@ -228,6 +228,29 @@ async fn a_model_that_was_taken_away_may_come_back_in_another_life() {
 }
 
 #[tokio::test]
+async fn a_model_that_nobody_used_outlasts_a_bad_version() {
+    let mut settings = vec![("lifecycle.idle_ttl", "50ms"), ("lifecycle.cleanup_interval", "10ms")];
+    settings.extend(WATCH);
+    let server = Server::launch(of("add", 1), &settings).await;
+    answers(&server, "add", "1").await;
+    server.until(("add", "1"), |report| report["state"] == "UNLOADED").await;
+    let (root, aside) = (server.repository.path(), server.repository.path().join(".bad"));
+    fs::create_dir_all(&aside).unwrap();
+    fs::write(aside.join("model.onnx"), b"no graph").unwrap();
+    pass_a_moment(&aside);
+    fs::rename(aside, root.join("add/2")).unwrap();
+    let tried = async || {
+        let answer = server.infer("add", &x(&[1, 4], &[0.0; 4])).await.ok();
+        assert_eq!(answer["model_version"], "1");
+        let report = server.get("/lifecycle/models/add").await.ok();
+        report["problem"].as_str().is_some_and(|it| it.contains("add/2"))
+    };
+    soon(tried).await;
+    rename_into_place(root, "add", 3);
+    answers(&server, "add", "3").await;
+}
+
+#[tokio::test]
 async fn one_model_with_two_layouts_is_told_and_serves_on() {
     let server = Server::launch(of("add", 1), &WATCH).await;
     answers(&server, "add", "1").await;
