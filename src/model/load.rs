@@ -61,8 +61,8 @@ struct Available {
 }
 
 impl Available {
-    fn is_written(&self, version: &Version) -> bool {
-        self.unsettled.contains(version)
+    fn is_written(&self, version: Version) -> bool {
+        self.unsettled.contains(&version)
     }
 }
 
@@ -237,7 +237,7 @@ impl Core {
         for warning in &settings.warnings {
             warn!(model = %entry.name, warning, "a setting is not honoured");
         }
-        let can_be_loaded = |version: &Version| is_loaded(version) || !there.is_written(version);
+        let can_be_loaded = |version: &Version| is_loaded(version) || !there.is_written(*version);
         let ready: Vec<_> = there.all.iter().copied().filter(can_be_loaded).collect();
         let unsettled = |version| ChangeError::Unsettled { model: entry.name.clone(), version };
         let selected = settings.version_policy.select(&ready);
@@ -290,7 +290,7 @@ impl Core {
         let mut unchanged = BTreeMap::new();
         let serving = plan.versions.iter().filter_map(|version| routes.versions.get(version));
         for serving in serving {
-            if plan.there.is_written(&serving.id.version) {
+            if plan.there.is_written(serving.id.version) {
                 unchanged.insert(serving.id.version, Arc::clone(serving));
                 continue;
             }

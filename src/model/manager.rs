@@ -302,6 +302,9 @@ impl ModelLifecycleManager {
             if !proves_nothing {
                 core.note_end(&model, (declarations, by), outcome.as_ref().map(drop));
             }
+            if by == By::Declaration {
+                core.registry.forget_what_never_was();
+            }
             if matches!(outcome, Err(ChangeError::Busy { .. } | ChangeError::ShuttingDown)) {
                 core.operations.forget_key(&begun);
             }

@@ -151,7 +151,7 @@ impl Core {
             entry.outstanding(Outstanding::withdraw);
         }
         let change = |plan: PlannedChange| {
-            let entry = self.registry.entry(&plan.model);
+            let entry = self.registry.declared(&plan.model);
             let wanted = wanted.models.get(&plan.model).filter(|model| model.is_wanted());
             let (declared, change) = if let Some(model) = wanted {
                 (model.clone(), Change::Apply(model.intent.clone()))
@@ -162,7 +162,9 @@ impl Core {
             entry.outstanding(|outstanding| outstanding.declare(declared));
             (plan, change)
         };
-        plans.into_iter().map(change).collect()
+        let changes = plans.into_iter().map(change).collect();
+        self.registry.forget_what_never_was();
+        changes
     }
 
     /// How often something was declared of a model.

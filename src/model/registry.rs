@@ -80,6 +80,8 @@ struct Known {
     resting: Option<Instant>,
     desire: Desire,
     outstanding: Outstanding,
+    /// Whether it is known only because somebody has declared it.
+    only_declared: bool,
     /// What has served before it went to make room; `None` where something serves.
     served: Option<Served>,
     /// Whether a change has left it without a version that serves, which nobody wanted.
@@ -168,6 +170,22 @@ impl Registry {
             })
         };
         Arc::clone(self.models().entry(name.clone()).or_insert_with(new))
+    }
+
+    /// The entry of a model that is declared, whether it exists or not.
+    pub(super) fn declared(&self, name: &ModelName) -> Arc<ModelEntry> {
+        let known = self.get(name.as_str());
+        known.unwrap_or_else(|| {
+            let entry = self.entry(name);
+            entry.known().only_declared = true;
+            entry
+        })
+    }
+
+    /// Forgets the models that were declared, never existed, and are declared no more.
+    pub(super) fn forget_what_never_was(&self) {
+        // Who holds the entry may be about to change it.
+        self.models().retain(|_, entry| Arc::strong_count(entry) > 1 || !entry.never_was());
     }
 
     /// Every entry, by name.
@@ -277,6 +295,14 @@ impl ModelEntry {
         self.known().desire = Desire::Open;
     }
 
+    /// Whether nothing was ever seen of the model, and nobody wants it any more.
+    fn never_was(&self) -> bool {
+        let known = self.known();
+        let is_wanted = known.desire == Desire::Loaded || known.outstanding.declared().is_some();
+        let was_seen = known.newest.is_some() || !known.records.is_empty() || known.on_demand;
+        known.only_declared && !is_wanted && !was_seen
+    }
+
     /// Whether operators have decided anything of the model.
     pub(super) fn was_decided_about(&self) -> bool {
         let known = self.known();
@@ -289,6 +315,7 @@ impl ModelEntry {
     pub(super) fn restore(&self, model: DesiredModel) {
         let DesiredModel { desire, intent, pending } = model;
         let mut known = self.known();
+        known.only_declared = desire == Desire::Open;
         (known.intent, known.desire) = (intent, desire);
         drop(known);
         if let Some(pending) = pending {

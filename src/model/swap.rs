@@ -351,16 +351,16 @@ impl Core {
 
     /// Retires the parked version when its time is over.
     fn unpark_later(self: &Arc<Self>, entry: &Arc<ModelEntry>) {
-        let timed = entry.parked().and_then(|parked| Some((parked, parked.until?)));
-        let timer = timed.map(|(parked, until)| {
+        let ends = entry.parked().and_then(|parked| Some((parked, parked.until?)));
+        let timer = ends.map(|(parked, until)| {
             let (core, entry) = (Arc::clone(self), Arc::clone(entry));
-            let timer = self.tasks.spawn(async move {
+            let task = self.tasks.spawn(async move {
                 let over = tokio::time::sleep_until(until);
                 if core.closing.run_until_cancelled(over).await.is_some() {
                     core.unpark(&entry, parked).await;
                 }
             });
-            timer.abort_handle()
+            task.abort_handle()
         });
         entry.unparked_by(timer);
     }

@@ -41,13 +41,13 @@ impl ModelLifecycleManager {
         let crowded = |_| LookupError::Crowded { model: model.to_owned() };
         // Taken first: who loads it goes on as long as somebody waits.
         let _place = entry.waiting.try_acquire().map_err(crowded)?;
-        let (mut coming, mut waited) = (entry.coming(), false);
+        let (mut coming, mut has_waited) = (entry.coming(), false);
         loop {
             let is_coming = *coming.borrow_and_update() > 0;
             // It may have come, and gone again before this request got to it.
             let is_coming = is_coming || self.load_on_demand(&entry);
             match self.acquire(model, wanted) {
-                Ok(handle) if waited => return Ok(handle.after_waiting()),
+                Ok(handle) if has_waited => return Ok(handle.after_waiting()),
                 Ok(handle) => return Ok(handle),
                 Err(refusal) if !is_coming => return Err(refusal),
                 Err(_) => {}
@@ -57,7 +57,7 @@ impl ModelLifecycleManager {
             if changed.is_err() || Instant::now() >= deadline {
                 return Err(LookupError::Late { model: model.to_owned() });
             }
-            waited = true;
+            has_waited = true;
         }
     }
 

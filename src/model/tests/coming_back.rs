@@ -309,6 +309,19 @@ async fn no_attempt_waits_for_another_model() {
 }
 
 #[tokio::test]
+async fn what_was_declared_and_never_was_is_forgotten_with_its_declaration() {
+    let fixture = Fixture::new();
+    fixture.declare_in_vain("ghost").await;
+    assert!(fixture.manager.report("ghost").is_some(), "it is still tried");
+    let nothing = DesiredState { models: [].into() };
+    for (_, operation) in fixture.manager.declare(&nothing).await.unwrap() {
+        soon(operation.done()).await.unwrap();
+    }
+    assert!(fixture.manager.report("ghost").is_none());
+    assert!(fixture.manager.desired().models.is_empty());
+}
+
+#[tokio::test]
 async fn copies_keep_nothing_from_its_end() {
     for shuts_down in [false, true] {
         let fixture = Fixture::serving_a().await;
