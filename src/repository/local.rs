@@ -200,15 +200,15 @@ impl LocalRepository {
         Ok(ModelFiles::at(graph))
     }
 
-    /// The files of a model without a folder; `None` where it has one.
-    fn bare_files(&self, files: &ModelFiles) -> Result<Option<Vec<VersionFile>>, SourceError> {
-        let graph = &files.graph;
-        if graph.parent() != Some(self.root.as_path()) {
-            return Ok(None);
+    /// The files of a version that was fetched.
+    fn files(&self, files: &ModelFiles) -> Result<Vec<VersionFile>, SourceError> {
+        let (graph, folder) = (&files.graph, folder_of(files));
+        if folder != self.root {
+            return digest::files(folder, &self.root).map_err(|error| unreadable(folder, error));
         }
         let files = bare::files(graph).map_err(|error| unreadable(graph, error))?;
         files.iter().try_for_each(|file| self.contained(&file.path).map(drop))?;
-        Ok(Some(files))
+        Ok(files)
     }
 }
 
@@ -260,10 +260,8 @@ impl ModelSource for LocalRepository {
     }
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
-        let bare = self.bare_files(files)?;
-        let folder = files.graph.parent().unwrap_or(&self.root);
-        let digest = bare.map_or_else(|| digest::of_folder(folder, &self.root), digest::of_files);
-        digest.map_err(|error| unreadable(folder, error))
+        let digest = digest::of_files(self.files(files)?);
+        digest.map_err(|error| unreadable(folder_of(files), error))
     }
 
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
@@ -285,10 +283,8 @@ impl ModelSource for LocalRepository {
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
-        let bare = self.bare_files(files)?;
-        let folder = files.graph.parent().unwrap_or(&self.root);
-        let size = bare.map_or_else(|| digest::size(folder), |files| digest::size_of(&files));
-        size.map_err(|error| unreadable(folder, error))
+        let size = digest::size(&self.files(files)?);
+        size.map_err(|error| unreadable(folder_of(files), error))
     }
 
     fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
@@ -346,6 +342,10 @@ fn no_versions(folder: &Path) -> Result<Vec<String>, SourceError> {
     strange.sort();
     let told = |name| format!("the folder '{name}' is no version: versions are named 1, 2, 3, ...");
     Ok(strange.into_iter().map(told).collect())
+}
+
+fn folder_of(files: &ModelFiles) -> &Path {
+    files.graph.parent().unwrap_or(Path::new(""))
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {

@@ -171,6 +171,16 @@ async fn hidden_files_are_no_part_of_a_version() {
     serves_on(&server).await;
 }
 
+#[tokio::test]
+async fn hidden_links_to_nowhere_are_in_nobodys_way() {
+    let server = server().await;
+    server.repository.put("m", 2, &add_constant(2.0));
+    // As an editor does that has a file open.
+    let folder = server.repository.path().join("m/2");
+    symlink("nobody@nowhere:1", folder.join(".#model.onnx")).unwrap();
+    swap(&server, json!(2)).await.ok();
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_manifest_that_is_none_holds_nobody_up() {

@@ -197,7 +197,8 @@ impl ModelSource for RemoteRepository {
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
         let folder = folder_of(files);
-        digest::of_folder(folder, folder).map_err(|error| unreadable(folder, error))
+        let digest = digest::files(folder, folder).and_then(digest::of_files);
+        digest.map_err(|error| unreadable(folder, error))
     }
 
     /// By the objects' own times: one that was written a moment ago may have others to follow.
@@ -213,7 +214,8 @@ impl ModelSource for RemoteRepository {
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
         let folder = folder_of(files);
-        digest::size(folder).map_err(|error| unreadable(folder, error))
+        let size = digest::files(folder, folder).and_then(|files| digest::size(&files));
+        size.map_err(|error| unreadable(folder, error))
     }
 
     fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
