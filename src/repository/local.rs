@@ -26,7 +26,7 @@ use crate::model::{
 const STABLE: Duration = Duration::from_secs(5);
 
 /// The largest file of settings.
-const LARGEST_SETTINGS: u64 = 1 << 20;
+pub(super) const LARGEST_SETTINGS: u64 = 1 << 20;
 
 /// A folder of models. Nothing outside it is ever read, also not through a link.
 #[derive(Debug, Clone)]

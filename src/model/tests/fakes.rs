@@ -107,6 +107,7 @@ pub(super) struct World {
     instances: watch::Sender<usize>,
     terminated: watch::Sender<usize>,
     released: watch::Sender<usize>,
+    /// Models and versions that somebody is writing.
     unsettled: Mutex<BTreeSet<String>>,
     /// The end of those who follow; `None` where there are no hints.
     hinter: Mutex<Option<Hinter>>,
@@ -129,13 +130,13 @@ impl World {
         self.hinter.lock().unwrap().take();
     }
 
-    /// Somebody writes the model, or does so no longer.
-    pub(super) fn write(&self, model: &str, is_written: bool) {
+    /// Somebody writes a model or a version, or does so no longer.
+    pub(super) fn write(&self, place: &str, is_written: bool) {
         let mut unsettled = self.unsettled.lock().unwrap();
         if is_written {
-            unsettled.insert(model.to_owned())
+            unsettled.insert(place.to_owned())
         } else {
-            unsettled.remove(model)
+            unsettled.remove(place)
         };
     }
 
@@ -315,12 +316,18 @@ impl ModelSource for World {
 
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
         self.take(Step::Glance, name.as_str()).map_err(broken)?;
-        let settled = !self.unsettled.lock().unwrap().contains(name.as_str());
-        let models = self.models.lock().unwrap();
-        let look = |model: &FakeModel| format!("{:?} {:?}", model.versions, model.settings);
-        let versions = models.get(name.as_str()).map(look);
-        let stamp = versions.ok_or_else(|| SourceError::UnknownModel(name.clone()))?;
-        Ok(Glance { settled, unsettled: Vec::new(), stamp })
+        let (written, models) = (self.unsettled.lock().unwrap(), self.models.lock().unwrap());
+        let unknown = || SourceError::UnknownModel(name.clone());
+        let FakeModel { versions, settings, .. } = models.get(name.as_str()).ok_or_else(unknown)?;
+        let all = written.contains(name.as_str());
+        let (unsettled, settled): (BTreeMap<_, _>, BTreeMap<_, _>) = versions
+            .iter()
+            .partition(|(number, _)| all || written.contains(&format!("{name}/{number}")));
+        Ok(Glance {
+            settled: !all && (!settled.is_empty() || versions.is_empty()),
+            unsettled: unsettled.into_keys().map(|number| version(*number)).collect(),
+            stamp: format!("{settled:?} {settings:?}"),
+        })
     }
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {

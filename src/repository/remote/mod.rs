@@ -7,6 +7,7 @@ mod bare;
 mod cache;
 mod delivery;
 mod download;
+mod glance;
 mod part;
 mod snapshot;
 mod store;
@@ -14,7 +15,6 @@ mod store;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreScheme;
@@ -33,9 +33,6 @@ use cache::Cache;
 use delivery::Delivery;
 use snapshot::Snapshot;
 use store::{Listing, RemoteFile, Store};
-
-/// How long a store must have been left alone to be followed.
-const SETTLING: Duration = Duration::from_secs(5);
 
 /// Downloads of one version at once.
 const DOWNLOADS: usize = 4;
@@ -201,15 +198,12 @@ impl ModelSource for RemoteRepository {
         digest.map_err(|error| unreadable(folder, error))
     }
 
-    /// By the objects' own times: one that was written a moment ago may have others to follow.
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
-        let objects = match self.layout(name)? {
-            Layout::Folder(_) => self.store.objects(&self.store.key(&[name.as_str()]))?,
-            Layout::Root(root) => self.seen_at_root(root)?,
-        };
-        let stamp = objects.iter().map(Cache::name).collect();
-        let settled = objects.iter().all(|object| store::age(object) >= SETTLING);
-        Ok(Glance { settled: settled && !objects.is_empty(), unsettled: Vec::new(), stamp })
+        if let Layout::Root(root) = self.layout(name)? {
+            return Ok(glance::at_root(&self.seen_at_root(root)?));
+        }
+        let folder = self.store.key(&[name.as_str()]);
+        Ok(glance::of_folder(&self.store.objects(&folder)?, &folder))
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
