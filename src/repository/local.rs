@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::bare::{self, VersionFile};
 use super::settling::Signs;
+use super::sightings::{Now, Sight, Sightings};
 use super::watching::Watching;
 use super::{config_pbtxt, digest, golden, manifest, model_yaml, settling};
 use crate::inference::ModelFiles;
@@ -35,6 +36,7 @@ pub struct LocalRepository {
     /// The file system that it was on when it was opened.
     device: u64,
     watching: Arc<Watching>,
+    sightings: Arc<Sightings>,
     told: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
@@ -48,7 +50,8 @@ impl LocalRepository {
         fs::read_dir(&root).map_err(|error| unreadable(&root, error))?;
         let metadata = fs::metadata(&root).map_err(|error| unreadable(&root, error))?;
         let device = metadata.dev();
-        Ok(Self { root, device, watching: Arc::default(), told: Arc::default() })
+        let (watching, sightings) = (Arc::default(), Arc::default());
+        Ok(Self { root, device, watching, sightings, told: Arc::default() })
     }
 
     /// What is at the root. A file system that is no longer mounted looks like an empty folder on
@@ -74,8 +77,9 @@ impl LocalRepository {
         *told = badly_named;
     }
 
-    fn signs(&self) -> Signs<'_> {
-        Signs { stable: STABLE, renames: self.watching.renames() }
+    fn signs<'a>(&'a self, model: &'a ModelName) -> Signs<'a> {
+        let sight = Sight { model, sightings: &self.sightings, now: Now::get() };
+        Signs { stable: STABLE, renames: self.watching.renames(), sight }
     }
 
     /// How a model lies here.
@@ -265,12 +269,13 @@ impl ModelSource for LocalRepository {
     }
 
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
-        match self.layout(name)? {
-            Layout::Folder(folder) => settling::of_folder(&folder, self.signs())
+        let layout = self.layout(name).inspect_err(|_| self.sightings.forget(name))?;
+        match layout {
+            Layout::Folder(folder) => settling::of_folder(&folder, self.signs(name))
                 .map_err(|error| unreadable(&folder, error)),
             Layout::Bare(graph) => {
                 let settings = self.root.join(bare::settings_name(name));
-                settling::of_files(&graph, &settings, self.signs())
+                settling::of_files(&graph, &settings, self.signs(name))
                     .map_err(|error| unreadable(&graph, error))
             }
         }

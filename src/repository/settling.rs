@@ -3,7 +3,8 @@
 //! What is being written changes its times; what was renamed into place has been changed, as a file,
 //! later than its content was. So a rename counts at once, and anything else once it was left alone.
 //! Where both may have happened at the same moment of the file system's clock, a rename counts if it was
-//! noticed.
+//! noticed. Whatever the times say, which are not always by the server's clock, what has looked the same
+//! before its eyes for long enough is complete.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -11,9 +12,10 @@ use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::local::LARGEST_SETTINGS;
+use super::sightings::{Looks, Sight};
 use super::watching::Renames;
 use super::{bare, golden, manifest};
 use crate::model::{Glance, Version};
@@ -27,21 +29,25 @@ pub(super) struct Signs<'a> {
     /// How long something has to be left alone.
     pub(super) stable: Duration,
     pub(super) renames: &'a Renames,
+    pub(super) sight: Sight<'a>,
 }
 
 /// Looks at every file of a model in a folder. Each version has settled by itself: by a manifest, by
 /// having been left alone, or by having been renamed into place, itself or with the whole model. What is
 /// hidden beside the versions, and what is none of the model's, is not looked at.
 pub(super) fn of_folder(folder: &Path, signs: Signs<'_>) -> io::Result<Glance> {
-    let look = Look::new(signs);
     let whole = fs::metadata(folder)?;
     let mut glance = Glance { settled: false, unsettled: Vec::new(), stamp: String::new() };
-    let mut settled = Vec::new();
+    let (mut settled, mut watched) = (Vec::new(), Vec::new());
     for (version, path) in versions(folder)? {
         let Some(own) = found(fs::metadata(&path))? else { continue };
         // What is wrong with it is told by the load.
-        let tree = Tree::of(&path).unwrap_or_else(|error| Tree::unreadable(&error));
-        if look.is_version_complete((&path, &own), (folder, &whole), &tree) {
+        let mut tree = Tree::of(&path).unwrap_or_else(|error| Tree::unreadable(&error));
+        let is_told = signs.is_version_complete((&path, &own), (folder, &whole), &tree);
+        if !is_told {
+            watched.push(Some(version));
+        }
+        if is_told || signs.is_still(Some(version), &path, &mut tree) {
             // Of one without a file there is that it is there.
             writeln!(glance.stamp, "{}", path.display()).expect("a string takes every text");
             glance.stamp.push_str(&tree.stamp);
@@ -51,9 +57,13 @@ pub(super) fn of_folder(folder: &Path, signs: Signs<'_>) -> io::Result<Glance> {
         }
     }
     glance.unsettled.sort_unstable();
-    let has_none = settled.is_empty() && glance.unsettled.is_empty();
-    glance.settled =
-        if has_none { look.is_empty_complete(folder, &whole)? } else { !settled.is_empty() };
+    glance.settled = if settled.is_empty() && glance.unsettled.is_empty() {
+        watched.push(None);
+        signs.is_empty_complete(folder, &whole)?
+    } else {
+        !settled.is_empty()
+    };
+    signs.sight.keep(&watched);
     glance.stamp.push_str(&beside(folder, &settled)?.stamp);
     Ok(glance)
 }
@@ -95,8 +105,12 @@ fn text(settings: &Path) -> String {
 
 /// Looks at a model that is a file, at what its graph refers to, and at its settings.
 pub(super) fn of_files(graph: &Path, settings: &Path, signs: Signs<'_>) -> io::Result<Glance> {
-    let (look, mut tree) = (Look::new(signs), Tree::default());
-    let settled = look.is_file_complete(graph, &mut tree)?;
+    let mut tree = Tree::default();
+    let is_told = signs.is_file_complete(graph, &mut tree)?;
+    let settled = is_told || signs.is_still(Some(Version::FIRST), graph, &mut tree);
+    if is_told {
+        signs.sight.keep(&[]);
+    }
     if !settled {
         tree = Tree::default();
     }
@@ -110,9 +124,9 @@ pub(super) fn of_files(graph: &Path, settings: &Path, signs: Signs<'_>) -> io::R
 struct Tree {
     /// What changes with every file of it.
     stamp: String,
-    /// When the last of it was changed, hidden files included: who copies a version file by file may write
-    /// each under a hidden name first.
-    newest: Duration,
+    /// Hidden files are included: who copies a version file by file may write each under a hidden name
+    /// first.
+    looks: Looks,
     /// Whether something went while it was looked at.
     is_moving: bool,
 }
@@ -168,23 +182,13 @@ impl Tree {
             },
         };
         let changed = seen.as_ref().map_or(Duration::ZERO, changed);
-        self.newest = self.newest.max(changed);
+        let is = seen.as_ref().map(|metadata| (metadata.len(), metadata.ino()));
+        self.looks.add((path, changed, is), (path, changed));
         Ok(seen)
     }
 }
 
-/// By what it is judged whether somebody is writing.
-struct Look<'a> {
-    signs: Signs<'a>,
-    now: Duration,
-}
-
-impl<'a> Look<'a> {
-    fn new(signs: Signs<'a>) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { signs, now }
-    }
-
+impl Signs<'_> {
     fn is_version_complete(
         &self,
         (path, own): (&Path, &Metadata),
@@ -192,8 +196,9 @@ impl<'a> Look<'a> {
         tree: &Tree,
     ) -> bool {
         let named = self.placed(path, own).max(self.placed(folder, whole));
-        let rests = named > Some(tree.newest) && tree.newest > Duration::ZERO;
-        let is_alone = || self.is_alone(tree.newest.max(changed(own)));
+        let newest = tree.looks.newest;
+        let rests = named > Some(newest) && newest > Duration::ZERO;
+        let is_alone = || self.is_alone(newest.max(changed(own)));
         !tree.is_moving && (rests || is_alone() || path.join(manifest::NAME).exists())
     }
 
@@ -216,14 +221,23 @@ impl<'a> Look<'a> {
 
     /// Whether none of a model's versions is about to come.
     fn is_empty_complete(&self, folder: &Path, whole: &Metadata) -> io::Result<bool> {
-        let tree = Tree::of(folder)?;
-        let rests = self.placed(folder, whole) > Some(tree.newest);
-        Ok(!tree.is_moving && (rests || self.is_alone(tree.newest.max(changed(whole)))))
+        let mut tree = Tree::of(folder)?;
+        let newest = tree.looks.newest;
+        let is_told =
+            self.placed(folder, whole) > Some(newest) || self.is_alone(newest.max(changed(whole)));
+        Ok(is_told && !tree.is_moving || self.is_still(None, folder, &mut tree))
+    }
+
+    /// Whether nothing has changed for long enough before the server's eyes, whatever the times say.
+    fn is_still(&self, version: Option<Version>, path: &Path, tree: &mut Tree) -> bool {
+        // What cannot be seen of it any more is so next time.
+        tree.see(path).ok();
+        !tree.is_moving && self.sight.is_unchanged(version, &tree.looks, self.stable)
     }
 
     /// Whether nothing was changed since that moment, for long enough.
     fn is_alone(&self, last: Duration) -> bool {
-        self.now.saturating_sub(last) >= self.signs.stable
+        self.sight.now.wall.saturating_sub(last) >= self.stable
     }
 
     /// Whether a file is complete, as far as that can be told of one.
@@ -236,7 +250,7 @@ impl<'a> Look<'a> {
     /// noticed is after everything of its moment.
     fn placed(&self, path: &Path, metadata: &Metadata) -> Option<Duration> {
         let (changed, written) = (changed(metadata), written(metadata));
-        if self.signs.renames.has(path, metadata) {
+        if self.renames.has(path, metadata) {
             return Some(changed + Duration::from_nanos(1));
         }
         Some(changed).filter(|changed| *changed > written)
@@ -290,8 +304,10 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sightings::{Now, Sightings};
     use super::*;
     use crate::external_data::onnx::{add_constant, add_external};
+    use crate::model::ModelName;
 
     const HOUR: Duration = Duration::from_hours(1);
 
@@ -300,11 +316,12 @@ mod tests {
     }
 
     /// A folder for a model.
-    struct Model(tempfile::TempDir, Renames);
+    struct Model(tempfile::TempDir, Renames, Sightings, ModelName);
 
     impl Model {
         fn new() -> Self {
-            Self(tempfile::tempdir().unwrap(), Renames::default())
+            let (renames, sightings) = (Renames::default(), Sightings::default());
+            Self(tempfile::tempdir().unwrap(), renames, sightings, ModelName::new("m").unwrap())
         }
 
         fn at(&self, path: &str) -> PathBuf {
@@ -320,7 +337,8 @@ mod tests {
         fn rename(&self, from: &str, to: &str) {
             // The clock of file systems may stand still for some milliseconds.
             let at = |path| fs::metadata(self.at(path)).unwrap();
-            let before = changed(&at(from));
+            let inside = Tree::of(&self.at(from)).unwrap_or_default().looks.newest;
+            let before = changed(&at(from)).max(inside);
             fs::rename(self.at(from), self.at(to)).unwrap();
             while changed(&at(to)) <= before.max(written(&at(to))) {
                 fs::rename(self.at(to), self.at(from)).unwrap();
@@ -333,12 +351,20 @@ mod tests {
         }
 
         fn folder_at(&self, path: &str, stable: Duration) -> Glance {
-            of_folder(&self.at(path), Signs { stable, renames: &self.1 }).unwrap()
+            of_folder(&self.at(path), self.signs(stable, Now::get())).unwrap()
         }
 
         fn file(&self, stable: Duration) -> Glance {
-            let (graph, settings) = (self.at("m.onnx"), self.at("m.model.yaml"));
-            of_files(&graph, &settings, Signs { stable, renames: &self.1 }).unwrap()
+            self.file_at(self.signs(stable, Now::get()))
+        }
+
+        fn file_at(&self, signs: Signs<'_>) -> Glance {
+            of_files(&self.at("m.onnx"), &self.at("m.model.yaml"), signs).unwrap()
+        }
+
+        fn signs(&self, stable: Duration, now: Now) -> Signs<'_> {
+            let sight = Sight { model: &self.3, sightings: &self.2, now };
+            Signs { stable, renames: &self.1, sight }
         }
 
         /// Tells of a rename.
@@ -526,6 +552,32 @@ mod tests {
         assert!(after.settled && after.stamp != before.stamp);
         model.put("unrelated.bin", "w");
         assert_eq!(model.file(HOUR), after);
+    }
+
+    #[test]
+    fn what_is_of_a_time_to_come_settles_before_the_servers_eyes() {
+        let begin = Now::get();
+        let looks: [fn(&Model, Signs<'_>) -> Glance; 2] = [
+            |model, signs| of_folder(&model.at(""), signs).unwrap(),
+            |model, signs| model.file_at(signs),
+        ];
+        for (path, look) in ["1/model.onnx", "m.onnx"].into_iter().zip(looks) {
+            let model = Model::new();
+            let settled = |after: u64| {
+                let after = Duration::from_secs(after);
+                // The server's clock is an hour late.
+                let wall = begin.wall.saturating_sub(HOUR) + after;
+                let now = Now { wall, steady: begin.steady + after };
+                look(&model, model.signs(Duration::from_secs(1), now)).settled
+            };
+            model.put(path, "abc");
+            assert_eq!([0, 4, 5, 60].map(settled), [false, false, true, true], "{path}");
+            model.put(path, "abcd");
+            assert_eq!([61, 65, 66].map(settled), [false, false, true], "{path}");
+            model.put("1/.model.onnx.a7", "abcd");
+            model.put(path, "abcde");
+            assert_eq!([67, 71, 72].map(settled), [false, false, true], "{path}");
+        }
     }
 
     #[test]

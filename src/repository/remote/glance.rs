@@ -2,14 +2,17 @@
 //! a moment ago may have others to follow.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use object_store::ObjectMeta;
 use object_store::path::Path as Key;
 
 use super::cache::Cache;
-use super::store::{self, is_sound};
-use crate::model::{Glance, Version};
+use super::store::is_sound;
+use crate::model::{Glance, ModelName, Version};
+use crate::repository::bare;
+use crate::repository::sightings::{Looks, Sight};
 
 /// How long a version must have been left alone to be followed.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -29,57 +32,101 @@ enum Place {
 struct Seen {
     stamp: String,
     golden: String,
-    is_young: bool,
+    /// Hidden objects are included: who uploads files one by one may give each a hidden name first.
+    looks: Looks,
     is_there: bool,
 }
 
-/// A model with a folder: each of its versions has settled by itself.
-pub(super) fn of_folder(objects: &[ObjectMeta], folder: &Key) -> Glance {
-    let mut versions = BTreeMap::<Version, Seen>::new();
-    let mut stamp = String::new();
-    for object in objects {
+/// What is seen of a model with a folder.
+#[derive(Default)]
+struct Whole {
+    versions: BTreeMap<Version, Seen>,
+    beside: String,
+    looks: Looks,
+}
+
+/// A model: all its objects, and its folder where it has one. Each version has settled by itself.
+pub(super) fn of(objects: &[ObjectMeta], folder: Option<&Key>, sight: Sight<'_>) -> Glance {
+    let whole = match folder {
+        Some(folder) => Whole::of(objects, folder),
+        None => Whole::at_root(objects, sight.model),
+    };
+    let mut watch = Watch { sight, watched: Vec::new() };
+    let mut glance = Glance { settled: false, unsettled: Vec::new(), stamp: whole.beside };
+    if whole.versions.is_empty() {
+        glance.settled = !objects.is_empty() && watch.has_settled(None, &whole.looks);
+    }
+    for (version, seen) in whole.versions {
+        if watch.has_settled(Some(version), &seen.looks) {
+            glance.settled = true;
+            glance.stamp.extend([seen.stamp, seen.golden]);
+        } else {
+            glance.unsettled.push(version);
+        }
+    }
+    sight.keep(&watch.watched);
+    glance
+}
+
+impl Whole {
+    fn of(objects: &[ObjectMeta], folder: &Key) -> Self {
+        let mut whole = Self::default();
+        for object in objects {
+            whole.add(object, place(object, folder));
+        }
+        whole.versions.retain(|_, seen| seen.is_there);
+        whole
+    }
+
+    /// All but its settings is of its only version.
+    fn at_root(objects: &[ObjectMeta], model: &ModelName) -> Self {
+        let (mut whole, settings) = (Self::default(), bare::settings_name(model));
+        for object in objects {
+            let is_settings = object.location.filename() == Some(settings.as_str());
+            let place = if is_settings { Place::Beside } else { Place::Version(Version::FIRST) };
+            whole.add(object, (place, false));
+        }
+        whole
+    }
+
+    fn add(&mut self, object: &ObjectMeta, (place, is_hidden): (Place, bool)) {
         let name = Cache::name(object);
-        let (place, is_hidden) = place(object, folder);
+        let written = SystemTime::from(object.last_modified);
+        let written = written.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at = (Path::new(object.location.as_ref()), written);
+        self.looks.add(&name, at);
         match place {
             Place::Version(version) => {
-                let seen = versions.entry(version).or_default();
+                let seen = self.versions.entry(version).or_default();
                 seen.is_there = true;
-                seen.is_young |= is_young(object);
-                // Who uploads files one by one may give each a hidden name first.
+                seen.looks.add(&name, at);
                 seen.stamp.push_str(if is_hidden { "" } else { &name });
             }
             Place::Golden(version) => {
-                versions.entry(version).or_default().golden.push_str(&name);
+                self.versions.entry(version).or_default().golden.push_str(&name);
             }
-            Place::Beside => stamp.push_str(&name),
+            Place::Beside => self.beside.push_str(&name),
             Place::Nothing => {}
         }
     }
-    versions.retain(|_, seen| seen.is_there);
-    let (unsettled, settled): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        versions.into_iter().partition(|(_, seen)| seen.is_young);
-    for seen in settled.values() {
-        stamp.push_str(&seen.stamp);
-        stamp.push_str(&seen.golden);
+}
+
+/// A look by which it is told what has settled.
+struct Watch<'a> {
+    sight: Sight<'a>,
+    /// What was left alone only before the server's eyes, or was not.
+    watched: Vec<Option<Version>>,
+}
+
+impl Watch<'_> {
+    fn has_settled(&mut self, version: Option<Version>, looks: &Looks) -> bool {
+        let age = self.sight.now.wall.saturating_sub(looks.newest);
+        if age >= SETTLING {
+            return true;
+        }
+        self.watched.push(version);
+        self.sight.is_unchanged(version, looks, SETTLING)
     }
-    let has_none = settled.is_empty() && unsettled.is_empty();
-    let is_settled = if has_none { have_settled(objects) } else { !settled.is_empty() };
-    Glance { settled: is_settled, unsettled: unsettled.into_keys().collect(), stamp }
-}
-
-/// A model at the root, with everything that belongs to it.
-pub(super) fn at_root(objects: &[ObjectMeta]) -> Glance {
-    let settled = have_settled(objects);
-    let unsettled = if settled { Vec::new() } else { vec![Version::FIRST] };
-    Glance { settled, unsettled, stamp: objects.iter().map(Cache::name).collect() }
-}
-
-fn have_settled(objects: &[ObjectMeta]) -> bool {
-    !objects.is_empty() && !objects.iter().any(is_young)
-}
-
-fn is_young(object: &ObjectMeta) -> bool {
-    store::age(object) < SETTLING
 }
 
 /// What an object belongs to, and whether it is hidden there.
@@ -109,18 +156,25 @@ fn version(parts: &[&str]) -> Option<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repository::sightings::{Now, Sightings};
 
     /// Objects below the model's folder, each so many seconds old.
     fn seen(objects: &[(&str, u64)]) -> Glance {
+        seen_at(objects, (&Sightings::default(), Now::get()))
+    }
+
+    fn seen_at(objects: &[(&str, u64)], (sightings, now): (&Sightings, Now)) -> Glance {
         let object = |(path, age): &(&str, u64)| ObjectMeta {
             location: Key::parse(format!("some/m/{path}")).unwrap(),
-            last_modified: (std::time::SystemTime::now() - Duration::from_secs(*age)).into(),
+            last_modified: (UNIX_EPOCH + now.wall - Duration::from_secs(*age)).into(),
             size: *age,
             e_tag: Some(format!("{age}")),
             version: None,
         };
         let objects: Vec<_> = objects.iter().map(object).collect();
-        of_folder(&objects, &Key::from("some/m"))
+        let model = ModelName::new("m").unwrap();
+        let sight = Sight { model: &model, sightings, now };
+        of(&objects, Some(&Key::from("some/m")), sight)
     }
 
     fn versions(numbers: &[u64]) -> Vec<Version> {
@@ -162,5 +216,28 @@ mod tests {
             assert!(stamp(&[("2/model.onnx", 0), (path, 60)]).len() > before, "{path}");
         }
         assert!(stamp(&[("2/model.onnx", 60)]).len() > before, "it has settled");
+    }
+
+    #[test]
+    fn what_is_of_a_time_to_come_settles_before_the_servers_eyes() {
+        let (begin, model) = (Now::get(), ModelName::new("m").unwrap());
+        let object = |path: &str| ObjectMeta {
+            location: Key::parse(format!("some/m/{path}")).unwrap(),
+            last_modified: (UNIX_EPOCH + begin.wall + Duration::from_hours(1)).into(),
+            size: 1,
+            e_tag: None,
+            version: None,
+        };
+        let (folder, sightings) = (Key::from("some/m"), Sightings::default());
+        let settled = |after: u64, path: &str| {
+            let steady = begin.steady + Duration::from_secs(after);
+            let sight =
+                Sight { model: &model, sightings: &sightings, now: Now { steady, ..begin } };
+            of(&[object(path)], Some(&folder), sight).settled
+        };
+        let first = [0, 4, 5, 60].map(|after| settled(after, "1/model.onnx"));
+        assert_eq!(first, [false, false, true, true]);
+        assert!(!settled(61, "1/other") && settled(66, "1/other"));
+        assert!(!settled(67, "model.yaml") && settled(72, "model.yaml"));
     }
 }

@@ -17,12 +17,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::ObjectStoreScheme;
+use object_store::path::Path as Key;
+use object_store::{ObjectMeta, ObjectStoreScheme};
 use tokio::runtime::Handle;
 use tracing::warn;
 use url::Url;
 
 use super::digest;
+use super::sightings::{Now, Sight, Sightings};
 use crate::inference::ModelFiles;
 use crate::model::{
     AvailableModel, Glance, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError,
@@ -56,6 +58,7 @@ pub struct RemoteOptions {
 pub struct RemoteRepository {
     store: Store,
     cache: Arc<Cache>,
+    sightings: Arc<Sightings>,
 }
 
 impl RemoteRepository {
@@ -93,7 +96,7 @@ impl RemoteRepository {
             what: format!("the cache {}", folder.display()),
             source,
         })?;
-        Ok(Self { store, cache: Arc::new(cache) })
+        Ok(Self { store, cache: Arc::new(cache), sightings: Arc::default() })
     }
 
     /// The repository below `prefix` in a store of this process.
@@ -199,11 +202,16 @@ impl ModelSource for RemoteRepository {
     }
 
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
-        if let Layout::Root(root) = self.layout(name)? {
-            return Ok(glance::at_root(&self.seen_at_root(root)?));
+        let layout = self.layout(name).inspect_err(|_| self.sightings.forget(name))?;
+        let look = |objects: &[ObjectMeta], folder: Option<&Key>| {
+            let sight = Sight { model: name, sightings: &self.sightings, now: Now::get() };
+            glance::of(objects, folder, sight)
+        };
+        if let Layout::Root(root) = layout {
+            return Ok(look(&self.seen_at_root(root)?, None));
         }
         let folder = self.store.key(&[name.as_str()]);
-        Ok(glance::of_folder(&self.store.objects(&folder)?, &folder))
+        Ok(look(&self.store.objects(&folder)?, Some(&folder)))
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
