@@ -1,7 +1,7 @@
 //! The turn of a model that is followed: a look at it, and what is to be done of it.
 
 use super::error::{ChangeError, LoadError};
-use super::followed::{Found, Known};
+use super::followed::{Found, Known, Turned};
 use super::loader::{Glance, SourceError};
 use super::manager::{Change, ModelLifecycleManager};
 use super::names::ModelName;
@@ -10,8 +10,18 @@ use crate::causes;
 
 impl ModelLifecycleManager {
     /// Looks at a model, and makes it what it is in the repository.
-    pub(super) async fn turn(&self, name: &ModelName, known: Known) -> Found {
+    pub(super) async fn turn(&self, name: &ModelName, known: Known) -> Turned {
         let glance = self.core.ask(name, |loader, name| loader.source.glance(name)).await;
+        let is_written = glance.as_ref().is_ok_and(|glance| !glance.unsettled.is_empty());
+        Turned { found: self.follow_glance(name, known, glance).await, is_written }
+    }
+
+    async fn follow_glance(
+        &self,
+        name: &ModelName,
+        known: Known,
+        glance: Result<Glance, ChangeError>,
+    ) -> Found {
         let stamp = match glance {
             Ok(Glance { settled: true, stamp, .. }) => stamp,
             Ok(Glance { settled: false, .. }) => return Found::Unsettled,

@@ -107,6 +107,7 @@ pub(super) struct World {
     instances: watch::Sender<usize>,
     terminated: watch::Sender<usize>,
     released: watch::Sender<usize>,
+    /// Models and versions that somebody is writing.
     unsettled: Mutex<BTreeSet<String>>,
     weights: Mutex<HashMap<String, u64>>,
     /// The end of those who follow; `None` where there are no hints.
@@ -130,7 +131,7 @@ impl World {
         self.hinter.lock().unwrap().take();
     }
 
-    /// Somebody writes the model, or the version, or does so no longer.
+    /// Somebody writes a model or a version, or does so no longer.
     pub(super) fn write(&self, place: &str, is_written: bool) {
         let mut unsettled = self.unsettled.lock().unwrap();
         if is_written {
@@ -321,20 +322,17 @@ impl ModelSource for World {
 
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
         self.take(Step::Glance, name.as_str()).map_err(broken)?;
-        let written = self.unsettled.lock().unwrap().clone();
-        let models = self.models.lock().unwrap();
+        let (written, models) = (self.unsettled.lock().unwrap(), self.models.lock().unwrap());
         let unknown = || SourceError::UnknownModel(name.clone());
-        let model = models.get(name.as_str()).ok_or_else(unknown)?;
-        let is_written = |number: u64| written.contains(&format!("{name}/{number}"));
-        let (unsettled, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            model.versions.iter().partition(|(number, _)| is_written(**number));
-        let settled =
-            !written.contains(name.as_str()) && (!rest.is_empty() || unsettled.is_empty());
-        let stamp = format!("{rest:?} {:?}", model.settings);
+        let FakeModel { versions, settings, .. } = models.get(name.as_str()).ok_or_else(unknown)?;
+        let all = written.contains(name.as_str());
+        let (unsettled, settled): (BTreeMap<_, _>, BTreeMap<_, _>) = versions
+            .iter()
+            .partition(|(number, _)| all || written.contains(&format!("{name}/{number}")));
         Ok(Glance {
-            settled,
+            settled: !all && (!settled.is_empty() || versions.is_empty()),
             unsettled: unsettled.into_keys().map(|number| version(*number)).collect(),
-            stamp,
+            stamp: format!("{settled:?} {settings:?}"),
         })
     }
 
