@@ -14,7 +14,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve stores azurite test test-interleavings lint deny coverage schema bench bench-isolation bench-memory bench-probes bench-shadow bench-swap check-metrics check-containers clean
+.PHONY: help onnxruntime build serve stores azurite test test-interleavings lint deny coverage schema bench bench-codec bench-isolation bench-memory bench-probes bench-shadow bench-swap check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -83,6 +83,9 @@ schema: ## write the JSON Schema of the configuration file anew
 
 bench: onnxruntime ## compare the server with a loop over ONNX Runtime
 	cargo bench --locked --bench serve
+
+bench-codec: ## compare reading and writing of bodies with memcpy and with serde_json's value tree
+	cargo bench --locked --bench codec
 
 bench-probes: onnxruntime ## compare probes with and without a health check that is stuck
 	cargo bench --locked --bench probes -- --rounds 7 --seconds 2

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Limits;
 use super::error::ApiError;
-use super::infer::compression::{Coding, DecodeError};
+use super::infer::{Coding, DecodeError};
 
 /// The largest body where none has to be large.
 const SMALL: usize = 64 * 1024;

@@ -9,6 +9,8 @@
 mod body;
 mod changes;
 mod checks;
+#[doc(hidden)]
+pub mod codec;
 mod desired;
 mod documents;
 mod error;

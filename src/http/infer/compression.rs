@@ -16,7 +16,7 @@ const SHORT: usize = 1024;
 
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Coding {
+pub(in crate::http) enum Coding {
     Gzip,
     /// The zlib format, as HTTP means it.
     Deflate,
@@ -32,7 +32,7 @@ impl Coding {
     ];
 
     /// The coding of this name.
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
+    pub(in crate::http) fn from_name(name: &str) -> Option<Self> {
         let is_named = |(known, _): &&(&str, Self)| known.eq_ignore_ascii_case(name);
         Self::ALL.iter().find(is_named).map(|(_, coding)| *coding)
     }
@@ -90,7 +90,7 @@ impl Coding {
     ///
     /// # Errors
     /// [`DecodeError`].
-    pub(crate) fn decode(self, body: &[u8], limit: usize) -> Result<Bytes, DecodeError> {
+    pub(in crate::http) fn decode(self, body: &[u8], limit: usize) -> Result<Bytes, DecodeError> {
         let decoded = match self {
             Self::Gzip => within(GzDecoder::new(body), limit),
             Self::Deflate => within(ZlibDecoder::new(body), limit),
@@ -103,7 +103,7 @@ impl Coding {
 
 /// Why a compressed body is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DecodeError {
+pub(in crate::http) enum DecodeError {
     /// It is not compressed as it says.
     Damaged(&'static str),
     /// It is too large once that is undone.

@@ -1,6 +1,6 @@
 //! `POST /v2/models/{model}[/versions/{version}]/infer`
 
-pub(crate) mod compression;
+mod compression;
 mod parts;
 mod request;
 mod response;
@@ -8,16 +8,18 @@ mod response;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
+use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
 use super::target::Target;
 use super::{Shared, body};
 use crate::inference::InferError;
-use crate::oip::{Call, RequestOptions};
-use compression::Coding;
+use crate::oip::{Call, Inputs, RequestOptions};
+pub(super) use compression::{Coding, DecodeError};
 use request::Decoded;
 use response::Wanted;
+pub(super) use response::encode;
 
 /// The header that tells how long the JSON is, after which the bytes of tensors come.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -52,6 +54,15 @@ pub(super) async fn infer(
     let reply = call.run(&services.parts.models, (received, limits.request_timeout)).await?;
     let wanted = Wanted { id, form, coding: headers.coding };
     response::write(&services.heavy, reply, wanted).await
+}
+
+/// The inputs in a body whose JSON has `header` bytes; all of it where that is `None`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn decode(body: Bytes, header: Option<usize>) -> Result<Inputs, ApiError> {
+    check_length(header, body.len())?;
+    Ok(Decoded::read(body, header)?.inputs)
 }
 
 /// What the head of a request says of its body and of the answer.

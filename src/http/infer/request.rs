@@ -36,6 +36,11 @@ pub(super) struct Form {
 }
 
 impl Form {
+    /// All outputs come as bytes, or none.
+    pub(super) fn all(is_binary: bool) -> Self {
+        Self { all_binary: is_binary, ..Self::default() }
+    }
+
     /// Whether the output at this place is to come as bytes.
     pub(super) fn is_binary(&self, place: usize) -> bool {
         self.binary.get(place).copied().flatten().unwrap_or(self.all_binary)
@@ -61,7 +66,7 @@ impl Decoded {
     /// The first thing that is wrong with it, named.
     pub(super) fn read(mut body: Bytes, header: Option<usize>) -> Result<Self, ApiError> {
         if header == Some(0) {
-            let form = Form { all_binary: true, ..Form::default() };
+            let form = Form::all(true);
             let (inputs, outputs) = (Inputs::Raw(body), Vec::new());
             return Ok(Self {
                 id: None,

@@ -21,6 +21,7 @@ use crate::http::heavy::HeavyWork;
 use crate::http::wire::JSON;
 use crate::inference::{DataType, Element, NamedTensor, Tensor};
 use crate::json_tensors::word;
+use crate::model::VersionId;
 use crate::oip::{Refusal, Reply, raw};
 
 const MODEL: HeaderName = HeaderName::from_static("x-onward-model");
@@ -84,7 +85,8 @@ pub(super) async fn write(
     });
     let coded = if wanted.coding.is_some() { reply.outputs.iter().map(bytes).sum() } else { 0 };
     let size = size.sum::<usize>() + coded;
-    let written = heavy.run(size, move || written(&reply, wanted, size)).await?;
+    let write = move || written(reply.version.id(), &reply.outputs, (wanted, size));
+    let written = heavy.run(size, write).await?;
     written.describe(&mut headers);
     Ok((headers, Body::new(written.parts)).into_response())
 }
@@ -109,11 +111,31 @@ impl Written {
     }
 }
 
-fn written(reply: &Reply, wanted: Wanted, size: usize) -> Result<Written, ApiError> {
+/// What is sent of outputs that are all to come as bytes, or none.
+///
+/// # Errors
+/// As [`write`].
+pub(in crate::http) fn encode(
+    version: &VersionId,
+    outputs: &[NamedTensor],
+    is_binary: bool,
+) -> Result<Vec<Bytes>, ApiError> {
+    let texts = outputs.iter().map(|output| text_size(&output.tensor));
+    let size = if is_binary { 0 } else { texts.sum() };
+    let wanted = Wanted { id: None, form: Form::all(is_binary), coding: None };
+    let written = written(version, outputs, (wanted, size))?;
+    Ok(written.parts.iter().cloned().collect())
+}
+
+fn written(
+    version: &VersionId,
+    tensors: &[NamedTensor],
+    (wanted, size): (Wanted, usize),
+) -> Result<Written, ApiError> {
     let Wanted { id, form, coding } = wanted;
     let mut tail = Vec::new();
-    let mut outputs = Vec::with_capacity(reply.outputs.len());
-    for (place, NamedTensor { name, tensor }) in reply.outputs.iter().enumerate() {
+    let mut outputs = Vec::with_capacity(tensors.len());
+    for (place, NamedTensor { name, tensor }) in tensors.iter().enumerate() {
         let content = if form.is_binary(place) {
             let bytes = raw::write(tensor);
             let binary_data_size = bytes.len();
@@ -126,7 +148,6 @@ fn written(reply: &Reply, wanted: Wanted, size: usize) -> Result<Written, ApiErr
         let (datatype, shape) = (tensor.datatype().name(), tensor.shape());
         outputs.push(Output { name, datatype, shape, content });
     }
-    let version = reply.version.id();
     let (model_name, model_version) = (version.model.as_str(), version.version.to_string());
     let header = Header { id, model_name, model_version, outputs };
     let bytes: usize = tail.iter().map(Bytes::len).sum();
