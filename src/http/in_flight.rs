@@ -10,7 +10,7 @@ pub struct InFlight(Arc<AtomicUsize>);
 /// One request; it counts until this is dropped.
 #[must_use = "the request counts only while this exists"]
 #[derive(Debug)]
-pub(super) struct Entered(Arc<AtomicUsize>);
+pub struct Entered(Arc<AtomicUsize>);
 
 impl InFlight {
     /// The number now.
@@ -18,7 +18,8 @@ impl InFlight {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(super) fn enter(&self) -> Entered {
+    /// Counts one more.
+    pub fn enter(&self) -> Entered {
         self.0.fetch_add(1, Ordering::Relaxed);
         Entered(Arc::clone(&self.0))
     }

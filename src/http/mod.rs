@@ -16,10 +16,12 @@ mod events;
 mod finish;
 mod health;
 mod heavy;
+mod held;
 mod in_flight;
 mod infer;
 mod lifecycle;
 mod metadata;
+mod model_config;
 mod models;
 mod operations;
 mod query;
@@ -41,9 +43,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-pub use in_flight::InFlight;
+pub use in_flight::{Entered, InFlight};
 pub use routes::{router, routes};
-pub use server::serve;
+pub use server::{Protocols, Served, serve};
 
 use crate::cloudevents::CloudEvents;
 use crate::lifecycle::{EventBus, HealthRegistry, Hooks, LifecycleManager, ResourceManager};

@@ -3,9 +3,12 @@
 mod call;
 mod classification;
 mod code;
+pub(crate) mod metadata;
+pub(crate) mod model_config;
 mod parameters;
 pub(crate) mod raw;
 mod refusal;
+pub(crate) mod repository;
 
 pub(crate) use call::{Call, Inputs, Reply, WantedOutput};
 pub(crate) use code::Code;

@@ -150,7 +150,13 @@ async fn metadata_tells_what_a_model_takes_and_gives() {
     gone.refused(404, "unknown_version", &["Request for unknown model"]);
     for path in ["/v2", "/v2/"] {
         let extensions = server.get(path).await.ok()["extensions"].clone();
-        let expected = ["binary_tensor_data", "classification", "model_repository", "parameters"];
+        let expected = [
+            "binary_tensor_data",
+            "classification",
+            "model_configuration",
+            "model_repository",
+            "parameters",
+        ];
         assert_eq!(extensions, json!(expected));
     }
 }

@@ -17,6 +17,8 @@ mod documents;
 mod embedding;
 mod events;
 mod golden;
+mod grpc;
+mod grpc_mistakes;
 mod health;
 mod inference;
 mod loading;
