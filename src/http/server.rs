@@ -41,7 +41,7 @@ const NEXT_GRACE: Duration = Duration::from_millis(20);
 
 /// How often a peer that speaks HTTP/2 and says nothing is asked whether it is still there, and how long
 /// it may take to answer.
-const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_INTERVAL: Duration = Duration::from_mins(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Requests that one connection may have under way at once over HTTP/2.
@@ -145,7 +145,7 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY could not be set");
     }
-    let (stream, backlog) = WatchedStream::new(stream);
+    let (stream, peer) = WatchedStream::new(stream);
     let requests = InFlight::default();
     let (counted, asked) = (requests.clone(), Arc::new(SetOnce::new()));
     let first = Arc::clone(&asked);
@@ -153,7 +153,7 @@ async fn connection(
     let service = service_fn(move |request: Request<Incoming>| {
         // All but the first find it set.
         if !first.initialized() {
-            first.set(()).ok();
+            first.set(request.version()).ok();
         }
         answered(router.clone(), request, counted.enter())
     });
@@ -165,9 +165,13 @@ async fn connection(
         () = silence(&asked) => Ok(()),
         () = lingering(&stop, &asked) => {
             connection.as_mut().graceful_shutdown();
+            let (over_http_2, before) = (asked.get() == Some(&Version::HTTP_2), peer.heard());
+            // Over HTTP/2 the peer is asked for an answer. Whoever gives it takes what is left, however
+            // slowly, and the connection ends by itself.
+            let is_there = || over_http_2 && peer.heard() > before;
             tokio::select! {
                 served = connection.as_mut() => served,
-                () = idle(|| requests.count() == 0 && !backlog.exists()) => Ok(()),
+                () = idle(|| requests.count() == 0 && !peer.is_behind() && !is_there()) => Ok(()),
             }
         }
     };
@@ -217,14 +221,14 @@ async fn answered(
 }
 
 /// Waits for as long as a head may take, where no request has come by then.
-async fn silence(asked: &SetOnce<()>) {
+async fn silence(asked: &SetOnce<Version>) {
     if timeout(HEAD_TIMEOUT, asked.wait()).await.is_ok() {
         pending::<()>().await;
     }
 }
 
 /// Waits for the end of the server, and then for a request that may be on its way.
-async fn lingering(stop: &CancellationToken, asked: &SetOnce<()>) {
+async fn lingering(stop: &CancellationToken, asked: &SetOnce<Version>) {
     stop.cancelled().await;
     if asked.initialized() {
         sleep(NEXT_GRACE).await;

@@ -229,8 +229,7 @@ async fn reflection_tells_the_services() {
     let request = Frame::message(b"\x3a\0");
     for version in ["v1", "v1alpha"] {
         let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
-        let asked = Frame { path, ..request.clone() };
-        let answer = asked.answer(server.grpc_address().await).await;
+        let answer = request.clone().to(&path).answer(server.grpc_address().await).await;
         let text = String::from_utf8_lossy(&answer);
         for service in ["inference.GRPCInferenceService", "grpc.health.v1.Health"] {
             assert!(text.contains(service), "{text:?}");

@@ -225,6 +225,6 @@ async fn what_is_no_message_is_refused() {
             refused(&frame.send(address).await, expected, texts);
         }
     }
-    let elsewhere = Frame { path: "/other.Service/Call".to_owned(), ..Frame::message(b"") };
+    let elsewhere = Frame::message(b"").to("/other.Service/Call");
     refused(&elsewhere.send(address).await, UNSUPPORTED, &["/other.Service/Call"]);
 }

@@ -53,7 +53,10 @@ async fn answers_come_in_the_order_of_the_requests_and_an_error_ends_nothing() {
     }
     let failed = [("unknown", "unknown_model"), ("wrong", "invalid_request")];
     let first = stream.answer().await;
-    assert_eq!((first.error_message.as_str(), first.infer_response.unwrap().id.as_str()), ("", "slow"));
+    assert_eq!(
+        (first.error_message.as_str(), first.infer_response.unwrap().id.as_str()),
+        ("", "slow")
+    );
     for (id, expected) in failed {
         let answer = stream.answer().await;
         assert!(!answer.error_message.is_empty());

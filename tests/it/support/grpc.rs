@@ -101,7 +101,7 @@ pub(crate) fn refused(status: &Status, (code, name): (Code, &str), texts: &[&str
 /// A call as its bytes, which may be wrong.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
-    pub(crate) path: String,
+    path: String,
     headers: Vec<(&'static str, &'static str)>,
     body: Vec<u8>,
 }
@@ -126,7 +126,12 @@ impl Frame {
 
     /// To another call.
     pub(crate) fn of(self, call: &str) -> Self {
-        Self { path: format!("/inference.GRPCInferenceService/{call}"), ..self }
+        self.to(&format!("/inference.GRPCInferenceService/{call}"))
+    }
+
+    /// To another path.
+    pub(crate) fn to(self, path: &str) -> Self {
+        Self { path: path.to_owned(), ..self }
     }
 
     /// The error that it is answered with.
