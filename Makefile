@@ -46,7 +46,7 @@ $(TARGET_DIR)/clients/installed: tests/clients.requirements.txt
 	@touch $@
 
 test-clients: onnxruntime clients ## let Triton's client judge the server
-	cargo build --locked
+	cargo test --locked --no-run --test it
 	PYTHONPATH=$(TARGET_DIR)/clients PYTHONDONTWRITEBYTECODE=1 ONWARD_BINARY=$(TARGET_DIR)/debug/onward \
 		$(PYTHON) -m pytest -q -p no:cacheprovider tests/clients
 

@@ -13,10 +13,11 @@ use super::proto::repository_index_response::ModelIndex;
 use super::proto::{
     ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
     ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
-    RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
-    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-    ServerReadyRequest, ServerReadyResponse,
+    ModelStatistics, ModelStatisticsRequest, ModelStatisticsResponse, RepositoryIndexRequest,
+    RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
+    RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveRequest,
+    ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
+    ServerReadyResponse,
 };
 use super::status::refused;
 use super::stream::{self, Answers};
@@ -26,7 +27,7 @@ use crate::lifecycle::CheckKind;
 use crate::model::{IndexEntry, ModelName, VersionRef, Wanted};
 use crate::oip::metadata::{self, EXTENSIONS, ModelMetadata};
 use crate::oip::model_config::ModelConfig;
-use crate::oip::{Refusal, repository};
+use crate::oip::{Refusal, repository, statistics};
 
 /// The metadata by which a prediction can be traced to the files that made it.
 const DIGEST: &str = "x-onward-digest";
@@ -99,6 +100,23 @@ impl GrpcInferenceService for Parts {
             .and_then(|(model, version)| ModelConfig::of(&self.models, &model, version.as_ref()));
         let config = config.map_err(|refusal| refused(&refusal))?;
         Ok(Response::new(ModelConfigResponse { config: Some(config.into()) }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let ModelStatisticsRequest { name, version } = request.into_inner();
+        let told = if name.is_empty() {
+            Ok(statistics::of_all(&self.models))
+        } else {
+            target(&name, &version).and_then(|(model, version)| {
+                statistics::of_model(&self.models, &model, version.as_ref())
+            })
+        };
+        let told = told.map_err(|refusal| refused(&refusal))?;
+        let model_stats = told.into_iter().map(ModelStatistics::from).collect();
+        Ok(Response::new(ModelStatisticsResponse { model_stats }))
     }
 
     async fn model_infer(

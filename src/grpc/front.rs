@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -15,6 +16,7 @@ use tonic::codec::CompressionEncoding;
 use tonic_reflection::server::Builder;
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::debug;
 
 use super::health::Health;
 use super::proto::DESCRIPTORS;
@@ -60,8 +62,18 @@ pub fn router(parts: Parts) -> Router {
         .with_state(parts)
 }
 
-/// Reads the request, lets its call be made, and completes the answer.
+/// Makes the call, and tells the log.
 async fn inference(State(parts): Shared, uri: Uri, request: Request) -> Response {
+    let started = Instant::now();
+    let response = call(parts, &uri, request).await;
+    let status = response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
+    let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+    debug!(call = uri.path(), status = status.unwrap_or("0"), duration_ms, "gRPC call answered");
+    response
+}
+
+/// Reads the request, lets its call be made, and completes the answer.
+async fn call(parts: Arc<Parts>, uri: &Uri, request: Request) -> Response {
     let limits = (parts.limits)();
     let terms = match Terms::read(request.headers(), limits) {
         Ok(terms) => terms,
@@ -78,7 +90,7 @@ async fn inference(State(parts): Shared, uri: Uri, request: Request) -> Response
         Some(encoding) => server.send_compressed(encoding),
         None => server,
     };
-    let made = server.oneshot(with_terms(request, &uri, terms)).await;
+    let made = server.oneshot(with_terms(request, uri, terms)).await;
     let response = made.unwrap_or_else(|never| match never {});
     complete(response.map(Body::new), uri.path(), limits.max_message_size)
 }

@@ -12,6 +12,7 @@ mod front;
 mod health;
 mod infer;
 mod proto;
+mod statistics;
 mod status;
 mod stream;
 mod terms;

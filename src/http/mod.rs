@@ -31,6 +31,7 @@ mod residence;
 mod resources;
 mod routes;
 mod server;
+mod statistics;
 mod target;
 mod watched_stream;
 mod wire;

@@ -162,8 +162,7 @@ async fn connection(
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = silence(&asked) => Ok(()),
-        () = lingering(&stop, &asked) => {
+        () = ending(&stop, &asked) => {
             connection.as_mut().graceful_shutdown();
             let (over_http_2, before) = (asked.get() == Some(&Version::HTTP_2), peer.heard());
             // Over HTTP/2 the peer is asked for an answer. Whoever gives it takes what is left, however
@@ -218,6 +217,14 @@ async fn answered(
         Version::HTTP_2 => answer.map(|body| Body::new(Held::new(body, entered))),
         _ => answer,
     })
+}
+
+/// Waits until the connection has to end.
+async fn ending(stop: &CancellationToken, asked: &SetOnce<Version>) {
+    tokio::select! {
+        () = lingering(stop, asked) => {}
+        () = silence(asked) => {}
+    }
 }
 
 /// Waits for as long as a head may take, where no request has come by then.

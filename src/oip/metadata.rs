@@ -13,12 +13,13 @@ pub(crate) const SERVER: &str = "onward";
 pub(crate) const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The protocol's extensions that are served; a client takes this literally.
-pub(crate) const EXTENSIONS: [&str; 5] = [
+pub(crate) const EXTENSIONS: [&str; 6] = [
     "binary_tensor_data",
     "classification",
     "model_configuration",
     "model_repository",
     "parameters",
+    "statistics",
 ];
 
 /// A model that answers requests.

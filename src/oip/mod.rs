@@ -9,6 +9,7 @@ mod parameters;
 pub(crate) mod raw;
 mod refusal;
 pub(crate) mod repository;
+pub(crate) mod statistics;
 
 pub(crate) use call::{Call, Inputs, Reply, WantedOutput};
 pub(crate) use code::Code;

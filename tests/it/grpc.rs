@@ -8,9 +8,10 @@ use crate::support::grpc::health::{HealthCheckRequest, HealthCheckResponse};
 use crate::support::grpc::proto::infer_parameter::ParameterChoice;
 use crate::support::grpc::proto::model_infer_request::InferRequestedOutputTensor;
 use crate::support::grpc::proto::{
-    InferParameter, InferTensorContents, ModelInferRequest, ModelMetadataRequest,
-    ModelReadyRequest, RepositoryIndexRequest, RepositoryModelLoadRequest,
-    RepositoryModelUnloadRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
+    InferParameter, InferTensorContents, ModelConfigRequest, ModelInferRequest,
+    ModelMetadataRequest, ModelReadyRequest, ModelStatisticsRequest, RepositoryIndexRequest,
+    RepositoryModelLoadRequest, RepositoryModelUnloadRequest, ServerLiveRequest,
+    ServerMetadataRequest, ServerReadyRequest,
 };
 use crate::support::grpc::{Client, channel, connect, floats, raw, refused, x};
 use crate::support::onnx::{
@@ -26,34 +27,34 @@ fn wanted(name: &str) -> InferRequestedOutputTensor {
     InferRequestedOutputTensor { name: name.to_owned(), ..InferRequestedOutputTensor::default() }
 }
 
-/// One name, datatype, elements in their field where they have one, and as bytes.
-fn round_trips() -> Vec<(Elem, &'static str, Option<InferTensorContents>, Vec<u8>)> {
-    let contents = InferTensorContents::default;
-    fn bytes<const N: usize>(values: &[[u8; N]]) -> Vec<u8> {
-        values.concat()
-    }
-    let ints = |values: [i32; 2]| {
-        Some(InferTensorContents { int_contents: values.to_vec(), ..contents() })
-    };
-    let uints = |values: [u32; 2]| {
-        Some(InferTensorContents { uint_contents: values.to_vec(), ..contents() })
-    };
-    let texts = vec![b"a\xff".to_vec().into(), Vec::new().into()];
+/// A name, a datatype, elements in their field where they have one, and as bytes.
+type Case = (Elem, &'static str, Option<InferTensorContents>, Vec<u8>);
+
+fn bytes<const N: usize>(values: &[[u8; N]]) -> Vec<u8> {
+    values.concat()
+}
+
+/// Contents with one field.
+fn contents(fill: impl FnOnce(&mut InferTensorContents)) -> InferTensorContents {
+    let mut contents = InferTensorContents::default();
+    fill(&mut contents);
+    contents
+}
+
+fn whole_numbers() -> Vec<Case> {
+    let ints = |values: [i32; 2]| Some(contents(|it| it.int_contents = values.to_vec()));
+    let uints = |values: [u32; 2]| Some(contents(|it| it.uint_contents = values.to_vec()));
+    let int64s = [i64::MIN, 7];
+    let uint64s = [1, u64::MAX];
     vec![
-        (
-            Elem::Bool,
-            "BOOL",
-            Some(InferTensorContents { bool_contents: vec![true, false], ..contents() }),
-            vec![1, 0],
-        ),
         (Elem::Uint8, "UINT8", uints([0, 255]), vec![0, 255]),
         (Elem::Uint16, "UINT16", uints([1, 65535]), bytes(&[1_u16, 65535].map(u16::to_le_bytes))),
         (Elem::Uint32, "UINT32", uints([1, u32::MAX]), bytes(&[1, u32::MAX].map(u32::to_le_bytes))),
         (
             Elem::Uint64,
             "UINT64",
-            Some(InferTensorContents { uint64_contents: vec![1, u64::MAX], ..contents() }),
-            bytes(&[1, u64::MAX].map(u64::to_le_bytes)),
+            Some(contents(|it| it.uint64_contents = uint64s.to_vec())),
+            bytes(&uint64s.map(u64::to_le_bytes)),
         ),
         (Elem::Int8, "INT8", ints([-128, 127]), vec![128, 127]),
         (Elem::Int16, "INT16", ints([-32768, 7]), bytes(&[-32768_i16, 7].map(i16::to_le_bytes))),
@@ -61,27 +62,35 @@ fn round_trips() -> Vec<(Elem, &'static str, Option<InferTensorContents>, Vec<u8
         (
             Elem::Int64,
             "INT64",
-            Some(InferTensorContents { int64_contents: vec![i64::MIN, 7], ..contents() }),
-            bytes(&[i64::MIN, 7].map(i64::to_le_bytes)),
+            Some(contents(|it| it.int64_contents = int64s.to_vec())),
+            bytes(&int64s.map(i64::to_le_bytes)),
         ),
+    ]
+}
+
+fn other_elements() -> Vec<Case> {
+    let (singles, doubles) = ([0.1, f32::INFINITY], [0.1_f64, 5e-324]);
+    let texts = vec![b"a\xff".to_vec().into(), Vec::new().into()];
+    vec![
+        (Elem::Bool, "BOOL", Some(contents(|it| it.bool_contents = vec![true, false])), vec![1, 0]),
         (Elem::Float16, "FP16", None, vec![0x00, 0x38, 0x00, 0xfc]),
         (Elem::BFloat16, "BF16", None, vec![0x00, 0x3f, 0x80, 0x7f]),
         (
             Elem::Float,
             "FP32",
-            Some(InferTensorContents { fp32_contents: vec![0.1, f32::INFINITY], ..contents() }),
-            floats(&[0.1, f32::INFINITY]),
+            Some(contents(|it| it.fp32_contents = singles.to_vec())),
+            floats(&singles),
         ),
         (
             Elem::Double,
             "FP64",
-            Some(InferTensorContents { fp64_contents: vec![0.1, 5e-324], ..contents() }),
-            bytes(&[0.1_f64, 5e-324].map(f64::to_le_bytes)),
+            Some(contents(|it| it.fp64_contents = doubles.to_vec())),
+            bytes(&doubles.map(f64::to_le_bytes)),
         ),
         (
             Elem::String,
             "BYTES",
-            Some(InferTensorContents { bytes_contents: texts, ..contents() }),
+            Some(contents(|it| it.bytes_contents = texts)),
             b"\x02\0\0\0a\xff\0\0\0\0".to_vec(),
         ),
     ]
@@ -89,7 +98,7 @@ fn round_trips() -> Vec<(Elem, &'static str, Option<InferTensorContents>, Vec<u8
 
 #[tokio::test]
 async fn every_datatype_comes_back_as_it_was_sent() {
-    let cases = round_trips();
+    let cases = [whole_numbers(), other_elements()].concat();
     assert_eq!(cases.len(), Elem::ALL.len());
     let repository = Repository::empty();
     for (elem, datatype, ..) in &cases {
@@ -256,4 +265,83 @@ async fn health_follows_readiness() {
     server.process.signal("TERM");
     assert_eq!(watched.message().await.unwrap(), Some(not_serving));
     refused(&watched.message().await.unwrap_err(), (Code::Unavailable, "shutting_down"), &[]);
+}
+
+#[tokio::test]
+async fn a_model_tells_how_it_is_set_up_over_both_interfaces() {
+    let repository = Repository::of("id", &with_symbolic_and_fixed());
+    let settings = "version_policy: all\ninstances: 2\n";
+    let server = Server::start(repository.with_settings("id", settings)).await;
+    let mut client = server.grpc().await;
+    for (version, path) in [("", "/v2/models/id/config"), ("1", "/v2/models/id/versions/1/config")]
+    {
+        let request = ModelConfigRequest { name: "id".to_owned(), version: version.to_owned() };
+        let config = client.model_config(request).await.unwrap().into_inner().config.unwrap();
+        let told = (config.name.as_str(), config.platform.as_str(), config.backend.as_str());
+        assert_eq!(told, ("id", "onnxruntime_onnx", "onnxruntime"));
+        assert_eq!((config.max_batch_size, config.instance_group[0].count), (i32::MAX, 2));
+        assert_eq!(
+            (config.input[0].dims.as_slice(), config.input[0].data_type),
+            (&[3, -1][..], 11)
+        );
+        let rest = server.get(path).await.ok();
+        assert_eq!(rest["name"], config.name);
+        assert_eq!(rest["max_batch_size"], config.max_batch_size);
+        assert_eq!(rest["version_policy"], json!({ "all": {} }));
+        assert_eq!(rest["instance_group"][0]["count"], 2);
+        let tensor =
+            json!({ "name": "x", "data_type": "TYPE_FP32", "dims": [3, -1], "optional": false });
+        assert_eq!(rest["input"], json!([tensor]));
+        assert_eq!(
+            rest["output"],
+            json!([{ "name": "y", "data_type": "TYPE_FP32", "dims": [3, -1] }])
+        );
+    }
+    let unknown = ModelConfigRequest { name: "no".to_owned(), version: String::new() };
+    let unknown = client.model_config(unknown).await.unwrap_err();
+    refused(&unknown, (Code::NotFound, "unknown_model"), &["no"]);
+    server.get("/v2/models/no/config").await.refused(404, "unknown_model", &["no"]);
+}
+
+#[tokio::test]
+async fn what_models_have_done_is_told_over_both_interfaces() {
+    let repository = Repository::of("add", &add_constant(1.0)).and("idle", 1, &add_constant(1.0));
+    let server = Server::start(repository).await;
+    let mut client = server.grpc().await;
+    client.model_infer(x("add", &[3, 4], &[0.0; 12])).await.unwrap();
+    client.model_infer(x("add", &[1, 4], &[0.0; 4])).await.unwrap();
+    client.model_infer(x("add", &[1, 3], &[0.0; 3])).await.unwrap_err();
+    for version in ["", "1"] {
+        let request =
+            ModelStatisticsRequest { name: "add".to_owned(), version: version.to_owned() };
+        let told = client.model_statistics(request).await.unwrap().into_inner().model_stats;
+        let [told] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((told.name.as_str(), told.version.as_str()), ("add", "1"));
+        assert!(told.last_inference > 1_700_000_000_000);
+        assert_eq!((told.inference_count, told.execution_count), (4, 2));
+        let spent = told.inference_stats.unwrap();
+        let (success, infer) = (spent.success.unwrap(), spent.compute_infer.unwrap());
+        assert_eq!((success.count, spent.fail.unwrap().count, infer.count), (2, 1, 2));
+        assert!(success.ns >= infer.ns && infer.ns > 0);
+    }
+    let rest = server.get("/v2/models/add/stats").await.ok();
+    assert_eq!(rest, server.get("/v2/models/add/versions/1/stats").await.ok());
+    let item = &rest["model_stats"][0];
+    assert_eq!((&item["inference_count"], &item["execution_count"]), (&json!(4), &json!(2)));
+    assert_eq!(item["inference_stats"]["fail"]["count"], 1);
+    let all = server.get("/v2/models/stats").await.ok();
+    let names: Vec<&str> = all["model_stats"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["add", "idle"]);
+    let everything = ModelStatisticsRequest::default();
+    let told = client.model_statistics(everything).await.unwrap().into_inner().model_stats;
+    assert_eq!(told.len(), 2);
+    server.get("/v2/models/no/stats").await.refused(404, "unknown_model", &["no"]);
+    let unknown = ModelStatisticsRequest { name: "no".to_owned(), version: String::new() };
+    let unknown = client.model_statistics(unknown).await.unwrap_err();
+    refused(&unknown, (Code::NotFound, "unknown_model"), &["no"]);
 }

@@ -156,6 +156,7 @@ async fn metadata_tells_what_a_model_takes_and_gives() {
             "model_configuration",
             "model_repository",
             "parameters",
+            "statistics",
         ];
         assert_eq!(extensions, json!(expected));
     }
