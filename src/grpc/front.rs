@@ -8,7 +8,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tonic::Status;
@@ -38,9 +39,11 @@ const ENCODINGS: [(&str, CompressionEncoding); 3] = [
     ("zstd", CompressionEncoding::Zstd),
 ];
 
-/// Whether a request is a call of gRPC.
+/// Whether a request is a call of gRPC; one of gRPC-Web is none.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let rest = kind.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// The router over what it is given.
@@ -59,6 +62,7 @@ pub fn router(parts: Parts) -> Router {
         .fallback(not_offered)
         .method_not_allowed_fallback(not_offered)
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(only_grpc))
         .with_state(parts)
 }
 
@@ -123,6 +127,14 @@ fn complete(response: Response, call: &str, limit: usize) -> Response {
     }
 }
 
+/// What is no gRPC has no way to be told an error of it.
+async fn only_grpc(request: Request, next: Next) -> Response {
+    if is_grpc(request.headers()) {
+        return next.run(request).await;
+    }
+    StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response()
+}
+
 async fn not_offered(uri: Uri) -> Response {
     answer(&status(Code::Unsupported, &format!("{} is not offered", uri.path())))
 }
@@ -135,4 +147,21 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 
 fn answer(status: &Status) -> Response {
     status.clone().into_http::<Body>().into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_known_by_its_type() {
+        let known = |kind: &'static str| {
+            let headers = [(CONTENT_TYPE, HeaderValue::from_static(kind))];
+            is_grpc(&headers.into_iter().collect())
+        };
+        let calls = ["application/grpc", "application/grpc+proto", "application/grpc;charset=x"];
+        assert!(calls.into_iter().all(known));
+        assert!(!known("application/json") && !known("application/grpc-web"));
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
 }

@@ -5,7 +5,7 @@ use tonic::Code;
 use crate::support::grpc::proto::infer_parameter::ParameterChoice;
 use crate::support::grpc::proto::model_infer_request::InferRequestedOutputTensor;
 use crate::support::grpc::proto::{InferParameter, InferTensorContents, ModelInferRequest};
-use crate::support::grpc::{Client, Frame, floats, input, raw, refused, x};
+use crate::support::grpc::{Client, Frame, floats, http2, input, raw, refused, x};
 use crate::support::onnx::{Dim, Elem, add_constant, identity, two_inputs_two_outputs};
 use crate::support::{Repository, Server};
 
@@ -227,4 +227,17 @@ async fn what_is_no_message_is_refused() {
     }
     let elsewhere = Frame::message(b"").to("/other.Service/Call");
     refused(&elsewhere.send(address).await, UNSUPPORTED, &["/other.Service/Call"]);
+}
+
+#[tokio::test]
+async fn each_port_tells_what_it_does_not_speak() {
+    let server = server().await;
+    let grpc = http2().get(format!("http://{}/livez", server.grpc_address().await));
+    assert_eq!(grpc.send().await.unwrap().status(), 415);
+    let rest = http2().get(server.url("/livez")).send().await.unwrap();
+    assert_eq!((rest.status().as_u16(), rest.version()), (200, reqwest::Version::HTTP_2));
+    // Over HTTP/1.1, there is no gRPC.
+    let call = server.request(reqwest::Method::POST, "/inference.GRPCInferenceService/ServerLive");
+    let answer = call.header("content-type", "application/grpc").send().await.unwrap();
+    assert_eq!(answer.status(), 404);
 }
