@@ -217,7 +217,8 @@ impl ManagedRepository {
         }
         self.runtime.block_on(self.repository.get()).map_err(|refusal| SourceError::Io {
             what: "the model repository".to_owned(),
-            source: io::Error::other(refusal),
+            // It is set up anew, after a pause.
+            source: io::Error::new(io::ErrorKind::NotConnected, refusal),
         })
     }
 }

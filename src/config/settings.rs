@@ -149,7 +149,7 @@ settings! {
         load_threads "COUNT" = "2" in "1" to "256":
             "loads that run at once";
         load_timeout "DURATION" = "5m" in "1ms" to "365days":
-            "one load; then it has failed";
+            "to fetch a version, and then again to open it and warm it up; then its load has failed";
         load_attempts "COUNT" = "3" in "1" to "100", live:
             "how often a load is tried that fails for a reason that may pass, such as a file that cannot be read";
         load_backoff "DURATION" = "1s" in "1ms" to "365days", live:

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +29,9 @@ use super::state::VersionEvent;
 use super::traffic::Split;
 use crate::causes;
 use crate::lifecycle::{Backoff, CheckResult, Event, EventBus, HealthReporter};
+
+/// How long a change waits for one that only tidies up.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// The longest wait between two attempts to load a version.
 const MOST_BACKOFF: Duration = Duration::from_mins(1);
@@ -168,7 +171,11 @@ impl Core {
     }
 
     /// Waits, unless the operation or the server ends.
-    async fn wait(&self, pause: Duration, operation: &Operation) -> Result<(), ChangeError> {
+    pub(super) async fn wait(
+        &self,
+        pause: Duration,
+        operation: &Operation,
+    ) -> Result<(), ChangeError> {
         tokio::select! {
             () = sleep(pause) => Ok(()),
             () = operation.cancelled() => Err(ChangeError::Cancelled),
@@ -260,7 +267,8 @@ impl Core {
         if let Some(decided) = intent {
             entry.decide(|intent| *intent = decided);
         }
-        let from = self.serving.routes(&entry.name).map(|routes| routes.current.number());
+        let before = self.serving.routes(&entry.name);
+        let from = before.as_ref().map(|routes| routes.current.number());
         let routes = lineup.map(|lineup| self.routes(entry, lineup));
         let to = routes.as_ref().map(|routes| routes.current.number());
         let retired = leaving(entry, routes.as_ref());
@@ -272,7 +280,13 @@ impl Core {
         }
         routes.iter().for_each(Routes::favour);
         let current = routes.as_ref().map(|routes| Arc::clone(&routes.versions[&routes.current]));
+        let shadow = routes.as_ref().and_then(|routes| routes.mirror.clone());
         self.serving.replace(&entry.name, routes);
+        if let Some(mirror) = before.as_ref().and_then(|routes| routes.mirror.as_ref())
+            && !shadow.is_some_and(|shadow| Arc::ptr_eq(&shadow, mirror))
+        {
+            mirror.stop();
+        }
         for warm in fresh {
             warm.record.advance(VersionEvent::Warmed(warm.serving));
         }
@@ -338,13 +352,20 @@ impl Core {
         Ok(permit)
     }
 
-    /// The permit to change a model, if nobody changes it.
-    pub(super) fn permit_now<'a>(
+    /// The permit to change a model, if nobody changes it but for a moment.
+    pub(super) async fn permit_now<'a>(
         &self,
         entry: &'a ModelEntry,
         operation: &Operation,
     ) -> Result<SemaphorePermit<'a>, ChangeError> {
-        let permit = entry.change.try_acquire().map_err(|_| busy(entry))?;
+        let permit = match entry.change.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) if entry.is_tidied() => {
+                let permit = timeout(MOMENT, entry.change.acquire()).await;
+                permit.ok().and_then(Result::ok).ok_or_else(|| busy(entry))?
+            }
+            Err(_) => return Err(busy(entry)),
+        };
         self.may_change(entry, operation)?;
         Ok(permit)
     }

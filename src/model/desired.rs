@@ -9,7 +9,7 @@ use tracing::{error, warn};
 use super::change::Core;
 use super::error::ChangeError;
 use super::intent::{Choice, Intent};
-use super::load::LoadOptions;
+use super::load::{Choose, LoadOptions};
 use super::names::{ModelName, Version};
 use super::operation::Operation;
 use super::registry::ModelEntry;
@@ -116,6 +116,11 @@ impl Kept {
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) == *state
     }
 
+    fn has_saved(&self, name: &ModelName, model: Option<&DesiredModel>) -> bool {
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        saved.models.get(name) == model
+    }
+
     fn note(&self, state: DesiredState) {
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
@@ -195,6 +200,17 @@ impl Core {
         DesiredState { models: declared.map(of).collect() }
     }
 
+    /// [`Core::keep`], if it has changed for one model.
+    pub(super) async fn keep_model(&self, name: &ModelName) -> Result<(), String> {
+        let Keeper(Some(keeper)) = &self.keeper else { return Ok(()) };
+        let entry = self.registry.get(name.as_str());
+        let declared = entry.filter(|entry| entry.was_decided_about()).map(|entry| entry.desired());
+        if keeper.has_saved(name, declared.as_ref()) {
+            return Ok(());
+        }
+        self.keep().await
+    }
+
     /// Saves what is declared, if it has changed. A failure is told and changes nothing else: what
     /// was decided holds, but only as long as the process lives.
     ///
@@ -267,7 +283,8 @@ impl Core {
             Choice { version: choice.version, newest }
         });
         let deciding = Some(Intent { chosen, ..wanted });
-        let result = self.load_planned((&entry, deciding), LoadOptions::default(), operation).await;
+        let how = (LoadOptions::default(), Choose::Any);
+        let result = self.load_planned((&entry, deciding), how, operation).await;
         entry.set_problem(result.as_ref().err().map(|error| causes::of_error(error)));
         result
     }

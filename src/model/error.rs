@@ -163,6 +163,16 @@ pub enum ChangeError {
     /// The repository has the model, but no version that its policy selects.
     #[error("failed to load '{0}': it has no version to serve")]
     NoVersions(ModelName),
+    /// What is to be loaded is being written.
+    #[error(
+        "failed to load '{model}': version {version} is being written, it is loaded when it was left alone"
+    )]
+    Unsettled {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: Version,
+    },
     /// A version could not be made ready.
     #[error("failed to load '{id}'")]
     Load {
@@ -297,4 +307,23 @@ pub enum ChangeError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
+}
+
+impl ChangeError {
+    /// Whether another version of the model might be loaded instead.
+    pub(super) fn is_of_the_version(&self) -> bool {
+        match self {
+            Self::Source { .. } | Self::NoVersions(_) | Self::Unsettled { .. } => true,
+            Self::Load { source, .. } => !matches!(
+                source,
+                LoadError::NoRoom(_) | LoadError::Cancelled | LoadError::ShuttingDown
+            ),
+            _ => false,
+        }
+    }
+
+    /// Whether there was no room for a version.
+    pub(super) fn is_no_room(&self) -> bool {
+        matches!(self, Self::Load { source: LoadError::NoRoom(_), .. })
+    }
 }

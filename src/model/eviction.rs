@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::change::{Core, Next, Wish};
 use super::error::{ChangeError, LoadError};
@@ -14,10 +14,22 @@ use super::names::ModelName;
 use super::operation::{Done, Operation};
 use super::registry::ModelEntry;
 use super::report::UnloadReport;
+use super::swap::served;
 use crate::lifecycle::Event;
 
-/// How often it is looked for room for one load. At each look somebody goes, or has become busy.
-const LOOKS: usize = 64;
+/// How long a load waits for room that is about to come; longer where requests wait for the model.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The time between two looks for room.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What has come of a look for room.
+enum Room {
+    Taken(Reservation),
+    /// There is too little, but there will be enough once those can go that must stay for now.
+    Coming,
+    None,
+}
 
 /// A model that takes memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +44,15 @@ pub struct Resident {
     pub ttl: Option<Duration>,
     /// Why it must stay, if it must.
     pub spared: Option<String>,
+    /// Whether it must only for now: requests are inside, or it is being changed.
+    pub for_now: bool,
+}
+
+impl Resident {
+    /// Whether it stays until somebody decides otherwise.
+    fn stays(&self) -> bool {
+        self.spared.is_some() && !self.for_now
+    }
 }
 
 /// What becomes of a resident.
@@ -97,22 +118,29 @@ impl Core {
         let routes = self.serving.routes(&entry.name)?;
         let versions = || routes.versions.values();
         let busy: u64 = versions().map(|serving| serving.gate.entries()).sum();
+        let is_changed = entry.change.available_permits() == 0;
         let pinned =
             entry.intent().pinned.iter().any(|version| routes.versions.contains_key(version));
-        let spared = [
+        let for_long = [
             (entry.settings().pin || pinned).then(|| "it is pinned".to_owned()),
             self.terms.load().required.contains(&entry.name).then(|| "it is required".to_owned()),
             entry.leased().map(|by| format!("it is leased by {}", by.join(", "))),
-            (busy > 0).then(|| format!("{busy} requests are inside")),
-            (entry.change.available_permits() == 0).then(|| "it is being changed".to_owned()),
         ];
+        let for_now = [
+            (busy > 0).then(|| format!("{busy} requests are inside")),
+            entry.is_waited_for().then(|| "requests have waited for it".to_owned()),
+            is_changed.then(|| "it is being changed".to_owned()),
+        ];
+        let for_long = for_long.into_iter().flatten().next();
+        let for_now = for_now.into_iter().flatten().next();
         let ttl = entry.settings().idle_ttl.or(Some(self.terms.load().idle_ttl));
         Some(Resident {
             model: entry.name.clone(),
             bytes: versions().map(|serving| serving.reservation.bytes()).sum(),
             idle: versions().map(|serving| serving.usage.idle()).min()?,
             ttl: ttl.filter(|ttl| !ttl.is_zero()),
-            spared: spared.into_iter().flatten().next(),
+            for_now: for_long.is_none() && for_now.is_some(),
+            spared: for_long.or(for_now),
         })
     }
 
@@ -123,12 +151,13 @@ impl Core {
         operation: &Arc<Operation>,
     ) -> Result<UnloadReport, ChangeError> {
         let entry = self.known(name)?;
-        let permit = self.permit_now(&entry, operation)?;
+        let permit = self.permit_now(&entry, operation).await?;
         let routes = self.routes_of(name)?;
         operation.commit()?;
         entry.seal()?;
         let versions = routes.versions.keys().copied().collect();
         entry.park(None);
+        entry.note_served(Some(served(&entry, &routes)));
         entry.load_on_demand(true);
         let retired = self.publish(&entry, Next::nothing());
         drop((permit, routes));
@@ -136,7 +165,8 @@ impl Core {
         Ok(UnloadReport { versions, drained, memory })
     }
 
-    /// Takes what a version needs of the memory, for which others are evicted if need be.
+    /// Takes what a version needs of the memory, for which others are evicted if need be. Who must stay
+    /// only for now is waited for.
     ///
     /// # Errors
     /// [`LoadError::NoRoom`] when too few can go.
@@ -146,43 +176,59 @@ impl Core {
         demands: &Demands,
         wish: Wish<'_>,
     ) -> Result<Reservation, LoadError> {
-        let instead_of = demands.instead_of.as_deref();
-        let reserve = || self.loader.ledger.reserve(bytes, demands.budget, instead_of);
-        if let Ok(reservation) = reserve() {
-            return Ok(reservation);
-        }
-        // The semaphore is never closed.
-        let _turn = self.making_room.acquire().await;
-        for _ in 0..LOOKS {
-            match reserve() {
+        let reserve =
+            || self.loader.ledger.reserve(bytes, demands.budget, demands.within.as_deref());
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let refused = match reserve() {
                 Ok(reservation) => return Ok(reservation),
-                Err(room) if self.make_room(room, wish).await => {}
-                Err(room) => return Err(LoadError::NoRoom(room)),
+                Err(room) => room,
+            };
+            let goes_on = || wish.entry.is_waited_for() || Instant::now() < until;
+            match self.make_room(&reserve, wish).await {
+                Room::Taken(reservation) => return Ok(reservation),
+                Room::Coming if goes_on() => {}
+                Room::Coming | Room::None => return Err(LoadError::NoRoom(refused)),
             }
+            let pause = self.closing.run_until_cancelled(sleep(LOOK)).await;
+            pause.ok_or(LoadError::ShuttingDown)?;
         }
-        reserve().map_err(LoadError::NoRoom)
     }
 
-    /// Evicts others until a version fits; whether anything went.
-    async fn make_room(self: &Arc<Self>, room: NoRoom, wish: Wish<'_>) -> bool {
-        let Wish { entry, operation, .. } = wish;
-        let missing = room.used.saturating_add(room.needed).saturating_sub(room.budget);
-        let over = room.used.saturating_sub(room.budget);
-        let verdicts = self.eviction(missing.saturating_sub(over)).verdicts;
-        let going = verdicts.into_iter().filter(|verdict| verdict.evicted.is_some());
-        let going: Vec<_> = going.filter(|verdict| verdict.resident.model != entry.name).collect();
-        let freed: u64 = going.iter().map(|verdict| verdict.resident.bytes).sum();
-        if freed < missing {
-            // Nobody goes for nothing.
-            return false;
+    /// Evicts others until a version fits, or too few can go.
+    async fn make_room(
+        self: &Arc<Self>,
+        reserve: impl Fn() -> Result<Reservation, NoRoom>,
+        Wish { entry, operation, .. }: Wish<'_>,
+    ) -> Room {
+        // The semaphore is never closed.
+        let _turn = self.making_room.acquire().await;
+        loop {
+            let room = match reserve() {
+                Ok(reservation) => return Room::Taken(reservation),
+                Err(room) => room,
+            };
+            let missing = room.used.saturating_add(room.needed).saturating_sub(room.budget);
+            let over = room.used.saturating_sub(room.budget);
+            let verdicts = self.eviction(missing.saturating_sub(over)).verdicts;
+            let bytes = |counts: &dyn Fn(&EvictionVerdict) -> bool| -> u64 {
+                let counted = verdicts.iter().filter(|verdict| counts(verdict));
+                counted.map(|verdict| verdict.resident.bytes).sum()
+            };
+            let is_other = |verdict: &EvictionVerdict| verdict.resident.model != entry.name;
+            if bytes(&|verdict| is_other(verdict) && verdict.evicted.is_some()) < missing {
+                // Nobody goes for nothing. What is on its way to or from memory is there for now too.
+                let stays = bytes(&|verdict| !is_other(verdict) || verdict.resident.stays());
+                let fits = stays.saturating_add(room.needed) <= room.budget;
+                return if fits { Room::Coming } else { Room::None };
+            }
+            let going = verdicts.iter().filter(|verdict| verdict.evicted.is_some());
+            for verdict in going.filter(|verdict| is_other(verdict)) {
+                operation.step(format!("EVICT {}", verdict.resident.model), None);
+                // Who cannot go has become busy, and is spared at the next look.
+                self.evict_aside(verdict).await;
+            }
         }
-        let mut any = false;
-        for verdict in going {
-            operation.step(format!("EVICT {}", verdict.resident.model), None);
-            any |= self.evict_aside(&verdict).await;
-        }
-        // Who was to go and could not has become busy, and is spared at the next look.
-        any || freed > 0
     }
 
     /// Evicts on an interval what nobody has used for too long, and what is over the budget.
@@ -219,7 +265,7 @@ mod tests {
 
     fn resident(name: &str, bytes: u64, idle: u64) -> Resident {
         let (model, idle) = (ModelName::new(name).unwrap(), Duration::from_secs(idle));
-        Resident { model, bytes, idle, ttl: None, spared: None }
+        Resident { model, bytes, idle, ttl: None, spared: None, for_now: false }
     }
 
     #[track_caller]

@@ -16,13 +16,13 @@ use super::operation::Operation;
 use super::registry::ModelEntry;
 use super::report::SwapReport;
 use super::serving_map::Routes;
-use super::swap::{Flip, choice, is_wanted};
+use super::swap::{Flip, choice, is_wanted, served};
 
 impl Core {
     /// Unloads the version that is current, then loads the new one. Requests wait in between.
     ///
-    /// What the old version took of the memory stays reserved until the new one has it, so that nobody
-    /// else takes it, and nothing is loaded before it is free: the old version's requests are waited
+    /// What the old version took of the memory stays reserved until one of the two serves, so that nobody
+    /// else takes it, be it between the new one and the way back; and nothing is loaded before it is free: the old version's requests are waited
     /// for, however long they take.
     pub(super) async fn flip_one_by_one(
         self: &Arc<Self>,
@@ -46,6 +46,7 @@ impl Core {
         let retired = self.publish(entry, Next::nothing());
         // Whatever happens from here on, a request or who reconciles brings the model back.
         entry.strand();
+        entry.note_served(Some(served(entry, &old)));
         drop(old);
         let limit = flip.drain_timeout.unwrap_or_else(|| self.drain_timeout());
         let mut retiring = pin!(self.retire_measured(retired, Duration::MAX));
@@ -76,17 +77,20 @@ impl Core {
         (flip, room): (&Flip, Arc<Reservation>),
         operation: &Arc<Operation>,
     ) -> Result<(), ChangeError> {
-        let demands = Demands { instead_of: Some(Arc::clone(&room)), ..flip.demands.clone() };
+        let demands = Demands { within: Some(Arc::clone(&room)), ..flip.demands.clone() };
         let failure = match self.alone((entry, flip.to), demands, operation).await {
             Ok(warm) => {
+                warm.serving.reservation.take_over(&room);
                 self.become_only(entry, warm, (flip.cause, true));
                 return Ok(());
             }
             Err(failure) => failure,
         };
-        let demands = Demands { instead_of: Some(room), unverified: true, ..Demands::default() };
+        let within = Some(Arc::clone(&room));
+        let demands = Demands { within, unverified: true, ..Demands::default() };
         match self.alone((entry, from), demands, operation).await {
             Ok(back) => {
+                back.serving.reservation.take_over(&room);
                 self.become_only(entry, back, (Cause::RolledBackByItself, false));
                 Err(failure)
             }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
 use super::error::{ChangeError, LoadError};
-use super::followed::{Followed, Found};
+use super::followed::{Followed, Found, Turned};
 use super::hints::Hints;
 use super::manager::ModelLifecycleManager;
 use super::names::ModelName;
@@ -26,7 +26,7 @@ const QUIET: Duration = Duration::from_millis(100);
 /// The least time between two looks, whatever is hinted.
 const REST: Duration = Duration::from_millis(500);
 
-/// How long the start waits for models that somebody is writing.
+/// How long the start waits for models of which nothing is there that nobody is writing.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl ModelLifecycleManager {
@@ -34,8 +34,8 @@ impl ModelLifecycleManager {
     /// is loaded once it has settled, and what is gone is unloaded. What an operator has unloaded stays
     /// so, and what is lazy waits for its first request.
     ///
-    /// Returns once every model was loaded or could not be; what somebody is writing is waited for ten
-    /// seconds.
+    /// Returns once every model was loaded or could not be; one of which somebody is writing all that there
+    /// is is waited for ten seconds.
     ///
     /// # Errors
     /// [`ChangeError::Repository`] when the repository cannot be read. What fails of a model is told by
@@ -89,7 +89,7 @@ impl Notice {
 }
 
 /// A turn that is under way.
-type Turn = Pin<Box<dyn Future<Output = (ModelName, Option<Found>)> + Send>>;
+type Turn = Pin<Box<dyn Future<Output = (ModelName, Option<Turned>)> + Send>>;
 
 struct Follower {
     manager: ModelLifecycleManager,
@@ -151,7 +151,7 @@ impl Follower {
     async fn step(&mut self) {
         let next = self.next();
         tokio::select! {
-            Some((name, found)) = self.turns.next(), if !self.turns.is_empty() => self.end(&name, found),
+            Some((name, turned)) = self.turns.next(), if !self.turns.is_empty() => self.end(&name, turned),
             goes_on = self.notice.heard(), if self.hinted.is_none() => self.hear(goes_on),
             () = sleep_until(next) => self.act().await,
         }
@@ -259,15 +259,17 @@ impl Follower {
         }
     }
 
-    fn end(&mut self, name: &ModelName, found: Option<Found>) {
-        let found = found.unwrap_or_else(|| {
+    fn end(&mut self, name: &ModelName, turned: Option<Turned>) {
+        let turned = turned.unwrap_or_else(|| {
             error!(model = %name, "a turn of a model that is followed has panicked");
-            Found::Same
+            Turned { found: Found::Same, is_written: false }
         });
-        if found == Found::Gone {
+        let Some(model) = self.models.get_mut(name) else { return };
+        let is_gone = turned.found == Found::Gone;
+        model.end(turned, Instant::now(), self.interval);
+        // It may have come back while its requests were waited for; then it has another turn.
+        if is_gone && model.due().is_none() {
             self.models.remove(name);
-        } else if let Some(model) = self.models.get_mut(name) {
-            model.end(found, Instant::now(), self.interval);
         }
     }
 }

@@ -58,7 +58,7 @@ pub(super) struct Known {
 pub(super) enum Found {
     /// Nothing is to be done.
     Same,
-    /// Somebody is writing it.
+    /// Somebody is writing all that there is of it.
     Unsettled,
     /// It is not there.
     Missing,
@@ -70,6 +70,14 @@ pub(super) enum Found {
     Gone,
     /// It is gone, and cannot be unloaded for now.
     Kept,
+}
+
+/// A turn that has ended.
+#[derive(Debug)]
+pub(super) struct Turned {
+    pub(super) found: Found,
+    /// Whether somebody is writing a version of the model, whatever was found of the others.
+    pub(super) is_written: bool,
 }
 
 impl Followed {
@@ -88,13 +96,15 @@ impl Followed {
     }
 
     /// Ends a turn. `interval` is the time between two rounds.
-    pub(super) fn end(&mut self, found: Found, now: Instant, interval: Duration) {
+    pub(super) fn end(&mut self, turned: Turned, now: Instant, interval: Duration) {
+        let Turned { found, is_written } = turned;
+        let soon = now + SOON.min(interval);
         if !matches!(found, Found::Missing | Found::Kept) {
             self.missing = None;
         }
         self.due = match found {
             Found::Same => self.tried.as_ref().and_then(|tried| tried.again),
-            Found::Unsettled => Some(now + SOON.min(interval)),
+            Found::Unsettled => Some(soon),
             Found::Missing => Some(*self.missing.get_or_insert(now) + GONE),
             Found::Kept => Some(now + interval),
             Found::Gone => {
@@ -107,8 +117,8 @@ impl Followed {
             }
             Found::Failed(stamp) => Some(self.failed(stamp, now, interval)),
         };
-        if matches!(self.turn, Turn::UnderWay { again: true }) {
-            self.due = Some(now + SOON.min(interval));
+        if is_written || matches!(self.turn, Turn::UnderWay { again: true }) {
+            self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
         }
         self.turn = Turn::Idle;
     }
@@ -164,9 +174,13 @@ mod tests {
         fn turn(&mut self, after: Duration, found: Found) -> (Known, Option<Duration>) {
             self.now += after;
             let known = self.followed.begin(self.now).expect("none is under way");
-            self.followed.end(found, self.now, INTERVAL);
+            self.followed.end(of(found), self.now, INTERVAL);
             (known, self.followed.due().map(|due| due - self.now))
         }
+    }
+
+    fn of(found: Found) -> Turned {
+        Turned { found, is_written: false }
     }
 
     fn done(stamp: &str) -> Found {
@@ -211,8 +225,20 @@ mod tests {
         assert!(model.followed.is_new());
         assert_eq!(model.turn(SOON, done("a")), (NOTHING, None));
         model.followed.begin(model.now);
-        model.followed.end(Found::Unsettled, model.now, SOON / 2);
+        model.followed.end(of(Found::Unsettled), model.now, SOON / 2);
         assert_eq!(model.followed.due(), Some(model.now + SOON / 2), "as soon as a round comes");
+    }
+
+    #[test]
+    fn who_has_a_version_that_is_being_written_is_looked_at_soon_whatever_was_found() {
+        let mut model = Model::new();
+        for found in [done("a"), Found::Same, failed("b"), Found::Same, Found::Unsettled] {
+            model.followed.begin(model.now);
+            model.followed.end(Turned { found, is_written: true }, model.now, INTERVAL);
+            assert_eq!(model.followed.due(), Some(model.now + SOON));
+        }
+        assert_eq!(model.turn(SOON, Found::Same), (known("b"), INTERVAL.checked_sub(SOON)));
+        assert_eq!(model.turn(SOON, done("c")), (known("b"), None), "it is written");
     }
 
     #[test]
@@ -242,7 +268,7 @@ mod tests {
         assert!(model.followed.begin(model.now).is_some() && model.followed.is_busy());
         assert_eq!(model.followed.begin(model.now), None);
         assert_eq!(model.followed.begin(model.now), None);
-        model.followed.end(done("a"), model.now, INTERVAL);
+        model.followed.end(of(done("a")), model.now, INTERVAL);
         assert_eq!(model.followed.due(), Some(model.now + SOON));
         assert!(!model.followed.is_busy());
         assert_eq!(model.turn(SOON, Found::Same), (known("a"), None));

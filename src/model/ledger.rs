@@ -1,7 +1,7 @@
 //! What loaded versions take of the memory that models may have: reserved before a load, given back
 //! with the version.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A load that does not fit, in bytes.
@@ -25,40 +25,39 @@ pub(super) struct Ledger(Arc<Mutex<u64>>);
 pub(super) struct Reservation {
     ledger: Ledger,
     bytes: u64,
-    given_back: AtomicBool,
+    /// What of them is in the ledger's sum: less where they lie within another reservation, none when
+    /// they were given back. Written only with the sum locked.
+    charged: AtomicU64,
 }
 
 impl Ledger {
-    /// Takes so many bytes of the budget; zero is no bound. Those that `instead_of` has are given back for
-    /// it, in the same moment.
+    /// Takes so many bytes of the budget; zero is no bound. They lie `within` what is reserved already, as
+    /// far as they can: see [`Reservation::take_over`].
     ///
     /// # Errors
-    /// [`NoRoom`]; then `instead_of` is kept.
+    /// [`NoRoom`].
     pub(super) fn reserve(
         &self,
         bytes: u64,
         budget: u64,
-        instead_of: Option<&Reservation>,
+        within: Option<&Reservation>,
     ) -> Result<Reservation, NoRoom> {
         let mut used = self.sum();
-        let given = instead_of.map_or(0, Reservation::held);
-        let others = used.saturating_sub(given);
-        let sum = others.saturating_add(bytes);
-        if budget > 0 && sum > budget {
+        let kept = within.map_or(0, Reservation::charged);
+        let others = used.saturating_sub(kept);
+        if budget > 0 && others.saturating_add(bytes) > budget {
             return Err(NoRoom { needed: bytes, used: others, budget });
         }
-        if let Some(given) = instead_of {
-            given.given_back.store(true, Ordering::SeqCst);
-        }
-        *used = sum;
-        Ok(Reservation { ledger: self.clone(), bytes, given_back: AtomicBool::new(false) })
+        let charged = bytes.saturating_sub(kept);
+        *used = used.saturating_add(charged);
+        Ok(Reservation { ledger: self.clone(), bytes, charged: AtomicU64::new(charged) })
     }
 
     /// Takes so many bytes whatever the budget.
     pub(super) fn hold(&self, bytes: u64) -> Reservation {
         let mut used = self.sum();
         *used = used.saturating_add(bytes);
-        Reservation { ledger: self.clone(), bytes, given_back: AtomicBool::new(false) }
+        Reservation { ledger: self.clone(), bytes, charged: AtomicU64::new(bytes) }
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -75,17 +74,23 @@ impl Reservation {
         self.bytes
     }
 
-    /// The bytes that were not given back.
-    fn held(&self) -> u64 {
-        if self.given_back.load(Ordering::SeqCst) { 0 } else { self.bytes }
+    /// Takes the place of the reservation that it lies within, of which what is left is given back. Until
+    /// then, that one is whole again when this is dropped.
+    pub(super) fn take_over(&self, kept: &Self) {
+        let mut used = self.ledger.sum();
+        let both = kept.charged.swap(0, Ordering::SeqCst).saturating_add(self.charged());
+        *used = used.saturating_sub(both).saturating_add(self.bytes);
+        self.charged.store(self.bytes, Ordering::SeqCst);
+    }
+
+    fn charged(&self) -> u64 {
+        self.charged.load(Ordering::SeqCst)
     }
 
     /// Gives it back now, whoever still holds what it was for.
     pub(super) fn give_back(&self) {
         let mut used = self.ledger.sum();
-        if !self.given_back.swap(true, Ordering::SeqCst) {
-            *used = used.saturating_sub(self.bytes);
-        }
+        *used = used.saturating_sub(self.charged.swap(0, Ordering::SeqCst));
     }
 }
 
@@ -124,7 +129,31 @@ mod tests {
         let refused = ledger.reserve(61, 100, Some(&held)).unwrap_err();
         assert_eq!(refused, NoRoom { needed: 61, used: 40, budget: 100 });
         let instead = ledger.reserve(50, 100, Some(&held)).unwrap();
-        drop(held);
+        assert_eq!((ledger.used(), instead.bytes()), (100, 50), "it lies within");
+        drop(instead);
+        assert_eq!(ledger.used(), 100, "and leaves what it lay in");
+        let instead = ledger.reserve(50, 100, Some(&held)).unwrap();
+        instead.take_over(&held);
         assert_eq!((ledger.used(), instead.bytes()), (90, 50));
+        drop(held);
+        assert_eq!(ledger.used(), 90);
+        drop(instead);
+        assert_eq!(ledger.used(), 40);
+    }
+
+    #[test]
+    fn what_does_not_lie_within_is_taken_besides() {
+        let ledger = Ledger::default();
+        let held = ledger.hold(60);
+        let larger = ledger.reserve(80, 100, Some(&held)).unwrap();
+        assert_eq!(ledger.used(), 80);
+        drop(larger);
+        assert_eq!(ledger.used(), 60);
+        let larger = ledger.reserve(80, 100, Some(&held)).unwrap();
+        larger.take_over(&held);
+        drop(held);
+        assert_eq!(ledger.used(), 80);
+        larger.give_back();
+        assert_eq!(ledger.used(), 0);
     }
 }

@@ -141,17 +141,41 @@ pub enum SourceError {
 impl SourceError {
     /// Whether the same question may be answered in a moment, though nobody has done anything about it.
     pub(super) fn may_pass(&self) -> bool {
-        let lasting = [
-            ErrorKind::NotFound,
-            ErrorKind::PermissionDenied,
-            ErrorKind::InvalidInput,
-            ErrorKind::InvalidData,
-            ErrorKind::NotADirectory,
-            ErrorKind::IsADirectory,
-            ErrorKind::ReadOnlyFilesystem,
-        ];
-        matches!(self, Self::Io { source, .. } if !lasting.contains(&source.kind()))
+        matches!(self, Self::Io { source, .. } if is_of_the_moment(source))
     }
+}
+
+/// Whether what the system said is of the moment. What is not known to be is not: a start that waited for
+/// it would wait in vain.
+fn is_of_the_moment(error: &std::io::Error) -> bool {
+    use ErrorKind as Kind;
+    // EIO, ENFILE and EMFILE, which have no kind.
+    let is_unnamed = error.raw_os_error().is_some_and(|code| [5, 23, 24].contains(&code));
+    is_unnamed
+        || matches!(
+            error.kind(),
+            Kind::Interrupted
+                | Kind::TimedOut
+                | Kind::WouldBlock
+                | Kind::ConnectionReset
+                | Kind::ConnectionRefused
+                | Kind::ConnectionAborted
+                | Kind::NotConnected
+                | Kind::BrokenPipe
+                | Kind::UnexpectedEof
+                | Kind::NetworkDown
+                | Kind::NetworkUnreachable
+                | Kind::HostUnreachable
+                | Kind::AddrNotAvailable
+                | Kind::StaleNetworkFileHandle
+                | Kind::ResourceBusy
+                | Kind::ExecutableFileBusy
+                | Kind::Deadlock
+                | Kind::OutOfMemory
+                // Others use the disk too, and give back what they took.
+                | Kind::StorageFull
+                | Kind::QuotaExceeded
+        )
 }
 
 /// A repository of models. Calls may block and come from threads made for it.
@@ -223,10 +247,38 @@ pub trait ModelSource: Send + Sync + 'static {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Error;
+
     use super::*;
 
     fn versions(numbers: &[u64]) -> Vec<Version> {
         numbers.iter().map(|number| Version::new(*number).unwrap()).collect()
+    }
+
+    #[test]
+    fn only_what_is_known_to_be_of_the_moment_may_pass() {
+        let may_pass = |source: Error| {
+            let what = String::new();
+            SourceError::Io { what, source }.may_pass()
+        };
+        for kind in [ErrorKind::Interrupted, ErrorKind::StorageFull, ErrorKind::ConnectionRefused] {
+            assert!(may_pass(kind.into()), "{kind}");
+        }
+        // EIO, ENOMEM, EBUSY, ENFILE, EMFILE, ENOSPC.
+        for code in [5, 12, 16, 23, 24, 28] {
+            assert!(may_pass(Error::from_raw_os_error(code)), "{code}");
+        }
+        // ENOENT, ENXIO, EACCES, EINVAL, EFBIG.
+        for code in [2, 6, 13, 22, 27] {
+            assert!(!may_pass(Error::from_raw_os_error(code)), "{code}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("loop");
+        std::os::unix::fs::symlink(&own, &own).unwrap();
+        assert!(!may_pass(own.canonicalize().unwrap_err()));
+        assert!(!may_pass(Error::other("what nobody knows")));
+        let problem = String::new();
+        assert!(!SourceError::Invalid { what: String::new(), problem }.may_pass());
     }
 
     #[test]

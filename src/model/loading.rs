@@ -122,7 +122,7 @@ pub(super) struct Demands {
     /// What all versions may take together, in bytes; zero for no bound.
     pub(super) budget: u64,
     /// What was kept of the memory for it.
-    pub(super) instead_of: Option<Arc<Reservation>>,
+    pub(super) within: Option<Arc<Reservation>>,
 }
 
 /// A version's files, as they are to be loaded.

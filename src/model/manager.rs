@@ -23,13 +23,13 @@ use super::handle::VersionHandle;
 use super::intent::Intent;
 use super::lease::{LeaseReport, NoLease};
 use super::ledger::Ledger;
-use super::load::LoadOptions;
+use super::load::{Choose, LoadOptions};
 use super::loader::ModelSource;
 use super::loading::{Loader, WorkThreads};
 use super::memory::MemoryMeter;
 use super::names::{ModelName, Version, VersionRef};
 use super::observer::ModelObserver;
-use super::operation::{Begun, Conditions, Done, Ended, Operation, OperationKind, Operations};
+use super::operation::{Begun, By, Conditions, Done, Ended, Operation, OperationKind, Operations};
 use super::registry::{ModelEntry, Registry};
 use super::report::{self, IndexEntry, LoadReport, ModelReport, SwapReport, UnloadReport};
 use super::routing::RoutingChange;
@@ -123,10 +123,15 @@ impl Change {
         self,
         core: &Arc<Core>,
         model: &ModelName,
-        operation: &Arc<Operation>,
+        (operation, by): (&Arc<Operation>, By),
     ) -> Result<Done, ChangeError> {
         match self {
-            Self::Load(options) => core.load(model, options, operation).await.map(Done::Load),
+            Self::Load(options) => match by {
+                By::Demand => core.load_for_requests(model, operation).await,
+                By::Follower => core.load(model, (options, Choose::Settled), operation).await,
+                _ => core.load(model, (options, Choose::Any), operation).await,
+            }
+            .map(Done::Load),
             Self::Unload(None) => core.unload(model, operation).await.map(Done::Unload),
             Self::Unload(Some(version)) => {
                 core.unload_version(model, version, operation).await.map(Done::Unload)
@@ -135,7 +140,7 @@ impl Change {
             Self::Rollback(options) => {
                 core.roll_back(model, options, operation).await.map(Done::Swap)
             }
-            Self::Route(change) => core.route(model, change, operation).map(Done::Traffic),
+            Self::Route(change) => core.route(model, change, operation).await.map(Done::Traffic),
             Self::Verify(version) => {
                 core.verify(model, version.as_ref(), operation).await.map(Done::Verify)
             }
@@ -232,53 +237,79 @@ impl ModelLifecycleManager {
         if self.core.refusing.is_cancelled() {
             return Err(ChangeError::ShuttingDown);
         }
-        match self.core.operations.begin(change.kind(), model, conditions)? {
-            Begun::Known(operation) => Ok(operation),
-            Begun::New(operation) => Ok(self.run_aside(model, (change, true), operation)),
-        }
+        self.begin_by((change, By::Caller), model, conditions)
     }
 
-    /// Begins a load that nobody has asked for by a change: a request needs the model, or the repository
-    /// has it. It decides nothing.
+    /// Begins a change that no caller has asked for.
     ///
     /// # Errors
-    /// [`ChangeError::ShuttingDown`] once requests are not waited for any more.
-    pub(super) fn begin_load(&self, model: &ModelName) -> Result<Arc<Operation>, ChangeError> {
-        if self.core.closing.is_cancelled() {
+    /// [`ChangeError::ShuttingDown`]; for a load, only once requests are not waited for any more.
+    pub(super) fn begin_aside(
+        &self,
+        model: &ModelName,
+        change: Change,
+        by: By,
+    ) -> Result<Arc<Operation>, ChangeError> {
+        let is_load = matches!(change, Change::Load(_)) && !by.decides();
+        let core = &self.core;
+        let stop = if is_load { &core.closing } else { &core.refusing };
+        if stop.is_cancelled() {
             return Err(ChangeError::ShuttingDown);
         }
-        let load = Change::Load(LoadOptions::default());
-        match self.core.operations.begin(load.kind(), model, Conditions::default())? {
+        self.begin_by((change, by), model, Conditions::default())
+    }
+
+    /// Begins a load that decides nothing.
+    ///
+    /// # Errors
+    /// As [`ModelLifecycleManager::begin_aside`].
+    pub(super) fn begin_load(
+        &self,
+        model: &ModelName,
+        by: By,
+    ) -> Result<Arc<Operation>, ChangeError> {
+        self.begin_aside(model, Change::Load(LoadOptions::default()), by)
+    }
+
+    fn begin_by(
+        &self,
+        (change, by): (Change, By),
+        model: &ModelName,
+        conditions: Conditions,
+    ) -> Result<Arc<Operation>, ChangeError> {
+        match self.core.operations.begin((change.kind(), by), model, conditions)? {
             Begun::Known(operation) => Ok(operation),
-            Begun::New(operation) => Ok(self.run_aside(model, (load, false), operation)),
+            Begun::New(operation) => Ok(self.run_aside(model, (change, by), operation)),
         }
     }
 
-    /// Makes the change, whether somebody waits for it or not; and whether it decides what the model is
-    /// to be.
+    /// Makes the change, whether somebody waits for it or not.
     fn run_aside(
         &self,
         model: &ModelName,
-        (change, decides): (Change, bool),
+        (change, by): (Change, By),
         operation: Arc<Operation>,
     ) -> Arc<Operation> {
         let (core, model, begun) = (Arc::clone(&self.core), model.clone(), Arc::clone(&operation));
-        let declarations = decides.then(|| core.declarations(&model));
+        let declarations = by.decides().then(|| core.declarations(&model));
         let proves_nothing = matches!(change, Change::Verify(_));
         self.core.tasks.spawn(async move {
-            let work = AssertUnwindSafe(change.make(&core, &model, &begun)).catch_unwind().await;
+            let work = AssertUnwindSafe(change.make(&core, &model, (&begun, by)));
             let bug = |panic: Box<dyn Any + Send>| {
                 Err(ChangeError::Panicked(causes::of_panic(panic.as_ref())))
             };
-            let outcome = work.unwrap_or_else(bug);
+            let outcome = work.catch_unwind().await.unwrap_or_else(bug);
             if !proves_nothing {
-                core.note_end(&model, declarations, outcome.as_ref().map(drop));
+                core.note_end(&model, (declarations, by), outcome.as_ref().map(drop));
+            }
+            if by == By::Declaration {
+                core.registry.forget_what_never_was();
             }
             if matches!(outcome, Err(ChangeError::Busy { .. } | ChangeError::ShuttingDown)) {
                 core.operations.forget_key(&begun);
             }
             // What the caller is told of has to be there after a crash.
-            if let Err(cause) = core.keep().await {
+            if let Err(cause) = core.keep_model(&model).await {
                 begun.note_unsaved(cause);
             }
             begun.end(outcome.map_err(Arc::new));
@@ -318,7 +349,7 @@ impl ModelLifecycleManager {
         // Each operation saves it again, and tells where that fails.
         self.core.keep().await.ok();
         let begun = changes.into_iter().map(|(plan, change)| {
-            let operation = self.begin(&plan.model, change, Conditions::default())?;
+            let operation = self.begin_aside(&plan.model, change, By::Declaration)?;
             Ok((plan, operation))
         });
         begun.collect()
@@ -485,7 +516,7 @@ impl ModelLifecycleManager {
             self.core.registry.entry(&name).load_on_demand(true);
             names.retain(|other| *other != name);
         }
-        let load = async |name| self.begin_load(name).map_err(Arc::new)?.done().await;
+        let load = async |name| self.begin_load(name, By::Start).map_err(Arc::new)?.done().await;
         let loads = names.iter().map(async |name| (name, load(name).await));
         let results = join_all(loads).await;
         let required = |name: &ModelName| terms.required.contains(name);

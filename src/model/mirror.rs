@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::handle::{Answer, Serving};
@@ -31,6 +32,7 @@ pub(super) struct Mirror {
     turn: AtomicU64,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
+    stopped: CancellationToken,
     tally: Mutex<MirrorTally>,
 }
 
@@ -68,8 +70,15 @@ impl Mirror {
             turn: AtomicU64::new(0),
             places: Arc::new(Semaphore::new(AT_ONCE)),
             tasks: tasks.clone(),
+            stopped: CancellationToken::new(),
             tally: Mutex::default(),
         })
+    }
+
+    /// Gives up the copies that are under way: nobody wants to know any more, and the version that gets
+    /// them may be about to go.
+    pub(super) fn stop(&self) {
+        self.stopped.cancel();
     }
 
     pub(super) fn version(&self) -> Version {
@@ -142,9 +151,11 @@ impl MirroredRequest {
         let tasks = self.mirror.tasks.clone();
         tasks.spawn(async move {
             let Self { mirror, request, place } = self;
-            match answered(&mirror.to, request).await {
-                Some(actual) => mirror.compare(&expected, &actual),
-                None => mirror.count(|tally| tally.failed += 1),
+            let answer = answered(&mirror.to, request);
+            match mirror.stopped.run_until_cancelled(answer).await {
+                Some(Some(actual)) => mirror.compare(&expected, &actual),
+                Some(None) => mirror.count(|tally| tally.failed += 1),
+                None => {}
             }
             drop(place);
         });

@@ -14,11 +14,48 @@ use super::report::{LoadReport, SwapReport, TrafficReport, UnloadReport, VerifyR
 use crate::causes;
 use crate::lifecycle::{Event, EventBus};
 
-/// How many operations that have ended are remembered.
+/// How many operations that have ended are remembered, of those that somebody has asked for and of the
+/// server's own each.
 const REMEMBERED: usize = 256;
 
 /// How many keys of callers are remembered.
 const REMEMBERED_KEYS: usize = 1024;
+
+/// Who wants a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// An operator, who decides by it what the model is to be.
+    Caller,
+    /// The same, who has declared what it is to be.
+    Declaration,
+    /// Who tries that again.
+    Reconciler,
+    /// Who loads what there is, or is declared, at the start.
+    Start,
+    /// Who follows the repository.
+    Follower,
+    /// A request that needs the model.
+    Demand,
+    /// Who makes room.
+    Eviction,
+}
+
+impl By {
+    /// Whether it decides what the model is to be.
+    pub(super) fn decides(self) -> bool {
+        matches!(self, Self::Caller | Self::Declaration | Self::Reconciler)
+    }
+
+    /// Whether it is an attempt at what is declared of the model, or at what it is to be anyway.
+    pub(super) fn is_attempt(self) -> bool {
+        self != Self::Caller
+    }
+
+    /// Whether somebody knows of the operation, who may ask for its end.
+    fn is_asked_for(self) -> bool {
+        matches!(self, Self::Caller | Self::Declaration)
+    }
+}
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,6 +105,7 @@ pub type Ended = Result<Done, Arc<ChangeError>>;
 pub struct Operation {
     id: String,
     kind: OperationKind,
+    by: By,
     model: ModelName,
     started: SystemTime,
     events: EventBus,
@@ -179,7 +217,7 @@ impl Operations {
     /// A new operation, unless the caller has begun it before.
     pub(super) fn begin(
         &self,
-        kind: OperationKind,
+        (kind, by): (OperationKind, By),
         model: &ModelName,
         conditions: Conditions,
     ) -> Result<Begun, ChangeError> {
@@ -196,6 +234,7 @@ impl Operations {
         let operation = Arc::new(Operation {
             id: format!("{:x}-{}", self.life, kept.begun),
             kind,
+            by,
             model: model.clone(),
             started: SystemTime::now(),
             events: self.events.clone(),
@@ -212,7 +251,7 @@ impl Operations {
 
     /// An operation of the manager's own, which nobody has asked for.
     pub(super) fn aside(&self, model: &ModelName) -> Arc<Operation> {
-        match self.begin(OperationKind::Evict, model, Conditions::default()) {
+        match self.begin((OperationKind::Evict, By::Eviction), model, Conditions::default()) {
             Ok(Begun::New(operation) | Begun::Known(operation)) => operation,
             Err(refusal) => unreachable!("without a key there is nothing to refuse: {refusal}"),
         }
@@ -245,9 +284,13 @@ impl Operations {
 
 impl Kept {
     fn remember(&mut self, operation: &Arc<Operation>, key: Option<IdempotencyKey>) {
-        let ended = self.operations.iter().filter(|known| known.is_over()).count();
+        // What the server does by itself may be much, and costs nobody the end of what was asked for.
+        let asked_for = operation.by.is_asked_for();
+        let forgettable =
+            |known: &Arc<Operation>| known.by.is_asked_for() == asked_for && known.is_over();
+        let ended = self.operations.iter().filter(|known| forgettable(known)).count();
         if ended > REMEMBERED
-            && let Some(oldest) = self.operations.iter().position(|known| known.is_over())
+            && let Some(oldest) = self.operations.iter().position(forgettable)
         {
             self.operations.remove(oldest);
         }
@@ -314,6 +357,14 @@ impl Operation {
         self.progress().steps.push(step);
     }
 
+    /// [`Operation::step`], unless that was the last one.
+    pub(super) fn step_once(&self, what: &str, version: Version) {
+        let is_last = |step: &Step| step.what == what && step.version == Some(version);
+        if !self.progress().steps.last().is_some_and(is_last) {
+            self.step(what, Some(version));
+        }
+    }
+
     /// Notes that what it has decided is not kept.
     pub(super) fn note_unsaved(&self, cause: String) {
         self.progress().unsaved = Some(cause);
@@ -363,7 +414,7 @@ impl Operation {
         self.ended.send_replace(true);
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         *self.ended.borrow()
     }
 

@@ -1,18 +1,19 @@
 //! Reconciling: what is declared and is not so is tried again and again, less and less often.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use super::change::Core;
 use super::desired::{Desire, DesiredModel, DesiredState, PlannedChange};
+use super::error::ChangeError;
 use super::intent::Intent;
 use super::load::LoadOptions;
 use super::manager::{Change, ModelLifecycleManager};
 use super::names::ModelName;
-use super::operation::Conditions;
+use super::operation::{By, Operation};
 use super::registry::ModelEntry;
 use crate::causes;
 use crate::lifecycle::Backoff;
@@ -150,7 +151,7 @@ impl Core {
             entry.outstanding(Outstanding::withdraw);
         }
         let change = |plan: PlannedChange| {
-            let entry = self.registry.entry(&plan.model);
+            let entry = self.registry.declared(&plan.model);
             let wanted = wanted.models.get(&plan.model).filter(|model| model.is_wanted());
             let (declared, change) = if let Some(model) = wanted {
                 (model.clone(), Change::Apply(model.intent.clone()))
@@ -161,7 +162,9 @@ impl Core {
             entry.outstanding(|outstanding| outstanding.declare(declared));
             (plan, change)
         };
-        plans.into_iter().map(change).collect()
+        let changes = plans.into_iter().map(change).collect();
+        self.registry.forget_what_never_was();
+        changes
     }
 
     /// How often something was declared of a model.
@@ -185,21 +188,32 @@ impl Core {
         told.collect()
     }
 
-    /// Notes how a change of the model has ended, which had begun after so many declarations; `None` where
-    /// it decided nothing.
-    pub(super) fn note_end<E: std::error::Error>(
+    /// Notes how a change of the model has ended, and that it had begun after so many declarations; `None`
+    /// where it decided nothing.
+    pub(super) fn note_end(
         &self,
         model: &ModelName,
-        declarations: Option<u64>,
-        result: Result<(), &E>,
+        (declarations, by): (Option<u64>, By),
+        result: Result<(), &ChangeError>,
     ) {
         let Some(entry) = self.registry.get(model.as_str()) else { return };
         let interval = self.terms.load().reconcile_interval;
-        entry.outstanding(|outstanding| match result {
-            Ok(()) => outstanding.settle(declarations),
-            Err(error) => outstanding.failed(causes::of_error(error), interval),
+        let concerns = entry.outstanding(|outstanding| {
+            let had_failed = outstanding.failures > 0;
+            match result {
+                Ok(()) => outstanding.settle(declarations),
+                // An operator's own failure says nothing about what is declared, nor does it put it off.
+                Err(error) if by.is_attempt() && is_failure(error) => {
+                    outstanding.failed(causes::of_error(error), interval);
+                }
+                Err(_) => {}
+            }
+            had_failed || outstanding.failures > 0
         });
-        self.report_convergence();
+        // Telling it means to look at every model.
+        if concerns {
+            self.report_convergence();
+        }
     }
 
     /// Tells the check `reconciled` whether every model is what is declared of it.
@@ -223,36 +237,53 @@ impl ModelLifecycleManager {
     }
 
     /// Begins to try again what failed of what is declared: at the interval that the terms say, and
-    /// after each failure of a model half as often, every ten minutes at least.
+    /// after each failure of a model half as often, every ten minutes at least. What could not be saved
+    /// is saved again.
     pub fn start_reconciling(&self) {
         let manager = self.clone();
         self.core.tasks.spawn(async move {
             let core = &manager.core;
+            let mut attempts = BTreeMap::new();
             while core.refusing.run_until_cancelled(core.reconcile_pause()).await.is_some() {
-                manager.reconcile().await;
+                manager.reconcile(&mut attempts);
+                // A check tells where that fails.
+                core.keep().await.ok();
             }
         });
     }
 
-    /// One round: each model that is due is changed on its own.
-    async fn reconcile(&self) {
+    /// One round: begins an attempt for each model that is due and has none under way. No model waits
+    /// for another.
+    fn reconcile(&self, attempts: &mut BTreeMap<ModelName, Arc<Operation>>) {
+        attempts.retain(|_, attempt| !attempt.is_over());
         let entries = self.core.registry.entries().into_iter();
         let due = entries.filter(|entry| {
             let rests = entry.outstanding(|outstanding| !outstanding.pause().is_zero());
             // Whoever changes it may be about to do just that.
-            !rests && entry.change.available_permits() > 0
+            let is_changed = entry.change.available_permits() == 0;
+            !rests && !is_changed && !attempts.contains_key(&entry.name)
         });
         let changes = due.filter_map(|entry| Some((self.core.missing(&entry)?, entry)));
-        let ends = changes.map(async |(action, entry): (Action, Arc<ModelEntry>)| {
+        for (action, entry) in changes.collect::<Vec<_>>() {
             // It is refused only while the server is shutting down.
-            let begun = self.begin(&entry.name, action.into(), Conditions::default());
-            if let Ok(operation) = begun {
-                operation.step("RECONCILE", None);
-                drop(operation.done().await);
+            let begun = self.begin_aside(&entry.name, action.into(), By::Reconciler);
+            if let Ok(attempt) = begun {
+                attempt.step("RECONCILE", None);
+                attempts.insert(entry.name.clone(), attempt);
             }
-        });
-        join_all(ends).await;
+        }
     }
+}
+
+/// Whether an attempt has met something that stands against it, and not only another change.
+fn is_failure(error: &ChangeError) -> bool {
+    !matches!(
+        error,
+        ChangeError::Busy { .. }
+            | ChangeError::NotLoaded(_)
+            | ChangeError::ShuttingDown
+            | ChangeError::Unsettled { .. }
+    )
 }
 
 impl Core {

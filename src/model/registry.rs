@@ -1,10 +1,12 @@
 //! Every model the control plane knows, with the records of its versions.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::desired::{Desire, DesiredModel};
@@ -36,6 +38,8 @@ pub(super) struct ModelEntry {
     pub(super) waiting: Semaphore,
     /// How many changes are about to let it serve, so that a request may wait for it.
     coming: Arc<watch::Sender<usize>>,
+    /// How many are about to change it for a moment only.
+    tidying: AtomicUsize,
     /// The change that may take hours, if one goes on.
     trial_of: watch::Sender<Option<OnTrial>>,
     known: Mutex<Known>,
@@ -62,6 +66,8 @@ struct Known {
     /// The highest version that was seen in the repository.
     newest: Option<Version>,
     parked: Option<Parked>,
+    /// What waits for the end of the parking.
+    unparking: Option<AbortHandle>,
     /// What the model's policy selected at the last load.
     selected: Vec<Version>,
     trial: Option<TrialRules>,
@@ -74,8 +80,21 @@ struct Known {
     resting: Option<Instant>,
     desire: Desire,
     outstanding: Outstanding,
+    /// Whether it is known only because somebody has declared it.
+    only_declared: bool,
+    /// What has served before it went to make room; `None` where something serves.
+    served: Option<Served>,
     /// Whether a change has left it without a version that serves, which nobody wanted.
     stranded: bool,
+}
+
+/// The versions that have served before a model went though it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Served {
+    pub(super) current: Version,
+    pub(super) versions: Vec<Version>,
+    /// Whether who follows the repository has seen another one since.
+    pub(super) is_outdated: bool,
 }
 
 /// How long a model stays, by its settings.
@@ -100,6 +119,16 @@ pub(super) struct Busy<'a>(&'a ModelEntry);
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
         self.0.trial_of.send_replace(None);
+    }
+}
+
+/// As long as it is there, the model may be changed for a moment.
+#[must_use]
+pub(super) struct Tidying<'a>(&'a ModelEntry);
+
+impl Drop for Tidying<'_> {
+    fn drop(&mut self) {
+        self.0.tidying.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -135,11 +164,28 @@ impl Registry {
                 change: Semaphore::new(1),
                 waiting: Semaphore::new(WAITING),
                 coming: Arc::new(watch::Sender::new(0)),
+                tidying: AtomicUsize::new(0),
                 trial_of: watch::Sender::new(None),
                 known: Mutex::default(),
             })
         };
         Arc::clone(self.models().entry(name.clone()).or_insert_with(new))
+    }
+
+    /// The entry of a model that is declared, whether it exists or not.
+    pub(super) fn declared(&self, name: &ModelName) -> Arc<ModelEntry> {
+        let known = self.get(name.as_str());
+        known.unwrap_or_else(|| {
+            let entry = self.entry(name);
+            entry.known().only_declared = true;
+            entry
+        })
+    }
+
+    /// Forgets the models that were declared, never existed, and are declared no more.
+    pub(super) fn forget_what_never_was(&self) {
+        // Who holds the entry may be about to change it.
+        self.models().retain(|_, entry| Arc::strong_count(entry) > 1 || !entry.never_was());
     }
 
     /// Every entry, by name.
@@ -249,6 +295,14 @@ impl ModelEntry {
         self.known().desire = Desire::Open;
     }
 
+    /// Whether nothing was ever seen of the model, and nobody wants it any more.
+    fn never_was(&self) -> bool {
+        let known = self.known();
+        let is_wanted = known.desire == Desire::Loaded || known.outstanding.declared().is_some();
+        let was_seen = known.newest.is_some() || !known.records.is_empty() || known.on_demand;
+        known.only_declared && !is_wanted && !was_seen
+    }
+
     /// Whether operators have decided anything of the model.
     pub(super) fn was_decided_about(&self) -> bool {
         let known = self.known();
@@ -261,6 +315,7 @@ impl ModelEntry {
     pub(super) fn restore(&self, model: DesiredModel) {
         let DesiredModel { desire, intent, pending } = model;
         let mut known = self.known();
+        known.only_declared = desire == Desire::Open;
         (known.intent, known.desire) = (intent, desire);
         drop(known);
         if let Some(pending) = pending {
@@ -292,6 +347,9 @@ impl ModelEntry {
     pub(super) fn note_current(&self, current: Option<(Version, &str)>, cause: Cause) {
         let mut known = self.known();
         known.stranded = false;
+        if current.is_some() {
+            known.served = None;
+        }
         known.history.note(current, cause);
         known.generation += 1;
     }
@@ -409,6 +467,45 @@ impl ModelEntry {
     pub(super) fn strand(&self) {
         let mut known = self.known();
         (known.stranded, known.on_demand, known.resting) = (true, true, None);
+    }
+
+    /// Notes what has served and is to come back; `None` for nothing.
+    pub(super) fn note_served(&self, served: Option<Served>) {
+        self.known().served = served;
+    }
+
+    /// What has served before the model went.
+    pub(super) fn served_last(&self) -> Option<Served> {
+        self.known().served.clone()
+    }
+
+    /// The repository is followed, and what has served is not what it has now.
+    pub(super) fn outdate(&self) {
+        if let Some(served) = &mut self.known().served {
+            served.is_outdated = true;
+        }
+    }
+
+    /// Whether requests wait until the model serves, or are about to have it.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.available_permits() < WAITING
+    }
+
+    /// Somebody is about to change the model for a moment only.
+    pub(super) fn tidy(&self) -> Tidying<'_> {
+        self.tidying.fetch_add(1, Ordering::SeqCst);
+        Tidying(self)
+    }
+
+    pub(super) fn is_tidied(&self) -> bool {
+        self.tidying.load(Ordering::SeqCst) > 0
+    }
+
+    /// Replaces what waits for the end of the parking.
+    pub(super) fn unparked_by(&self, timer: Option<AbortHandle>) {
+        if let Some(before) = std::mem::replace(&mut self.known().unparking, timer) {
+            before.abort();
+        }
     }
 
     /// No request loads the model before that.

@@ -34,14 +34,14 @@ pub enum RoutingChange {
 
 impl Core {
     /// Changes the rules in one step. What it names has to be loaded; what it takes back need not be.
-    pub(super) fn route(
+    pub(super) async fn route(
         &self,
         name: &ModelName,
         change: RoutingChange,
         operation: &Arc<Operation>,
     ) -> Result<TrafficReport, ChangeError> {
         let entry = self.known(name)?;
-        let _permit = self.permit_now(&entry, operation)?;
+        let _permit = self.permit_now(&entry, operation).await?;
         let routes = self.serving.routes(name);
         let intent = changed(&entry, routes.as_deref(), change)?;
         operation.commit()?;

@@ -16,7 +16,7 @@ use super::loading::Demands;
 use super::names::{ModelName, Version, VersionId, VersionRef};
 use super::operation::Operation;
 use super::record::VersionRecord;
-use super::registry::{ModelEntry, Parked};
+use super::registry::{ModelEntry, Parked, Served};
 use super::report::SwapReport;
 use super::serving_map::Routes;
 use super::trial::{Bake, CanaryPlan, Contest, OnTrial, TrialRules, Watch};
@@ -61,7 +61,7 @@ pub enum Strategy {
 pub enum Keep {
     /// It is drained at once.
     No,
-    /// It stays for so long.
+    /// It stays for so long; not at all for zero.
     For(Duration),
     /// It stays until it is unloaded, or another swap keeps another version.
     Always,
@@ -102,7 +102,7 @@ impl Core {
             plan.check()?;
         }
         let entry = self.known(name)?;
-        let permit = self.permit_now(&entry, operation)?;
+        let permit = self.permit_now(&entry, operation).await?;
         let old = self.routes_of(name)?;
         let to = named(&entry, &options.to)?;
         let is_canary = matches!(options.strategy, Strategy::Canary(_));
@@ -142,12 +142,13 @@ impl Core {
     ) -> Result<SwapReport, ChangeError> {
         let started = Instant::now();
         let entry = self.known(name)?;
-        if let Some(trial) = entry.trial_of()
-            && let Some(report) = self.end_trial(&entry, trial, started).await
-        {
-            return Ok(report);
+        if let Some(trial) = entry.trial_of() {
+            operation.expects(entry.generation())?;
+            if let Some(report) = self.end_trial(&entry, trial, started).await {
+                return Ok(report);
+            }
         }
-        let permit = self.permit_now(&entry, operation)?;
+        let permit = self.permit_now(&entry, operation).await?;
         let old = self.routes_of(name)?;
         let nothing = || ChangeError::NothingBefore(name.clone());
         let before = entry.tenure_before(old.current).ok_or_else(nothing)?;
@@ -242,6 +243,7 @@ impl Core {
         };
         let watch = Watch { entry: wish.entry, operation: wish.operation, limits: &plan.limits };
         let _busy = wish.entry.busy(OnTrial::new(wish, old));
+        self.open_trial(wish.entry, old.current, wish.version).await;
         self.canary(watch, plan, (&new, fresh)).await?;
         let committed = if flip.bake.is_none() { wish.operation.commit() } else { Ok(()) };
         if let Err(refusal) = committed {
@@ -251,9 +253,8 @@ impl Core {
         Ok((new, Vec::new()))
     }
 
-    /// Lets the new version answer, and watches it, with the way back open: nothing is decided until it
-    /// has proved itself, so that the old version is back also where the process ends before. Then it is
-    /// too late to cancel.
+    /// Lets the new version answer, and watches it, with the way back open, until it is too late to
+    /// cancel.
     async fn baked(
         self: &Arc<Self>,
         wish: Wish<'_>,
@@ -266,6 +267,7 @@ impl Core {
         let _busy = entry.busy(OnTrial::new(wish, old));
         operation.step("BAKE", Some(version));
         entry.park(Some(Parked { version: old.current, until: None }));
+        self.open_trial(entry, old.current, version).await;
         entry.set_trial(Some(TrialRules::all_to_the_current()));
         self.retire_all(self.publish_current(entry, (new, fresh), (Cause::Swap, None)));
         let watch = Watch { entry, operation, limits: &bake.limits };
@@ -344,26 +346,28 @@ impl Core {
     }
 
     fn keep_previous(&self) -> Keep {
-        match self.terms.load().keep_previous {
-            Duration::ZERO => Keep::No,
-            time => Keep::For(time),
-        }
+        Keep::For(self.terms.load().keep_previous)
     }
 
     /// Retires the parked version when its time is over.
     fn unpark_later(self: &Arc<Self>, entry: &Arc<ModelEntry>) {
-        let Some(parked) = entry.parked() else { return };
-        let Some(until) = parked.until else { return };
-        let (core, entry) = (Arc::clone(self), Arc::clone(entry));
-        self.tasks.spawn(async move {
-            let over = tokio::time::sleep_until(until);
-            if core.closing.run_until_cancelled(over).await.is_some() {
-                core.unpark(&entry, parked).await;
-            }
+        let ends = entry.parked().and_then(|parked| Some((parked, parked.until?)));
+        let timer = ends.map(|(parked, until)| {
+            let (core, entry) = (Arc::clone(self), Arc::clone(entry));
+            let task = self.tasks.spawn(async move {
+                let over = tokio::time::sleep_until(until);
+                if core.closing.run_until_cancelled(over).await.is_some() {
+                    core.unpark(&entry, parked).await;
+                }
+            });
+            task.abort_handle()
         });
+        entry.unparked_by(timer);
     }
 
+    /// Ends a parking. Cancel safe: nothing is awaited once the permit is there.
     async fn unpark(self: &Arc<Self>, entry: &ModelEntry, parked: Parked) {
+        let _tidying = entry.tidy();
         // The semaphore is never closed.
         let _permit = entry.change.acquire().await;
         if entry.parked() == Some(parked) && !self.closing.is_cancelled() {
@@ -392,7 +396,7 @@ pub(super) fn named(entry: &ModelEntry, name: &VersionRef) -> Result<Version, Ch
 /// Notes that `version` is the way back; until when it is.
 fn park(entry: &ModelEntry, version: Version, keep: Keep) -> Option<SystemTime> {
     let until = match keep {
-        Keep::No => {
+        Keep::No | Keep::For(Duration::ZERO) => {
             entry.park(None);
             return None;
         }
@@ -401,6 +405,16 @@ fn park(entry: &ModelEntry, version: Version, keep: Keep) -> Option<SystemTime> 
     };
     entry.park(Some(Parked { version, until: until.map(|(until, _)| until) }));
     until.and_then(|(_, time)| SystemTime::now().checked_add(time))
+}
+
+/// What comes back of what a model serves, when it has gone without anybody's wish. What operators have
+/// named comes back by its name.
+pub(super) fn served(entry: &ModelEntry, routes: &Routes) -> Served {
+    let stays = |version: &&Version| {
+        **version == routes.current || entry.is_selected_among_others(**version)
+    };
+    let versions = routes.versions.keys().filter(stays).copied().collect();
+    Served { current: routes.current, versions, is_outdated: false }
 }
 
 /// Whether something other than being current speaks for a version.

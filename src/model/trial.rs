@@ -10,7 +10,7 @@ use super::change::{Core, Lineup, Next, Warm, Wish};
 use super::error::ChangeError;
 use super::handle::Serving;
 use super::history::Cause;
-use super::intent::ShadowTarget;
+use super::intent::{Choice, ShadowTarget};
 use super::judge::{Evidence, Limits, Verdict};
 use super::mirror::{Mirror, MirrorTally};
 use super::names::{Version, VersionId};
@@ -144,6 +144,17 @@ impl Contest {
 }
 
 impl Core {
+    /// Decides that the old version is current until the new one has proved itself. So it is also in the
+    /// next life, where the process ends before, and after a verdict against the new one: that is the
+    /// newest then, but not what a load selects.
+    pub(super) async fn open_trial(&self, entry: &ModelEntry, old: Version, new: Version) {
+        entry.newest(new);
+        let newest = entry.newest(old);
+        entry.decide(|intent| intent.chosen = Some(Choice { version: old, newest }));
+        // Where it cannot be kept, a check tells so.
+        self.keep().await.ok();
+    }
+
     /// Gives a warm version more and more of the requests, step by step, until nothing speaks against
     /// it. The routes are as before if something does.
     pub(super) async fn canary(

@@ -1,17 +1,27 @@
 //! The turn of a model that is followed: a look at it, and what is to be done of it.
 
 use super::error::{ChangeError, LoadError};
-use super::followed::{Found, Known};
+use super::followed::{Found, Known, Turned};
 use super::loader::{Glance, SourceError};
 use super::manager::{Change, ModelLifecycleManager};
 use super::names::ModelName;
-use super::operation::Conditions;
+use super::operation::By;
 use crate::causes;
 
 impl ModelLifecycleManager {
     /// Looks at a model, and makes it what it is in the repository.
-    pub(super) async fn turn(&self, name: &ModelName, known: Known) -> Found {
+    pub(super) async fn turn(&self, name: &ModelName, known: Known) -> Turned {
         let glance = self.core.ask(name, |loader, name| loader.source.glance(name)).await;
+        let is_written = glance.as_ref().is_ok_and(|glance| !glance.unsettled.is_empty());
+        Turned { found: self.follow_glance(name, known, glance).await, is_written }
+    }
+
+    async fn follow_glance(
+        &self,
+        name: &ModelName,
+        known: Known,
+        glance: Result<Glance, ChangeError>,
+    ) -> Found {
         let stamp = match glance {
             Ok(Glance { settled: true, stamp, .. }) => stamp,
             Ok(Glance { settled: false, .. }) => return Found::Unsettled,
@@ -27,11 +37,18 @@ impl ModelLifecycleManager {
         }
         let entry = self.core.registry.get(name.as_str());
         let is_unwanted = entry.is_some_and(|entry| entry.is_unwanted());
-        if is_unwanted || self.waits_for_a_request(name).await {
+        if is_unwanted {
             return Found::Done(stamp);
         }
-        let Ok(operation) = self.begin_load(name) else { return Found::Same };
+        if self.waits_for_a_request(name).await {
+            if let Some(entry) = self.core.registry.get(name.as_str()) {
+                entry.outdate();
+            }
+            return Found::Done(stamp);
+        }
+        let Ok(operation) = self.begin_load(name, By::Follower) else { return Found::Same };
         match operation.done().await {
+            Err(failure) if matches!(*failure, ChangeError::Unsettled { .. }) => Found::Unsettled,
             Err(failure) if may_pass(&failure) => Found::Failed(stamp),
             _ => Found::Done(stamp),
         }
@@ -57,16 +74,16 @@ impl ModelLifecycleManager {
     /// Unloads a model that is gone from the repository.
     async fn let_go(&self, name: &ModelName) -> Found {
         let Some(entry) = self.core.registry.get(name.as_str()) else { return Found::Gone };
-        let Ok(operation) = self.begin(name, Change::Unload(None), Conditions::default()) else {
-            return Found::Kept;
-        };
+        // Nobody has decided it: what is declared of the model is made of it when it is back.
+        let begun = self.begin_aside(name, Change::Unload(None), By::Follower);
+        let Ok(operation) = begun else { return Found::Kept };
         match operation.done().await.as_ref().map_err(AsRef::as_ref) {
             Ok(_) | Err(ChangeError::NotLoaded(_)) => {
                 // It may come back, and is then to be loaded.
                 entry.leave_open();
                 entry.forget_failures();
                 // It is told by a check where that fails.
-                self.core.keep().await.ok();
+                self.core.keep_model(name).await.ok();
                 Found::Gone
             }
             Err(_) => Found::Kept,

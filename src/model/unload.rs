@@ -21,12 +21,16 @@ impl Core {
         let routes = match self.serving.routes(name) {
             Some(routes) => routes,
             // Nothing is to come back on demand either.
-            None if entry.unload_what_is_to_come() => return Ok(UnloadReport::nothing()),
+            None if entry.unload_what_is_to_come() => {
+                entry.note_served(None);
+                return Ok(UnloadReport::nothing());
+            }
             None => return Err(ChangeError::NotLoaded(name.clone())),
         };
         operation.commit()?;
         entry.seal()?;
         entry.load_on_demand(false);
+        entry.note_served(None);
         let versions = routes.versions.keys().copied().collect();
         entry.park(None);
         entry.want(false);

@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::error::LookupError;
+use super::error::{ChangeError, LookupError};
 use super::handle::VersionHandle;
 use super::manager::ModelLifecycleManager;
+use super::operation::By;
 use super::registry::ModelEntry;
 use super::serving_map::Wanted;
 
 /// How long a model that could not be loaded is not tried again.
 const BACKOFF: Duration = Duration::from_secs(5);
+
+/// Likewise, where that may pass at any moment: there was no room, or somebody is writing it.
+const SOON: Duration = Duration::from_millis(500);
 
 impl ModelLifecycleManager {
     /// [`ModelLifecycleManager::acquire`] for a request that can wait: a model that is loaded on demand
@@ -34,24 +38,26 @@ impl ModelLifecycleManager {
             Err(refusal) => refusal,
         };
         let Some(entry) = self.core.registry.get(model) else { return Err(refusal) };
-        let mut coming = entry.coming();
-        if *coming.borrow_and_update() == 0 && !self.load_on_demand(&entry) {
-            // It may have come in between.
-            return self.acquire(model, wanted);
-        }
         let crowded = |_| LookupError::Crowded { model: model.to_owned() };
+        // Taken first: who loads it goes on as long as somebody waits.
         let _place = entry.waiting.try_acquire().map_err(crowded)?;
+        let (mut coming, mut has_waited) = (entry.coming(), false);
         loop {
             let is_coming = *coming.borrow_and_update() > 0;
+            // It may have come, and gone again before this request got to it.
+            let is_coming = is_coming || self.load_on_demand(&entry);
             match self.acquire(model, wanted) {
+                Ok(handle) if has_waited => return Ok(handle.after_waiting()),
+                Ok(handle) => return Ok(handle),
                 Err(refusal) if !is_coming => return Err(refusal),
                 Err(_) => {}
-                Ok(handle) => return Ok(handle.after_waiting()),
             }
-            let changed = timeout_at(deadline, coming.changed()).await;
             // The entry, and with it the sender, is there as long as this.
-            let late = |_| LookupError::Late { model: model.to_owned() };
-            drop(changed.map_err(late)?);
+            let changed = timeout_at(deadline, coming.changed()).await;
+            if changed.is_err() || Instant::now() >= deadline {
+                return Err(LookupError::Late { model: model.to_owned() });
+            }
+            has_waited = true;
         }
     }
 
@@ -63,11 +69,13 @@ impl ModelLifecycleManager {
         }
         let Some(arrival) = entry.begin_coming_first() else { return true };
         // Also while the server refuses changes, for it still serves.
-        let Ok(operation) = self.begin_load(&entry.name) else { return false };
+        let Ok(operation) = self.begin_load(&entry.name, By::Demand) else { return false };
         let entry = Arc::clone(entry);
         self.core.tasks.spawn(async move {
-            if operation.done().await.is_err() {
-                entry.rest(Instant::now() + BACKOFF);
+            if let Err(failure) = operation.done().await {
+                let passes =
+                    failure.is_no_room() || matches!(*failure, ChangeError::Unsettled { .. });
+                entry.rest(Instant::now() + if passes { SOON } else { BACKOFF });
             }
             drop(arrival);
         });

@@ -96,6 +96,7 @@ fn of_change(error: &ChangeError) -> Code {
         }
         ChangeError::Repository(_) => Code::RepositoryUnavailable,
         ChangeError::NoVersions(_) => Code::LoadFailed,
+        ChangeError::Unsettled { .. } => Code::ModelUnavailable,
         ChangeError::NotLoaded(_) => Code::ModelNotLoaded,
         ChangeError::AlreadyCurrent(_) => Code::AlreadyCurrent,
         ChangeError::Busy { .. } => Code::ChangeInProgress,

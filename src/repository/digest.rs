@@ -10,16 +10,16 @@ use sha2::{Digest, Sha256};
 use super::bare::VersionFile;
 use super::manifest;
 
-/// The digest of everything below `folder`, as [`of_files`] has it. Links to files inside `root` are
-/// followed; any other link, and what is neither file nor folder, is an error.
-pub(super) fn of_folder(folder: &Path, root: &Path) -> io::Result<String> {
+/// The files of the version in `folder`: what is below it, but its manifest and what is hidden. Links to
+/// files inside `root` are followed; any other link, and what is neither file nor folder, is an error.
+pub(super) fn files(folder: &Path, root: &Path) -> io::Result<Vec<VersionFile>> {
     let mut paths = Vec::new();
     collect(folder, root, &mut paths)?;
     let named = |path: PathBuf| {
         let name = path.strip_prefix(folder).unwrap_or(&path).to_owned();
         VersionFile { name, path }
     };
-    of_files(paths.into_iter().map(named).collect())
+    Ok(paths.into_iter().map(named).collect())
 }
 
 /// The digest of a version's files, in lower-case hexadecimal.
@@ -39,19 +39,8 @@ pub(super) fn of_files(mut files: Vec<VersionFile>) -> io::Result<String> {
     Ok(hex(&Sha256::digest(listing)))
 }
 
-/// The bytes of everything below `folder`, of what links lead to where there are any.
-pub(super) fn size(folder: &Path) -> io::Result<u64> {
-    let mut sum = 0;
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let metadata = fs::metadata(&path)?;
-        sum += if metadata.is_dir() { size(&path)? } else { metadata.len() };
-    }
-    Ok(sum)
-}
-
-/// The bytes of these files.
-pub(super) fn size_of(files: &[VersionFile]) -> io::Result<u64> {
+/// The bytes of a version's files, of what links lead to where there are any.
+pub(super) fn size(files: &[VersionFile]) -> io::Result<u64> {
     files.iter().map(|file| Ok(fs::metadata(&file.path)?.len())).sum()
 }
 
@@ -112,6 +101,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -119,13 +110,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(path("model.onnx"), "abc").unwrap();
-        fs::write(path(".hidden"), "x").unwrap();
+        let of_folder = || of_files(files(folder.path(), folder.path()).unwrap()).unwrap();
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(of_folder(folder.path(), folder.path()).unwrap(), abc);
+        assert_eq!(of_folder(), abc);
         fs::create_dir(path("data")).unwrap();
         fs::write(path("data/weights"), "").unwrap();
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let listing = format!("{empty}  data/weights\n{abc}  model.onnx\n");
-        assert_eq!(of_folder(folder.path(), folder.path()).unwrap(), hex(&Sha256::digest(listing)));
+        assert_eq!(of_folder(), hex(&Sha256::digest(listing)));
+    }
+
+    #[test]
+    fn what_is_no_file_of_a_version_is_neither_read_nor_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path(".hidden")).unwrap();
+        for name in ["model.onnx", ".hidden/weights", manifest::NAME] {
+            fs::write(path(name), "abc").unwrap();
+        }
+        let root = folder.path().canonicalize().unwrap();
+        // As an editor does that has a file open.
+        symlink("nobody@nowhere:1", path(".#model.onnx")).unwrap();
+        let found = files(folder.path(), &root).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(size(&found).unwrap(), 3);
+        symlink("model.onnx", path("same")).unwrap();
+        assert_eq!(size(&files(folder.path(), &root).unwrap()).unwrap(), 6);
+        symlink("nowhere", path("dangling")).unwrap();
+        assert!(files(folder.path(), &root).is_err());
     }
 }

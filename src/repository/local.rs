@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::bare::{self, VersionFile};
 use super::settling::Signs;
+use super::sightings::{Now, Sight, Sightings};
 use super::watching::Watching;
 use super::{config_pbtxt, digest, golden, manifest, model_yaml, settling};
 use crate::inference::ModelFiles;
@@ -26,7 +27,7 @@ use crate::model::{
 const STABLE: Duration = Duration::from_secs(5);
 
 /// The largest file of settings.
-const LARGEST_SETTINGS: u64 = 1 << 20;
+pub(super) const LARGEST_SETTINGS: u64 = 1 << 20;
 
 /// A folder of models. Nothing outside it is ever read, also not through a link.
 #[derive(Debug, Clone)]
@@ -35,6 +36,7 @@ pub struct LocalRepository {
     /// The file system that it was on when it was opened.
     device: u64,
     watching: Arc<Watching>,
+    sightings: Arc<Sightings>,
     told: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
@@ -48,7 +50,8 @@ impl LocalRepository {
         fs::read_dir(&root).map_err(|error| unreadable(&root, error))?;
         let metadata = fs::metadata(&root).map_err(|error| unreadable(&root, error))?;
         let device = metadata.dev();
-        Ok(Self { root, device, watching: Arc::default(), told: Arc::default() })
+        let (watching, sightings) = (Arc::default(), Arc::default());
+        Ok(Self { root, device, watching, sightings, told: Arc::default() })
     }
 
     /// What is at the root. A file system that is no longer mounted looks like an empty folder on
@@ -74,8 +77,9 @@ impl LocalRepository {
         *told = badly_named;
     }
 
-    fn signs(&self) -> Signs<'_> {
-        Signs { stable: STABLE, renames: self.watching.renames() }
+    fn signs<'a>(&'a self, model: &'a ModelName) -> Signs<'a> {
+        let sight = Sight { model, sightings: &self.sightings, now: Now::get() };
+        Signs { stable: STABLE, renames: self.watching.renames(), sight }
     }
 
     /// How a model lies here.
@@ -200,15 +204,15 @@ impl LocalRepository {
         Ok(ModelFiles::at(graph))
     }
 
-    /// The files of a model without a folder; `None` where it has one.
-    fn bare_files(&self, files: &ModelFiles) -> Result<Option<Vec<VersionFile>>, SourceError> {
-        let graph = &files.graph;
-        if graph.parent() != Some(self.root.as_path()) {
-            return Ok(None);
+    /// The files of a version that was fetched.
+    fn files(&self, files: &ModelFiles) -> Result<Vec<VersionFile>, SourceError> {
+        let (graph, folder) = (&files.graph, folder_of(files));
+        if folder != self.root {
+            return digest::files(folder, &self.root).map_err(|error| unreadable(folder, error));
         }
         let files = bare::files(graph).map_err(|error| unreadable(graph, error))?;
         files.iter().try_for_each(|file| self.contained(&file.path).map(drop))?;
-        Ok(Some(files))
+        Ok(files)
     }
 }
 
@@ -260,19 +264,18 @@ impl ModelSource for LocalRepository {
     }
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
-        let bare = self.bare_files(files)?;
-        let folder = files.graph.parent().unwrap_or(&self.root);
-        let digest = bare.map_or_else(|| digest::of_folder(folder, &self.root), digest::of_files);
-        digest.map_err(|error| unreadable(folder, error))
+        let digest = digest::of_files(self.files(files)?);
+        digest.map_err(|error| unreadable(folder_of(files), error))
     }
 
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
-        match self.layout(name)? {
-            Layout::Folder(folder) => settling::of_folder(&folder, self.signs())
+        let layout = self.layout(name).inspect_err(|_| self.sightings.forget(name))?;
+        match layout {
+            Layout::Folder(folder) => settling::of_folder(&folder, self.signs(name))
                 .map_err(|error| unreadable(&folder, error)),
             Layout::Bare(graph) => {
                 let settings = self.root.join(bare::settings_name(name));
-                settling::of_files(&graph, &settings, self.signs())
+                settling::of_files(&graph, &settings, self.signs(name))
                     .map_err(|error| unreadable(&graph, error))
             }
         }
@@ -285,10 +288,8 @@ impl ModelSource for LocalRepository {
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
-        let bare = self.bare_files(files)?;
-        let folder = files.graph.parent().unwrap_or(&self.root);
-        let size = bare.map_or_else(|| digest::size(folder), |files| digest::size_of(&files));
-        size.map_err(|error| unreadable(folder, error))
+        let size = digest::size(&self.files(files)?);
+        size.map_err(|error| unreadable(folder_of(files), error))
     }
 
     fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
@@ -346,6 +347,10 @@ fn no_versions(folder: &Path) -> Result<Vec<String>, SourceError> {
     strange.sort();
     let told = |name| format!("the folder '{name}' is no version: versions are named 1, 2, 3, ...");
     Ok(strange.into_iter().map(told).collect())
+}
+
+fn folder_of(files: &ModelFiles) -> &Path {
+    files.graph.parent().unwrap_or(Path::new(""))
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {

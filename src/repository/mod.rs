@@ -9,6 +9,7 @@ mod manifest;
 mod model_yaml;
 mod remote;
 mod settling;
+mod sightings;
 mod watching;
 
 #[cfg(test)]

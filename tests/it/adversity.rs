@@ -230,6 +230,31 @@ async fn a_bake_is_ended_by_who_rolls_back_and_is_no_decision() {
 }
 
 #[tokio::test]
+async fn what_was_taken_back_is_not_what_the_next_life_begins_with() {
+    let home = TempDir::new().unwrap();
+    let settings = [("models.state", home.path().to_str().unwrap())];
+    // By its policy, the newest version is current.
+    let server = Server::start_with(Repository::of("m", &add_constant(1.0)), &settings).await;
+    server.repository.put("m", 2, &add_constant(2.0));
+    let bake = json!({ "to": 2, "bake": "6h" });
+    let accepted = server.post("/lifecycle/models/m/swap?wait=0s", &bake).await;
+    while answered_by(&server).await != "2" {}
+    let server = server.kill_and_restart().await;
+    assert_eq!(answered_by(&server).await, "1", "killed while it was on trial");
+    let canary = json!({ "to": 2, "strategy": "canary",
+        "canary": { "steps": [50], "interval": "20ms", "patience": "40ms" } });
+    change(&server, "swap", canary).await.refused(409, "rolled_back", &["too few requests"]);
+    let server = server.kill_and_restart().await;
+    assert_eq!(answered_by(&server).await, "1", "taken back by itself");
+    change(&server, "load", json!({})).await.ok();
+    assert_eq!(answered_by(&server).await, "1");
+    server.repository.put("m", 3, &add_constant(3.0));
+    change(&server, "load", json!({})).await.ok();
+    assert_eq!(answered_by(&server).await, "3", "a newer one");
+    drop(accepted);
+}
+
+#[tokio::test]
 async fn what_is_gone_from_the_repository_takes_nothing_else_down() {
     let home = TempDir::new().unwrap();
     let settings = [("models.state", home.path().to_str().unwrap()), ("models.required", "m")];

@@ -171,6 +171,27 @@ async fn hidden_files_are_no_part_of_a_version() {
     serves_on(&server).await;
 }
 
+#[tokio::test]
+async fn hidden_links_to_nowhere_are_in_nobodys_way() {
+    let server = server().await;
+    server.repository.put("m", 2, &add_constant(2.0));
+    // As an editor does that has a file open.
+    let folder = server.repository.path().join("m/2");
+    symlink("nobody@nowhere:1", folder.join(".#model.onnx")).unwrap();
+    swap(&server, json!(2)).await.ok();
+}
+
+#[tokio::test]
+async fn a_fault_that_does_not_pass_is_not_waited_for() {
+    let repository = Repository::of("m", &add_constant(1.0)).and("n", 1, &add_constant(2.0));
+    symlink("weights.bin", repository.path().join("m/1/weights.bin")).unwrap();
+    let server = Server::start_with(repository, &[("models.load_backoff", "1h")]).await;
+    let report = server.version("m", "1").await;
+    assert_eq!(report["state"], "FAILED", "{report}");
+    assert_eq!(failures(&server).await.len(), 1);
+    assert_eq!(server.infer("n", &x(&[1, 4], &[0.0; 4])).await.status, 200);
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_manifest_that_is_none_holds_nobody_up() {

@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::panic::Location;
 use std::path::Path;
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::{interval, timeout};
 
 use crate::support::onnx::add_constant;
 use crate::support::process::{PATIENCE, blocking};
@@ -138,10 +139,87 @@ async fn half_copied(mode: &[(&str, &str)]) {
     let graph = add_constant(2.0);
     for end in [0, graph.len() / 3, graph.len() / 2, graph.len() - 1] {
         server.repository.put("add", 2, &graph[..end]);
-        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        tokio::time::sleep(Duration::from_millis(60)).await;
     }
     server.repository.put("add", 2, &graph);
     answers(&server, "add", "2").await;
+    assert_eq!(failures(&server).await, 0);
+}
+
+/// A file that is written all the time.
+struct Copying(JoinHandle<()>);
+
+impl Copying {
+    /// A graph of which the last byte does not come.
+    fn begin(repository: &Repository, path: &str) -> Self {
+        let (file, graph) = (repository.path().join(path), add_constant(9.0));
+        repository.write(path, b"");
+        let half = graph[..graph.len() - 1].to_vec();
+        Self(tokio::spawn(async move {
+            let mut ticks = interval(Duration::from_millis(20));
+            loop {
+                ticks.tick().await;
+                fs::write(&file, &half).unwrap();
+            }
+        }))
+    }
+
+    async fn end(self) {
+        self.0.abort();
+        assert!(self.0.await.unwrap_err().is_cancelled());
+    }
+}
+
+#[tokio::test]
+async fn what_is_copied_and_not_selected_is_in_nobodys_way() {
+    tokio::join!(beside_a_copy(&POLL), beside_a_copy(&WATCH));
+}
+
+async fn beside_a_copy(mode: &[(&str, &str)]) {
+    let specific = |number| format!("version_policy: {{ specific: [{number}] }}\n");
+    let repository = of("add", 1).with_settings("add", &specific(1));
+    let copies = ["add/3/model.onnx", "add/.tmp/model.onnx", "add/4.partial/model.onnx"];
+    let copies = copies.map(|path| Copying::begin(&repository, path));
+    let server = Server::launch(repository, mode).await;
+    answers(&server, "add", "1").await;
+    rename_into_place(server.repository.path(), "add", 2);
+    server.repository.settings("add", &specific(2));
+    answers(&server, "add", "2").await;
+    for copy in copies {
+        copy.end().await;
+    }
+    // What is complete is noticed without a hint.
+    server.repository.put("add", 3, &add_constant(3.0));
+    server.repository.settings("add", &specific(3));
+    answers(&server, "add", "3").await;
+    assert_eq!(failures(&server).await, 0);
+}
+
+#[tokio::test]
+async fn a_version_that_is_being_copied_hides_no_other() {
+    tokio::join!(hides_no_other(&POLL), hides_no_other(&WATCH));
+}
+
+async fn hides_no_other(mode: &[(&str, &str)]) {
+    let repository = of("add", 1);
+    let copy = Copying::begin(&repository, "add/3/model.onnx");
+    let server = Server::launch(repository, mode).await;
+    answers(&server, "add", "1").await;
+    rename_into_place(server.repository.path(), "add", 2);
+    answers(&server, "add", "2").await;
+    copy.end().await;
+    server.repository.put("add", 3, &add_constant(3.0));
+    answers(&server, "add", "3").await;
+    // What serves is left as it is while somebody writes over it.
+    let before = server.version("add", "3").await["digest"].clone();
+    let copy = Copying::begin(&server.repository, "add/3/model.onnx");
+    server.repository.settings("add", "version_policy: all\n");
+    soon(async || server.infer("add/versions/2", &x(&[1, 4], &[0.0; 4])).await.status == 200).await;
+    answers(&server, "add", "3").await;
+    assert_eq!(server.version("add", "3").await["digest"], before);
+    copy.end().await;
+    server.repository.put("add", 3, &add_constant(4.0));
+    server.until(("add", "3"), |report| report["digest"] != before).await;
     assert_eq!(failures(&server).await, 0);
 }
 
@@ -156,7 +234,7 @@ async fn bare_files(mode: &[(&str, &str)]) {
     let graph = add_constant(2.0);
     for end in [0, graph.len() / 2, graph.len() - 1, graph.len()] {
         server.repository.write("bare.onnx", &graph[..end]);
-        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        tokio::time::sleep(Duration::from_millis(60)).await;
     }
     answers(&server, "bare", "1").await;
     assert_eq!(failures(&server).await, 0);
@@ -225,6 +303,29 @@ async fn a_model_that_was_taken_away_may_come_back_in_another_life() {
     let server = server.kill_and_restart().await;
     rename_into_place(server.repository.path(), "other", 2);
     answers(&server, "other", "2").await;
+}
+
+#[tokio::test]
+async fn a_model_that_nobody_used_outlasts_a_bad_version() {
+    let mut settings = vec![("lifecycle.idle_ttl", "50ms"), ("lifecycle.cleanup_interval", "10ms")];
+    settings.extend(WATCH);
+    let server = Server::launch(of("add", 1), &settings).await;
+    answers(&server, "add", "1").await;
+    server.until(("add", "1"), |report| report["state"] == "UNLOADED").await;
+    let (root, aside) = (server.repository.path(), server.repository.path().join(".bad"));
+    fs::create_dir_all(&aside).unwrap();
+    fs::write(aside.join("model.onnx"), b"no graph").unwrap();
+    pass_a_moment(&aside);
+    fs::rename(aside, root.join("add/2")).unwrap();
+    let tried = async || {
+        let answer = server.infer("add", &x(&[1, 4], &[0.0; 4])).await.ok();
+        assert_eq!(answer["model_version"], "1");
+        let report = server.get("/lifecycle/models/add").await.ok();
+        report["problem"].as_str().is_some_and(|it| it.contains("add/2"))
+    };
+    soon(tried).await;
+    rename_into_place(root, "add", 3);
+    answers(&server, "add", "3").await;
 }
 
 #[tokio::test]

@@ -107,7 +107,9 @@ pub(super) struct World {
     instances: watch::Sender<usize>,
     terminated: watch::Sender<usize>,
     released: watch::Sender<usize>,
+    /// Models and versions that somebody is writing.
     unsettled: Mutex<BTreeSet<String>>,
+    weights: Mutex<HashMap<String, u64>>,
     /// The end of those who follow; `None` where there are no hints.
     hinter: Mutex<Option<Hinter>>,
     gives_hints: AtomicBool,
@@ -129,14 +131,19 @@ impl World {
         self.hinter.lock().unwrap().take();
     }
 
-    /// Somebody writes the model, or does so no longer.
-    pub(super) fn write(&self, model: &str, is_written: bool) {
+    /// Somebody writes a model or a version, or does so no longer.
+    pub(super) fn write(&self, place: &str, is_written: bool) {
         let mut unsettled = self.unsettled.lock().unwrap();
         if is_written {
-            unsettled.insert(model.to_owned())
+            unsettled.insert(place.to_owned())
         } else {
-            unsettled.remove(model)
+            unsettled.remove(place)
         };
+    }
+
+    /// Every version of the model takes so many bytes.
+    pub(super) fn weigh(&self, model: &str, bytes: u64) {
+        self.weights.lock().unwrap().insert(model.to_owned(), bytes);
     }
 
     /// Waits until `step` was taken so often at `place`; no event tells that.
@@ -315,12 +322,18 @@ impl ModelSource for World {
 
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
         self.take(Step::Glance, name.as_str()).map_err(broken)?;
-        let settled = !self.unsettled.lock().unwrap().contains(name.as_str());
-        let models = self.models.lock().unwrap();
-        let look = |model: &FakeModel| format!("{:?} {:?}", model.versions, model.settings);
-        let versions = models.get(name.as_str()).map(look);
-        let stamp = versions.ok_or_else(|| SourceError::UnknownModel(name.clone()))?;
-        Ok(Glance { settled, unsettled: Vec::new(), stamp })
+        let (written, models) = (self.unsettled.lock().unwrap(), self.models.lock().unwrap());
+        let unknown = || SourceError::UnknownModel(name.clone());
+        let FakeModel { versions, settings, .. } = models.get(name.as_str()).ok_or_else(unknown)?;
+        let all = written.contains(name.as_str());
+        let (unsettled, settled): (BTreeMap<_, _>, BTreeMap<_, _>) = versions
+            .iter()
+            .partition(|(number, _)| all || written.contains(&format!("{name}/{number}")));
+        Ok(Glance {
+            settled: !all && (!settled.is_empty() || versions.is_empty()),
+            unsettled: unsettled.into_keys().map(|number| version(*number)).collect(),
+            stamp: format!("{settled:?} {settings:?}"),
+        })
     }
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
@@ -331,6 +344,12 @@ impl ModelSource for World {
         let digest =
             models.get(model).and_then(|model| model.versions.get(&number.parse().unwrap()));
         digest.cloned().ok_or_else(|| broken("it was taken away".to_owned()))
+    }
+
+    fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
+        let place = place_of(files);
+        let (model, _) = place.split_once('/').unwrap();
+        Ok(self.weights.lock().unwrap().get(model).copied().unwrap_or_default())
     }
 }
 

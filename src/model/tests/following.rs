@@ -198,6 +198,32 @@ async fn what_is_being_written_is_loaded_once_it_is_not() {
 }
 
 #[tokio::test]
+async fn a_version_that_is_being_written_hides_no_other() {
+    let fixture = Fixture::new();
+    fixture.world.put("a", 1, "one");
+    fixture.world.edit("a", |model| {
+        model.settings.version_policy = VersionPolicy::Specific(vec![version(1)]);
+    });
+    fixture.world.put("a", 3, "half");
+    fixture.world.write("a/3", true);
+    // The start waits for no more than what is there.
+    fixture.watch().await;
+    assert_eq!(fixture.answers("a").await, 1);
+    let glances = fixture.world.times(Step::Glance, "a");
+    // It is looked at without a hint.
+    fixture.world.has_taken(Step::Glance, "a", glances + 2).await;
+    fixture.world.put("a", 2, "two");
+    fixture.world.edit("a", |model| {
+        model.settings.version_policy = VersionPolicy::Specific(vec![version(2)]);
+    });
+    fixture.is_answered_by("a", 2).await;
+    fixture.world.edit("a", |model| model.settings.version_policy = VersionPolicy::default());
+    fixture.world.write("a/3", false);
+    fixture.is_answered_by("a", 3).await;
+    assert_eq!(fixture.opened("a/3"), 1);
+}
+
+#[tokio::test]
 async fn the_start_waits_for_what_is_being_written() {
     let fixture = Fixture::new();
     fixture.world.put_each(&["a", "b"]);

@@ -1,5 +1,6 @@
 //! The model core over fakes that fail, panic and block where a test tells them to.
 
+mod coming_back;
 mod failing;
 mod fakes;
 mod following;

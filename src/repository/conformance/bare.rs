@@ -107,17 +107,27 @@ fn a_model_that_is_there_twice_is_refused_and_hurts_no_other() {
 fn glances_tell_what_has_changed() {
     each(|fixture| {
         fixture.put("data/weights.bin", b"w");
-        let files = ["a.onnx", "a.model.yaml", "b/1/model.onnx", "b/1/weights.bin", "b/model.yaml"];
-        for (count, path) in files.iter().enumerate() {
+        let files = [
+            ("a.onnx", true),
+            ("a.model.yaml", false),
+            ("b/1/model.onnx", true),
+            ("b/1/weights.bin", true),
+            ("b/model.yaml", false),
+        ];
+        for (path, is_of_version) in files {
             let model = name(&path[..1]);
-            let stamp = || fixture.source().glance(&model).map(|glance| glance.stamp).ok();
-            let before = stamp();
-            fixture.put(path, &vec![b'x'; count + 1]);
-            let first = stamp();
-            assert!(first.is_some() && first != before, "{path} came");
-            assert_eq!(stamp(), first, "nothing has changed");
-            fixture.put(path, b"another");
-            assert_ne!(stamp(), first, "{path} was written");
+            let glance = || fixture.source().glance(&model);
+            for content in [&b"one"[..], b"another"] {
+                let before = glance().map(|glance| glance.stamp).ok();
+                fixture.put(path, content);
+                let after = glance().unwrap();
+                if is_of_version {
+                    assert_eq!(after.unsettled, [Version::FIRST], "{path} is being written");
+                } else {
+                    assert_ne!(Some(&after.stamp), before.as_ref(), "{path} was written");
+                }
+                assert_eq!(glance().unwrap(), after, "nothing has changed");
+            }
         }
         let gone = fixture.source().glance(&name("nope"));
         assert!(matches!(gone, Err(SourceError::UnknownModel(_))));

@@ -1,18 +1,19 @@
 //! What sources in object stores have to do with networks that break and stores that err.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
-use object_store::ObjectStoreExt as _;
+use object_store::{Error, ObjectStoreExt as _};
 
 use super::cutter::Cutter;
 use super::faulty::{Fault, Faulty, ends, leave_a_part, names, problem};
 use super::fixtures::{Fixture, Memory, Real, reach};
 use super::stores::{Protocol, StoreServer};
 use super::{ABC, digest, digest_of, id};
-use crate::model::{ModelName, ModelSource};
+use crate::model::{ModelName, ModelSource, SourceError};
 use crate::repository::RemoteRepository;
 
 #[test]
@@ -136,6 +137,24 @@ fn a_part_of_what_an_object_was_is_not_gone_on_with() {
     fs::write(fixture.cache.path().join("parts").join(part.file_name().unwrap()), b"xyz").unwrap();
     fixture.put("a/1/model.onnx", b"abc");
     assert_eq!(digest(&fixture, &id("a", 1)), ABC);
+}
+
+#[test]
+fn what_a_store_does_not_answer_is_told_from_what_it_cannot() {
+    let kind_of = |error: fn() -> Error| {
+        let fixture = Memory::new();
+        fixture.put("a/1/model.onnx", b"abc");
+        let mut store = Faulty::new(&fixture.store, Fault::None);
+        store.before_list = Box::new(move |_| async move { Err(error()) }.boxed());
+        match fixture.another(store).fetch(&id("a", 1)) {
+            Err(SourceError::Io { source, .. }) => source.kind(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let broken = || Error::Generic { store: "S3", source: "the connection was refused".into() };
+    assert_eq!(kind_of(broken), ErrorKind::NotConnected);
+    let unknown = || Error::NotSupported { source: "it lists nothing".into() };
+    assert_eq!(kind_of(unknown), ErrorKind::Unsupported);
 }
 
 #[test]

@@ -61,7 +61,8 @@ pub(super) fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     for entry in entries {
         let path = entry?.path();
         let known = path.extension().is_some_and(|kind| kind == "json" || kind == "npz");
-        if known && path.is_file() {
+        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
+        if known && !is_hidden && path.is_file() {
             files.push(path);
         }
     }

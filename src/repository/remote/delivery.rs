@@ -1,6 +1,6 @@
 //! An object on its way to local disk, out of the cache or out of the store.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,7 @@ impl Delivery {
             }
             if since.elapsed() > PATIENCE {
                 let problem = "another process downloads it, and gets no further";
-                return Err(failed(&self.object.location, problem));
+                return Err(failed(&self.object.location, (ErrorKind::TimedOut, problem)));
             }
             sleep(GLANCE).await;
         }
@@ -89,7 +89,8 @@ impl Delivery {
         match broken {
             // What some tools put in the place of a folder; its name ends with a slash.
             Broken::Store(Error::NotFound { .. }) if self.object.size == 0 => Ok(()),
-            broken => Err(failed(&self.object.location, broken)),
+            Broken::Local(error) => Err(self.local()(error)),
+            broken => Err(failed(&self.object.location, (broken.kind(), broken))),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Downloads that go on where they broke off, also in another life of the process.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::part::Part;
+use super::store::kind;
 
 /// How often a download that brings nothing new is tried.
 const ATTEMPTS: u32 = 6;
@@ -122,6 +123,17 @@ fn tag(object: &ObjectMeta) -> Option<&str> {
 }
 
 impl Broken {
+    /// What it is like, as an error of the system.
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => kind(error),
+            Self::Local(error) => error.kind(),
+            // Whoever lists it again sees what it is now.
+            Self::Changed => ErrorKind::Interrupted,
+            Self::Length { .. } => ErrorKind::UnexpectedEof,
+        }
+    }
+
     /// Whether trying again would lead to the same.
     fn is_final(&self) -> bool {
         match self {

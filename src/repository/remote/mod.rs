@@ -7,6 +7,7 @@ mod bare;
 mod cache;
 mod delivery;
 mod download;
+mod glance;
 mod part;
 mod snapshot;
 mod store;
@@ -14,15 +15,16 @@ mod store;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::ObjectStoreScheme;
+use object_store::path::Path as Key;
+use object_store::{ObjectMeta, ObjectStoreScheme};
 use tokio::runtime::Handle;
 use tracing::warn;
 use url::Url;
 
 use super::digest;
+use super::sightings::{Now, Sight, Sightings};
 use crate::inference::ModelFiles;
 use crate::model::{
     AvailableModel, Glance, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError,
@@ -33,9 +35,6 @@ use cache::Cache;
 use delivery::Delivery;
 use snapshot::Snapshot;
 use store::{Listing, RemoteFile, Store};
-
-/// How long a store must have been left alone to be followed.
-const SETTLING: Duration = Duration::from_secs(5);
 
 /// Downloads of one version at once.
 const DOWNLOADS: usize = 4;
@@ -59,6 +58,7 @@ pub struct RemoteOptions {
 pub struct RemoteRepository {
     store: Store,
     cache: Arc<Cache>,
+    sightings: Arc<Sightings>,
 }
 
 impl RemoteRepository {
@@ -96,7 +96,7 @@ impl RemoteRepository {
             what: format!("the cache {}", folder.display()),
             source,
         })?;
-        Ok(Self { store, cache: Arc::new(cache) })
+        Ok(Self { store, cache: Arc::new(cache), sightings: Arc::default() })
     }
 
     /// The repository below `prefix` in a store of this process.
@@ -197,23 +197,27 @@ impl ModelSource for RemoteRepository {
 
     fn digest(&self, files: &ModelFiles) -> Result<String, SourceError> {
         let folder = folder_of(files);
-        digest::of_folder(folder, folder).map_err(|error| unreadable(folder, error))
+        let digest = digest::files(folder, folder).and_then(digest::of_files);
+        digest.map_err(|error| unreadable(folder, error))
     }
 
-    /// By the objects' own times: one that was written a moment ago may have others to follow.
     fn glance(&self, name: &ModelName) -> Result<Glance, SourceError> {
-        let objects = match self.layout(name)? {
-            Layout::Folder(_) => self.store.objects(&self.store.key(&[name.as_str()]))?,
-            Layout::Root(root) => self.seen_at_root(root)?,
+        let layout = self.layout(name).inspect_err(|_| self.sightings.forget(name))?;
+        let look = |objects: &[ObjectMeta], folder: Option<&Key>| {
+            let sight = Sight { model: name, sightings: &self.sightings, now: Now::get() };
+            glance::of(objects, folder, sight)
         };
-        let stamp = objects.iter().map(Cache::name).collect();
-        let settled = objects.iter().all(|object| store::age(object) >= SETTLING);
-        Ok(Glance { settled: settled && !objects.is_empty(), unsettled: Vec::new(), stamp })
+        if let Layout::Root(root) = layout {
+            return Ok(look(&self.seen_at_root(root)?, None));
+        }
+        let folder = self.store.key(&[name.as_str()]);
+        Ok(look(&self.store.objects(&folder)?, Some(&folder)))
     }
 
     fn size(&self, files: &ModelFiles) -> Result<u64, SourceError> {
         let folder = folder_of(files);
-        digest::size(folder).map_err(|error| unreadable(folder, error))
+        let size = digest::files(folder, folder).and_then(|files| digest::size(&files));
+        size.map_err(|error| unreadable(folder, error))
     }
 
     fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {

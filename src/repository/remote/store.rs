@@ -1,7 +1,7 @@
 //! What a store has, seen as folders and files.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -61,14 +61,14 @@ impl Store {
         match self.runtime.block_on(self.client.head(&key)) {
             Ok(object) => Ok(Some(object)),
             Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(failed(&key, error)),
+            Err(error) => Err(unanswered(&key, error)),
         }
     }
 
     /// What stands in a folder, without what is in the folders there.
     pub(super) fn folder(&self, key: &Key) -> Result<Listing, SourceError> {
         let listed = self.runtime.block_on(self.client.list_with_delimiter(Some(key)));
-        let listed = listed.map_err(|error| failed(key, error))?;
+        let listed = listed.map_err(|error| unanswered(key, error))?;
         let is_empty = listed.common_prefixes.is_empty() && listed.objects.is_empty();
         let folders = listed.common_prefixes.iter().filter_map(Key::filename).map(str::to_owned);
         Ok(Listing { folders: folders.collect(), files: files(listed.objects, key), is_empty })
@@ -94,7 +94,7 @@ impl Store {
             }
         };
         let listed = self.runtime.block_on(listing);
-        let mut objects = listed.map_err(|error| failed(key, error))?;
+        let mut objects = listed.map_err(|error| unanswered(key, error))?;
         objects.sort_by(|one, other| one.location.cmp(&other.location));
         Ok(objects)
     }
@@ -145,11 +145,27 @@ fn parents(path: &str) -> impl Iterator<Item = String> {
     path.match_indices('/').map(|(at, _)| path[..at].to_owned())
 }
 
+fn unanswered(key: &Key, error: Error) -> SourceError {
+    failed(key, (kind(&error), error))
+}
+
+/// What an error of the store is like. But for a question that makes no sense, it may be answered in a
+/// moment: connections come back, and so do rights that somebody gives, which no object tells.
+pub(super) fn kind(error: &Error) -> ErrorKind {
+    match error {
+        Error::NotSupported { .. } | Error::NotImplemented { .. } => ErrorKind::Unsupported,
+        Error::InvalidPath { .. } | Error::UnknownConfigurationKey { .. } => {
+            ErrorKind::InvalidInput
+        }
+        _ => ErrorKind::NotConnected,
+    }
+}
+
 /// An error of the store, whose text has neither credentials nor signed addresses.
 pub(super) fn failed(
     key: &Key,
-    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    (kind, error): (ErrorKind, impl Into<Box<dyn std::error::Error + Send + Sync>>),
 ) -> SourceError {
-    let source = io::Error::other(error);
+    let source = io::Error::new(kind, error);
     SourceError::Io { what: format!("{key} of the object store"), source }
 }
