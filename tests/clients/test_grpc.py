@@ -84,6 +84,16 @@ def test_classification(client):
     assert classes[0][0].decode().split(":")[1] == "7"
 
 
+def test_statistics(client):
+    before = client.get_inference_statistics("digits", "1").model_stats[0]
+    client.infer("digits", [image(numpy.repeat(sample("digit-7.json"), 3, axis=0))])
+    after = client.get_inference_statistics("digits").model_stats[0]
+    assert after.inference_count == before.inference_count + 3
+    assert after.execution_count == before.execution_count + 1
+    assert after.inference_stats.compute_infer.ns > before.inference_stats.compute_infer.ns
+    assert {model.name for model in client.get_inference_statistics().model_stats} > {"digits"}
+
+
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 def test_compression(client, algorithm):
     batch = numpy.repeat(sample("digit-7.json"), 500, axis=0)
@@ -107,6 +117,14 @@ def test_parameters(client):
             assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
             assert dict(error.trailing_metadata())["onward-error-code"] == "invalid_request"
             raise InferenceServerException(error.details()) from error
+
+
+def test_strings(client):
+    texts = numpy.array(["guten Morgen".encode(), "good morning".encode()], dtype=object)
+    tensor = triton.InferInput("text", [2], "BYTES")
+    tensor.set_data_from_numpy(texts)
+    labels = client.infer("language", [tensor]).as_numpy("label")
+    assert len(labels) == 2 and all(isinstance(label, bytes) for label in labels)
 
 
 @pytest.mark.parametrize("wrong", ["FP64", "unknown", "shape"])
