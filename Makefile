@@ -47,7 +47,7 @@ $(TARGET_DIR)/clients/installed: tests/clients.requirements.txt
 
 test-clients: onnxruntime clients ## let Triton's client judge the server
 	cargo test --locked --no-run --test it
-	PYTHONPATH=$(TARGET_DIR)/clients PYTHONDONTWRITEBYTECODE=1 ONWARD_BINARY=$(TARGET_DIR)/debug/onward \
+	PYTHONPATH=$(TARGET_DIR)/clients PYTHONDONTWRITEBYTECODE=1 SERVER_BINARY=$(abspath $(TARGET_DIR))/debug/onward \
 		$(PYTHON) -m pytest -q -p no:cacheprovider tests/clients
 
 azurite: ## install Azure's emulator too, which takes npm; tests run against it from then on

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 PROJECT = pathlib.Path(__file__).parents[2]
-BINARY = os.environ.get("ONWARD_BINARY", PROJECT / "target/debug/onward")
+BINARY = os.environ.get("SERVER_BINARY", PROJECT / "target/debug/onward")
 
 
 def start(*settings):
@@ -18,9 +18,14 @@ def start(*settings):
         "--telemetry.log_format", "json", "--lifecycle.pre_stop_delay", "0s",
         "--models.repository", PROJECT / "models", *settings,
     ]
-    process = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    # The server takes whatever begins like that for a setting.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ONWARD_")}
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True
+    )
     addresses = {}
     for line in process.stderr:
+        assert line.startswith("{"), line
         told = json.loads(line)
         if told.get("message", "").startswith("listening"):
             addresses[told["message"]] = told["address"]
