@@ -18,7 +18,7 @@ use super::proto::{
 use super::status::{self, CODE, status};
 use super::terms::Terms;
 use crate::model::ModelLifecycleManager;
-use crate::oip::Code;
+use crate::oip::{Code, FINAL_RESPONSE, FINAL_RESPONSE_WANTED};
 
 /// How many requests of one stream are worked on at once; further ones are not read until the first of
 /// them is answered.
@@ -69,10 +69,16 @@ async fn answer(
 ) -> Result<ModelStreamInferResponse, Status> {
     let request = request.map_err(|found| status::of_library(&found, CALL, serving.limit))?;
     let (model_name, id) = (request.model_name.clone(), request.id.clone());
+    let tells_final = wants_final(&request);
     let bounds = serving.terms.bounds(Instant::now());
     let work = infer::answer(&serving.models, request, (&serving.terms, bounds));
     let failure = match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(Ok((response, _))) => {
+        Ok(Ok((mut response, _))) => {
+            if tells_final {
+                let told =
+                    InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+                response.parameters.insert(FINAL_RESPONSE.to_owned(), told);
+            }
             let error_message = String::new();
             return Ok(ModelStreamInferResponse { error_message, infer_response: Some(response) });
         }
@@ -80,6 +86,13 @@ async fn answer(
         Err(panic) => status::bug(panic.as_ref()),
     };
     Ok(failed(&failure, ModelInferResponse { model_name, id, ..ModelInferResponse::default() }))
+}
+
+/// Whether the client wants to be told that an answer is the last to its request.
+fn wants_final(request: &ModelInferRequest) -> bool {
+    let wanted = request.parameters.get(FINAL_RESPONSE_WANTED);
+    let choice = wanted.and_then(|parameter| parameter.parameter_choice.as_ref());
+    choice == Some(&ParameterChoice::BoolParam(true))
 }
 
 /// The answer to a request that failed, which tells its id, and the error's code as a parameter.

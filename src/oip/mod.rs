@@ -13,5 +13,7 @@ pub(crate) mod statistics;
 
 pub(crate) use call::{Call, Inputs, Reply, WantedOutput};
 pub(crate) use code::Code;
-pub(crate) use parameters::{Parameter, Parameters, RequestOptions};
+pub(crate) use parameters::{
+    FINAL_RESPONSE, FINAL_RESPONSE_WANTED, Parameter, Parameters, RequestOptions,
+};
 pub(crate) use refusal::Refusal;

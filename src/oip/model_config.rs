@@ -1,7 +1,7 @@
 //! How a model is set up, in the words of Triton's model configuration.
 
 use super::refusal::Refusal;
-use crate::inference::{DataType, Dim, TensorSpec};
+use crate::inference::{DataType, Dim, Signature, TensorSpec};
 use crate::model::{
     ModelLifecycleManager, ModelName, VersionHandle, VersionPolicy, VersionRef, Wanted,
 };
@@ -18,7 +18,8 @@ pub(crate) struct ModelConfig {
     pub(crate) name: String,
     pub(crate) platform: &'static str,
     pub(crate) version_policy: VersionPolicy,
-    /// Zero where it takes no batches; the largest number there is where nobody has set a bound.
+    /// Zero where it takes no batches, or nobody has said so and a tensor would have no dimension left;
+    /// the largest number there is where nobody has set a bound.
     pub(crate) max_batch_size: i32,
     pub(crate) inputs: Vec<ConfigTensor>,
     pub(crate) outputs: Vec<ConfigTensor>,
@@ -51,7 +52,8 @@ impl ModelConfig {
     fn of_version(handle: &VersionHandle) -> Self {
         let (signature, settings) = (handle.signature(), handle.settings());
         let most = settings.max_batch_size.map(|most| i32::try_from(most).unwrap_or(i32::MAX));
-        let is_batched = handle.is_batched();
+        // A configuration has no tensors without dimensions, so that nobody is told of a batch by chance.
+        let is_batched = handle.is_batched() && (most.is_some() || has_rows(signature));
         let tensor = |spec: &TensorSpec| ConfigTensor::new(spec, is_batched);
         Self {
             name: handle.id().model.to_string(),
@@ -63,6 +65,12 @@ impl ModelConfig {
             instances: i32::try_from(handle.instances()).unwrap_or(i32::MAX),
         }
     }
+}
+
+/// Whether every tensor has dimensions beside the first.
+fn has_rows(signature: &Signature) -> bool {
+    let mut specs = signature.inputs.iter().chain(&signature.outputs);
+    specs.all(|spec| spec.shape.as_ref().is_none_or(|dims| dims.len() > 1))
 }
 
 impl ConfigTensor {
@@ -115,5 +123,11 @@ mod tests {
         assert_eq!(dims(vec![free(), Dim::Fixed(3), free()], true), [3, -1]);
         assert_eq!(dims(vec![free(), Dim::Fixed(3)], false), [-1, 3]);
         assert_eq!(dims(vec![Dim::Fixed(4)], true), [4]);
+        let of = |shapes: [Vec<Dim>; 2]| {
+            let [input, output] = shapes.map(|shape| vec![spec(shape)]);
+            has_rows(&Signature { inputs: input, outputs: output })
+        };
+        assert!(of([vec![free(), free()], vec![free(), Dim::Fixed(1)]]));
+        assert!(!of([vec![free(), free()], vec![free()]]));
     }
 }

@@ -87,12 +87,17 @@ async fn overload_is_refused_at_once() {
         let mut client = client.clone();
         async move { client.model_infer(request).await }
     };
+    let told = |inside, waiting| {
+        server.until(("slow", "1"), move |report| {
+            report["in_flight"] == inside && report["queue_depth"] == waiting
+        })
+    };
     let second = async {
-        server.until(("slow", "1"), |report| report["in_flight"] == 1).await;
+        told(1, 0).await;
         infer(slow(1)).await
     };
     let third = async {
-        server.until(("slow", "1"), |report| report["queue_depth"] == 1).await;
+        told(2, 1).await;
         infer(slow(1)).await
     };
     let (first, second, third) = tokio::join!(infer(slow(1500)), second, third);

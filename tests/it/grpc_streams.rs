@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use tonic::{Code, Streaming};
 
 use crate::support::grpc::proto::infer_parameter::ParameterChoice;
-use crate::support::grpc::proto::{ModelInferRequest, ModelStreamInferResponse};
+use crate::support::grpc::proto::{InferParameter, ModelInferRequest, ModelStreamInferResponse};
 use crate::support::grpc::{Client, floats, raw, refused, x};
 use crate::support::onnx::{Dim, Elem, add_constant, identity, slow_by_input};
 use crate::support::{Repository, Server};
@@ -73,6 +73,22 @@ async fn answers_come_in_the_order_of_the_requests_and_an_error_ends_nothing() {
     let Stream { requests, mut answers } = stream;
     drop(requests);
     assert_eq!(answers.message().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_answer_tells_that_it_is_the_last_to_who_asks() {
+    let server = Server::start(Repository::of("add", &add_constant(1.0))).await;
+    let mut stream = Stream::open(&mut server.grpc().await).await;
+    for (wanted, told) in [(true, Some(true)), (false, None)] {
+        let mut request = x("add", &[1, 4], &[0.0; 4]);
+        let wanted = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(wanted)) };
+        request.parameters.insert("triton_enable_empty_final_response".to_owned(), wanted);
+        stream.send("", request);
+        let parameters = stream.answer().await.infer_response.unwrap().parameters;
+        let last = parameters.get("triton_final_response");
+        let last = last.and_then(|last| last.parameter_choice.clone());
+        assert_eq!(last, told.map(ParameterChoice::BoolParam));
+    }
 }
 
 #[tokio::test]
