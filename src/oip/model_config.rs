@@ -18,7 +18,7 @@ pub(crate) struct ModelConfig {
     pub(crate) name: String,
     pub(crate) platform: &'static str,
     pub(crate) version_policy: VersionPolicy,
-    /// Zero where it takes no batches, or nobody has said so and a tensor would have no dimension left;
+    /// Zero where it takes no batches, or nobody has said so and an input would have no dimension left;
     /// the largest number there is where nobody has set a bound.
     pub(crate) max_batch_size: i32,
     pub(crate) inputs: Vec<ConfigTensor>,
@@ -52,7 +52,7 @@ impl ModelConfig {
     fn of_version(handle: &VersionHandle) -> Self {
         let (signature, settings) = (handle.signature(), handle.settings());
         let most = settings.max_batch_size.map(|most| i32::try_from(most).unwrap_or(i32::MAX));
-        // A configuration has no tensors without dimensions, so that nobody is told of a batch by chance.
+        // A configuration has no inputs without dimensions: clients cannot make them.
         let is_batched = handle.is_batched() && (most.is_some() || has_rows(signature));
         let tensor = |spec: &TensorSpec| ConfigTensor::new(spec, is_batched);
         Self {
@@ -67,10 +67,9 @@ impl ModelConfig {
     }
 }
 
-/// Whether every tensor has dimensions beside the first.
+/// Whether every input has dimensions beside the first.
 fn has_rows(signature: &Signature) -> bool {
-    let mut specs = signature.inputs.iter().chain(&signature.outputs);
-    specs.all(|spec| spec.shape.as_ref().is_none_or(|dims| dims.len() > 1))
+    signature.inputs.iter().all(|spec| spec.shape.as_ref().is_none_or(|dims| dims.len() > 1))
 }
 
 impl ConfigTensor {
@@ -124,10 +123,10 @@ mod tests {
         assert_eq!(dims(vec![free(), Dim::Fixed(3)], false), [-1, 3]);
         assert_eq!(dims(vec![Dim::Fixed(4)], true), [4]);
         let of = |shapes: [Vec<Dim>; 2]| {
-            let [input, output] = shapes.map(|shape| vec![spec(shape)]);
-            has_rows(&Signature { inputs: input, outputs: output })
+            let [inputs, outputs] = shapes.map(|shape| vec![spec(shape)]);
+            has_rows(&Signature { inputs, outputs })
         };
-        assert!(of([vec![free(), free()], vec![free(), Dim::Fixed(1)]]));
-        assert!(!of([vec![free(), free()], vec![free()]]));
+        assert!(of([vec![free(), free()], vec![free()]]));
+        assert!(!of([vec![free()], vec![free(), free()]]));
     }
 }
