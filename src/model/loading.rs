@@ -218,6 +218,8 @@ impl Loader {
     pub(super) fn is_set_up(&self, serving: &Serving, settings: &ModelSettings) -> bool {
         serving.pool.instances() == self.instances(settings).get()
             && serving.pool.queue_capacity() == self.queue_capacity(settings).get()
+            && serving.settings.max_batch_size == settings.max_batch_size
+            && serving.settings.labels == settings.labels
     }
 
     fn instances(&self, settings: &ModelSettings) -> NonZeroUsize {

@@ -84,6 +84,7 @@ impl Call {
             Inputs::Tensors(tensors) => tensors,
             Inputs::Raw(raw) => vec![only_input(&model, version.signature(), raw)?],
         };
+        inputs.iter().try_for_each(|input| fits(&model, &version, input))?;
         let names = outputs.iter().map(|output| output.name.clone()).collect();
         let request = InferenceRequest { inputs, outputs: names };
         let answer = version.infer(request, deadline).await?;
@@ -97,6 +98,21 @@ impl Call {
             tensors.push(NamedTensor { name, tensor });
         }
         Ok(Reply { version, outputs: tensors })
+    }
+}
+
+/// Whether an input's batch is as large as it may be.
+fn fits(model: &ModelName, version: &VersionHandle, input: &NamedTensor) -> Result<(), Refusal> {
+    let most = version.settings().max_batch_size.filter(|most| *most > 0);
+    let batch = input.tensor.shape().first().copied();
+    match most.zip(batch) {
+        // The beginning is Triton's.
+        Some((most, batch)) if batch as u64 > u64::from(most) => Err(Refusal::invalid(format!(
+            "inference request batch-size must be <= {most} for '{model}': input '{}' has a batch \
+             of {batch}",
+            input.name
+        ))),
+        _ => Ok(()),
     }
 }
 

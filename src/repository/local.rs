@@ -16,7 +16,8 @@ use super::bare::{self, VersionFile};
 use super::settling::Signs;
 use super::sightings::{Now, Sight, Sightings};
 use super::watching::Watching;
-use super::{config_pbtxt, digest, golden, manifest, model_yaml, settling};
+use super::{config_pbtxt, digest, golden, labels, manifest, model_yaml, settling};
+use crate::causes;
 use crate::inference::ModelFiles;
 use crate::model::{
     AvailableModel, Glance, GoldenSample, Hints, ModelName, ModelSettings, ModelSource, NameError,
@@ -105,7 +106,7 @@ impl LocalRepository {
             Layout::Bare(_) => {
                 let settings = self.root.join(bare::settings_name(name));
                 let is_there = fs::symlink_metadata(&settings).is_ok();
-                let parsed = is_there.then(|| self.parsed(&settings, model_yaml::parse));
+                let parsed = is_there.then(|| self.parsed_yaml(&settings));
                 parsed.unwrap_or_else(|| Ok(ModelSettings::default()))
             }
         }
@@ -115,7 +116,7 @@ impl LocalRepository {
     fn written_in(&self, name: &ModelName, folder: &Path) -> Result<ModelSettings, SourceError> {
         let (ours, tritons) = (folder.join("model.yaml"), folder.join("config.pbtxt"));
         if ours.exists() {
-            let mut settings = self.parsed(&ours, model_yaml::parse)?;
+            let mut settings = self.parsed_yaml(&ours)?;
             if tritons.exists() {
                 let warning = "config.pbtxt is not read, because there is a model.yaml";
                 settings.warnings.push(warning.to_owned());
@@ -123,9 +124,25 @@ impl LocalRepository {
             return Ok(settings);
         }
         if tritons.exists() {
-            return self.parsed(&tritons, |text| config_pbtxt::parse(text, (name, folder)));
+            let labels = |file: &str| self.labels(&folder.join(file));
+            return self.parsed(&tritons, |text| config_pbtxt::parse(text, (name, &labels)));
         }
         Ok(ModelSettings::default())
+    }
+
+    fn parsed_yaml(&self, path: &Path) -> Result<ModelSettings, SourceError> {
+        let labels = |file: &str| self.labels(&path.with_file_name(file));
+        self.parsed(path, |text| model_yaml::parse(text, &labels))
+    }
+
+    /// What a file of labels says.
+    fn labels(&self, path: &Path) -> Result<Vec<String>, String> {
+        if !path.is_file() {
+            let name = path.file_name().unwrap_or_default().display();
+            return Err(format!("there is no file '{name}' beside this one"));
+        }
+        let real = self.contained(path).map_err(|error| causes::of_error(&error))?;
+        labels::read(&real)
     }
 
     /// What a file of settings says.

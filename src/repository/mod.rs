@@ -4,6 +4,7 @@ mod bare;
 mod config_pbtxt;
 mod digest;
 mod golden;
+mod labels;
 mod local;
 mod manifest;
 mod model_yaml;

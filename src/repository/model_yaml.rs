@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::labels::{ReadLabels, check_name};
 use crate::model::{MOST_INSTANCES, ModelSettings, Version, VersionPolicy, WarmUp};
 use crate::units;
 
@@ -20,6 +21,25 @@ struct ModelYaml {
     lazy: bool,
     pin: bool,
     idle_ttl: Option<String>,
+    max_batch_size: Option<u32>,
+    labels: BTreeMap<String, LabelsYaml>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "labels, each a text (in quotes where YAML takes it for something else), or the name of a file of them beside this one"
+)]
+enum LabelsYaml {
+    File(String),
+    Inline(Vec<LabelYaml>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum LabelYaml {
+    Text(String),
+    Number(i64),
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,8 +88,8 @@ struct BatchesYaml {
     budget: Option<String>,
 }
 
-/// Reads the file's text; the error tells the line.
-pub(super) fn parse(text: &str) -> Result<ModelSettings, String> {
+/// Reads the file's text, and the files of labels that it names; the error tells the line.
+pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSettings, String> {
     let empty = text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'));
     let yaml: ModelYaml = if empty {
         ModelYaml::default()
@@ -90,7 +110,16 @@ pub(super) fn parse(text: &str) -> Result<ModelSettings, String> {
     let warm_up_budget = budget.map(|text| duration("warm_up.budget", &text)).transpose()?;
     let version_policy = yaml.version_policy.map(policy).transpose()?.unwrap_or_default();
     let idle_ttl = yaml.idle_ttl.map(|text| duration("idle_ttl", &text)).transpose()?;
-    let ModelYaml { instances, queue_capacity, lazy, pin, .. } = yaml;
+    let labels = yaml.labels.into_iter().map(|(output, given)| {
+        let labels = match given {
+            LabelsYaml::Inline(labels) => Ok(labels.into_iter().map(label).collect()),
+            LabelsYaml::File(name) => check_name(&name).and_then(|()| read_labels(&name)),
+        };
+        let labels = labels.map_err(|problem| format!("labels.{output}: {problem}"))?;
+        Ok((output, labels))
+    });
+    let labels = labels.collect::<Result<_, String>>()?;
+    let ModelYaml { instances, queue_capacity, lazy, pin, max_batch_size, .. } = yaml;
     if instances.is_some_and(|count| count.get() > MOST_INSTANCES) {
         return Err(format!("instances: expected {MOST_INSTANCES} at most"));
     }
@@ -105,10 +134,17 @@ pub(super) fn parse(text: &str) -> Result<ModelSettings, String> {
         pin,
         idle_ttl,
         declared: None,
-        max_batch_size: None,
-        labels: BTreeMap::new(),
+        max_batch_size,
+        labels,
         warnings: Vec::new(),
     })
+}
+
+fn label(yaml: LabelYaml) -> String {
+    match yaml {
+        LabelYaml::Text(text) => text,
+        LabelYaml::Number(number) => number.to_string(),
+    }
 }
 
 fn duration(key: &str, text: &str) -> Result<Duration, String> {
@@ -142,6 +178,22 @@ fn version(yaml: VersionYaml) -> Result<Version, String> {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<ModelSettings, String> {
+        super::parse(text, &|name| match name {
+            "labels.txt" => Ok(vec!["cat".to_owned(), "dog".to_owned()]),
+            other => Err(format!("there is no file '{other}'")),
+        })
+    }
+
+    #[test]
+    fn labels_are_given_or_read() {
+        let text = "max_batch_size: 8\nlabels: {x: labels.txt, y: [7, 'yes', '']}";
+        let settings = parse(text).unwrap();
+        assert_eq!(settings.max_batch_size, Some(8));
+        assert_eq!(settings.labels["x"], ["cat", "dog"]);
+        assert_eq!(settings.labels["y"], ["7", "yes", ""]);
+    }
+
     #[test]
     fn every_key_is_read() {
         let text = "version_policy:\n  specific: [\"1\", 3]\ninstances: 2\nqueue_capacity: 7\n\
@@ -170,6 +222,10 @@ mod tests {
             ("version_policy: {specific: [0]}", "1 or more"),
             ("version_policy: {specific: [one]}", "one"),
             ("instances: [", "line 1"),
+            ("labels: {x: none.txt}", "labels.x: there is no file 'none.txt'"),
+            ("labels: {x: ../labels.txt}", "labels.x: '../labels.txt' is no name"),
+            ("max_batch_size: -1", "max_batch_size"),
+            ("labels: {x: [yes]}", "in quotes"),
         ];
         for (text, named) in mistakes {
             let error = parse(text).unwrap_err();
@@ -224,6 +280,14 @@ mod tests {
             "warm_up: {budget: 10s}",
             "lazy: true\npin: false\nidle_ttl: 10m",
             "lazy: perhaps",
+            "labels: {x: labels.txt, y: [yes, maybe]}",
+            "labels: {x: 1}",
+            "labels: {x: [0, 1]}",
+            "labels: {x: [0.5]}",
+            "labels: {x: [yes, no]}",
+            "labels: [cat]",
+            "max_batch_size: 0",
+            "max_batch_size: -1",
             "nonsense: 1",
         ] {
             let value: serde_json::Value = if text.is_empty() {

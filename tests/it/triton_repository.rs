@@ -61,13 +61,40 @@ async fn it_is_served_unchanged() {
     let report = server.get("/lifecycle/models/dense").await.ok();
     let warnings: Vec<&str> =
         report["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
-    for field in
-        ["instance_group.kind", "instance_group.gpus", "dynamic_batching", "label_filename"]
-    {
+    for field in ["instance_group.kind", "instance_group.gpus", "dynamic_batching"] {
         assert!(warnings.iter().any(|warning| warning.contains(field)), "{field}: {warnings:?}");
         server.process.logged(&["a setting is not honoured", field]).await;
     }
     assert_eq!(server.get("/lifecycle/models/pairs").await.ok()["warnings"], json!([]));
+}
+
+#[tokio::test]
+async fn outputs_are_classified_by_their_labels() {
+    let server = Server::start(repository()).await;
+    let ask = async |rows: usize| {
+        let mut body = x(&[rows, 4], &[3.0, 1.0, 2.0, 0.0].repeat(rows));
+        body["outputs"] = json!([{ "name": "y", "parameters": { "classification": 2 } }]);
+        server.infer("dense", &body).await
+    };
+    let answer = ask(1).await;
+    assert_eq!(answer.output("y"), json!(["5.000000:0:a", "4.000000:2:c"]));
+    ask(8).await.ok();
+    let told = ["batch-size must be <= 8 for 'dense'", "'x' has a batch of 9"];
+    ask(9).await.refused(400, "invalid_request", &told);
+    // They are the labels of the next load.
+    server.repository.write("dense/labels.txt", "α\n\nγ \n".as_bytes());
+    server.post("/v2/repository/models/dense/load", &json!({})).await;
+    assert_eq!(ask(1).await.output("y"), json!(["5.000000:0:α", "4.000000:2:γ"]));
+    let ours = "max_batch_size: 0\nlabels: {y: [p, q, r, s]}\n";
+    server.repository.settings("dense", ours);
+    server.post("/v2/repository/models/dense/load", &json!({})).await;
+    // Without batches, it is one row of eight.
+    let answer = ask(2).await;
+    assert_eq!(answer.output("y"), json!(["6.000000:0:p", "6.000000:4"]));
+    std::fs::remove_file(server.repository.path().join("dense/model.yaml")).unwrap();
+    std::fs::remove_file(server.repository.path().join("dense/labels.txt")).unwrap();
+    let refused = server.post("/v2/repository/models/dense/load", &json!({})).await;
+    refused.refused(400, "load_failed", &["label_filename", "no file 'labels.txt'"]);
 }
 
 #[tokio::test]

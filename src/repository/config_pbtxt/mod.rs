@@ -6,8 +6,8 @@
 mod text;
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 
+use super::labels::{ReadLabels, check_name};
 use crate::inference::DataType;
 use crate::model::{
     DeclaredSignature, DeclaredTensor, MOST_INSTANCES, ModelName, ModelSettings, Version,
@@ -44,10 +44,10 @@ const WOULD_CHANGE_ANSWERS: [(&str, &str); 6] = [
 /// What is wrong, with the line or the field.
 pub(super) fn parse(
     text: &str,
-    (name, folder): (&ModelName, &Path),
+    (name, labels): (&ModelName, ReadLabels<'_>),
 ) -> Result<ModelSettings, String> {
     let message = text::read(text)?;
-    let mut reading = Reading { settings: ModelSettings::default(), folder };
+    let mut reading = Reading { settings: ModelSettings::default(), labels };
     let mut declared = DeclaredSignature::default();
     for field in &message.0 {
         let at = |problem: String| format!("line {}: {}: {problem}", field.line, field.name);
@@ -55,7 +55,11 @@ pub(super) fn parse(
             "name" => is_named(field, name).map_err(at)?,
             "platform" | "backend" | "runtime" => is_for_onnxruntime(field).map_err(at)?,
             "version_policy" => reading.settings.version_policy = policy(field).map_err(at)?,
-            "max_batch_size" => declared.batched = number(field).map_err(at)? > 0,
+            "max_batch_size" => {
+                let most = batch(field).map_err(at)?;
+                reading.settings.max_batch_size = Some(most);
+                declared.batched = most > 0;
+            }
             "input" => declared.inputs.push(reading.tensor(field).map_err(at)?),
             "output" => declared.outputs.push(reading.tensor(field).map_err(at)?),
             "instance_group" => reading.instances(field).map_err(at)?,
@@ -73,7 +77,7 @@ pub(super) fn parse(
 
 struct Reading<'a> {
     settings: ModelSettings,
-    folder: &'a Path,
+    labels: ReadLabels<'a>,
 }
 
 impl Reading<'_> {
@@ -130,12 +134,13 @@ impl Reading<'_> {
 
     fn tensor(&mut self, field: &Field) -> Result<DeclaredTensor, String> {
         let mut tensor = DeclaredTensor { name: String::new(), datatype: None, dims: None };
+        let mut labels = None;
         for field in &message(field)?.0 {
             match field.name.as_str() {
                 "name" => tensor.name = text(field)?,
                 "data_type" => tensor.datatype = Some(datatype(field)?),
                 "dims" => tensor.dims.get_or_insert_default().push(dim(field)?),
-                "label_filename" => self.label_file(&text(field)?)?,
+                "label_filename" => labels = Some(self.label_file(&text(field)?)?),
                 "optional" | "format" => {}
                 "is_shape_tensor" | "allow_ragged_batch" | "is_non_linear_format_io"
                     if field.value == Value::Word("false".to_owned()) => {}
@@ -149,18 +154,17 @@ impl Reading<'_> {
                 other => return Err(format!("there is no field '{other}'")),
             }
         }
-        if tensor.name.is_empty() { Err("it has no 'name'".to_owned()) } else { Ok(tensor) }
+        if tensor.name.is_empty() {
+            return Err("it has no 'name'".to_owned());
+        }
+        let labels = labels.map(|labels| (tensor.name.clone(), labels));
+        self.settings.labels.extend(labels);
+        Ok(tensor)
     }
 
-    fn label_file(&mut self, name: &str) -> Result<(), String> {
-        if name.contains(['/', '\\']) || name.starts_with('.') {
-            return Err(format!("label_filename: '{name}' is no name of a file beside this one"));
-        }
-        if !self.folder.join(name).is_file() {
-            return Err(format!("label_filename: there is no file '{name}' beside this one"));
-        }
-        self.warn("output.label_filename", "outputs are not classified");
-        Ok(())
+    fn label_file(&self, name: &str) -> Result<Vec<String>, String> {
+        let labels = check_name(name).and_then(|()| (self.labels)(name));
+        labels.map_err(|problem| format!("label_filename: {problem}"))
     }
 }
 
@@ -235,6 +239,12 @@ fn dim(field: &Field) -> Result<Option<usize>, String> {
             usize::try_from(size).map(Some).map_err(|_| wrong())
         }
     }
+}
+
+/// The largest batch; zero for none.
+fn batch(field: &Field) -> Result<u32, String> {
+    let most = number(field)?;
+    u32::try_from(most).map_err(|_| format!("expected 0 to {}, got {most}", u32::MAX))
 }
 
 fn number(field: &Field) -> Result<i64, String> {

@@ -1,9 +1,11 @@
 use super::*;
 
 fn read(text: &str) -> Result<ModelSettings, String> {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("labels.txt"), "a\nb\n").unwrap();
-    parse(text, (&ModelName::new("m").unwrap(), folder.path()))
+    let labels = |name: &str| match name {
+        "labels.txt" => Ok(vec!["a".to_owned(), "b".to_owned()]),
+        other => Err(format!("there is no file '{other}' beside this one")),
+    };
+    parse(text, (&ModelName::new("m").unwrap(), &labels))
 }
 
 #[track_caller]
@@ -36,6 +38,7 @@ fn what_is_honoured_becomes_settings() {
     assert_eq!(settings.version_policy, VersionPolicy::Specific(versions));
     let declared = settings.declared.unwrap();
     assert!(declared.batched);
+    assert_eq!(settings.max_batch_size, Some(8));
     assert_eq!(declared.inputs[0].dims, Some(vec![Some(3), None]));
     assert_eq!(declared.outputs[0].datatype, Some(DataType::Bytes));
 }
@@ -59,7 +62,13 @@ fn what_is_not_honoured_is_told() {
     warned("parameters { key: \"a\" value: { string_value: \"b\" } }", "parameters");
     warned("model_warmup [ { name: \"w\" } ]", "model_warmup");
     warned("instance_group { count: 1 kind: KIND_GPU }", "instance_group.kind");
-    warned("output { name: \"y\" label_filename: \"labels.txt\" }", "label_filename");
+}
+
+#[test]
+fn labels_are_those_of_their_output() {
+    let settings = read("output { label_filename: \"labels.txt\" name: \"y\" }").unwrap();
+    assert_eq!(settings.labels["y"], ["a", "b"]);
+    assert!(settings.warnings.is_empty());
 }
 
 #[test]
@@ -82,6 +91,7 @@ fn what_would_change_answers_is_refused() {
 fn mistakes_are_named() {
     refused("max_batchsize: 8", "line 1: max_batchsize: there is no such field");
     refused("max_batch_size: \"8\"", "expected a whole number");
+    refused("max_batch_size: -1", "expected 0 to");
     refused("input { data_type: TYPE_FP32 }", "it has no 'name'");
     refused("input { name: \"x\" data_type: TYPE_FP33 }", "no data_type TYPE_FP33");
     refused("input { name: \"x\" dims: -2 }", "-2");
