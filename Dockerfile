@@ -33,11 +33,12 @@ COPY LICENSE /usr/share/doc/onward/LICENSE
 COPY --from=onnxruntime /src/.onnxruntime/ /usr/local/lib/onward/
 COPY --from=build /onward /usr/local/bin/onward
 ENV ONWARD_SERVER_LISTEN=0.0.0.0:8000 \
+    ONWARD_SERVER_GRPC_LISTEN=0.0.0.0:8001 \
     ONWARD_MODELS_REPOSITORY=/models \
     ONWARD_ONNXRUNTIME_LIBRARY=/usr/local/lib/onward/libonnxruntime.so
 # A number, so that Kubernetes can see that it is not root.
 USER 65532:65532
-EXPOSE 8000
+EXPOSE 8000 8001
 STOPSIGNAL SIGTERM
 # Reads the same environment as the server: set the address there, not by a flag.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 CMD ["onward", "health"]

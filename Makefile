@@ -14,7 +14,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve stores azurite test test-interleavings lint deny coverage schema bench bench-codec bench-isolation bench-memory bench-probes bench-shadow bench-swap check-metrics check-containers clean
+.PHONY: help onnxruntime build serve stores clients azurite test test-clients test-interleavings lint deny coverage schema bench bench-codec bench-isolation bench-memory bench-probes bench-shadow bench-swap check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -38,10 +38,22 @@ $(TARGET_DIR)/stores/installed: tests/stores.requirements.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(TARGET_DIR)/stores -r $<
 	@touch $@
 
+clients: $(TARGET_DIR)/clients/installed ## install Triton's client, by which tests judge the server
+
+$(TARGET_DIR)/clients/installed: tests/clients.requirements.txt
+	rm -rf $(TARGET_DIR)/clients
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(TARGET_DIR)/clients -r $<
+	@touch $@
+
+test-clients: onnxruntime clients ## let Triton's client judge the server
+	cargo test --locked --no-run --test it
+	PYTHONPATH=$(TARGET_DIR)/clients PYTHONDONTWRITEBYTECODE=1 SERVER_BINARY=$(abspath $(TARGET_DIR))/debug/onward \
+		$(PYTHON) -m pytest -q -p no:cacheprovider tests/clients
+
 azurite: ## install Azure's emulator too, which takes npm; tests run against it from then on
 	npm install --silent --no-audit --no-fund --prefix $(TARGET_DIR)/azurite azurite@$(AZURITE_VERSION)
 
-test: onnxruntime stores test-interleavings ## run all tests
+test: onnxruntime stores test-interleavings test-clients ## run all tests
 	cargo test --locked
 
 test-interleavings: ## check the lock-free parts under every order of their steps

@@ -60,7 +60,9 @@ pub(crate) fn serve() -> Result<()> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
         // The very loop that the server has, so that only what is inside it differs.
-        onward::http::serve(listener, router, tokio_util::sync::CancellationToken::new()).await;
+        let protocols = onward::http::Protocols::Http1And2;
+        let served = onward::http::Served { router, protocols };
+        onward::http::serve(listener, served, tokio_util::sync::CancellationToken::new()).await;
         Ok(())
     })
 }

@@ -169,6 +169,7 @@ impl Drop for Server {
 async fn serve(stuck: Stuck, repository: &str, port_file: &str) -> Result<()> {
     let settings = [
         ("server.listen", "127.0.0.1:0"),
+        ("server.grpc_listen", "off"),
         ("server.port_file", port_file),
         ("models.repository", repository),
     ];

@@ -27,7 +27,15 @@ impl Served {
             }
         }
         command.current_dir(env!("CARGO_MANIFEST_DIR"));
-        command.args(["serve", "--server.listen", "127.0.0.1:0", "--telemetry.log_format", "json"]);
+        command.args([
+            "serve",
+            "--server.listen",
+            "127.0.0.1:0",
+            "--server.grpc_listen",
+            "off",
+            "--telemetry.log_format",
+            "json",
+        ]);
         command.arg("--models.repository").arg(repository);
         let child = command.stderr(Stdio::piped()).spawn().context("the binary was built")?;
         // From here on it is killed whatever fails.

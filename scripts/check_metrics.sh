@@ -82,7 +82,7 @@ PYTHON
 }
 
 start_server() {
-    "$BINARY" serve --server.listen 127.0.0.1:0 --server.port_file "$STATE/address" \
+    "$BINARY" serve --server.listen 127.0.0.1:0 --server.grpc_listen off --server.port_file "$STATE/address" \
         --models.repository models --lifecycle.pre_stop_delay 0s \
         </dev/null >"$STATE/server.log" 2>&1 &
     SERVER=$!

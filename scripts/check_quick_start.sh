@@ -22,7 +22,7 @@ fail() {
 # A group of its own, so that a signal reaches make and what it runs.
 start() {
     set -m
-    make serve ARGS="--server.listen 127.0.0.1:0 --server.port_file $STATE/address" \
+    make serve ARGS="--server.listen 127.0.0.1:0 --server.grpc_listen off --server.port_file $STATE/address" \
         </dev/null >"$STATE/serve.log" 2>&1 &
     SERVER=$!
     set +m

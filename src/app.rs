@@ -2,11 +2,11 @@
 
 mod assembly;
 mod listener;
+mod listeners;
 mod managed;
 mod reload;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 pub use assembly::AssemblyError;
 pub use listener::ListenError;
@@ -15,20 +15,25 @@ pub use reload::Configuration;
 
 use crate::lifecycle::checks::RuntimeWatch;
 use crate::lifecycle::{Application, Ending, HealthRegistry, SignalSource};
-use listener::Listener;
+use listeners::Listeners;
 
 /// The whole server. Two of them fit in one process.
 #[derive(Debug)]
 pub struct App {
     application: Application,
-    listener: Arc<Listener>,
+    listeners: Listeners,
     _watch: RuntimeWatch,
 }
 
 impl App {
     /// The address that is listened on, once it is.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.listener.address()
+        self.listeners.http.address()
+    }
+
+    /// The address that is listened on for gRPC alone, once it is.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.listeners.grpc.as_ref()?.address()
     }
 
     /// Its health, to which checks may be added at any time.

@@ -16,6 +16,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`http`] | the REST interface |
+//! | [`grpc`] | the gRPC interface |
 //! | [`onnx`] | the engine: ONNX Runtime |
 //! | [`repository`] | where models come from: a local folder or an object store |
 //! | [`metrics`] | Prometheus |
@@ -33,6 +34,7 @@ pub mod model;
 
 pub mod cloudevents;
 pub mod config;
+pub mod grpc;
 pub mod http;
 pub mod metrics;
 pub mod onnx;

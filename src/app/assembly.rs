@@ -11,14 +11,15 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
-use super::listener::{ListenError, Listener};
+use super::listeners::Listeners;
 use super::managed::{self, ManagedBackend, ManagedRepository, Place, PlaceError};
 use super::reload::{self, Configuration, Reloading};
 use crate::cloudevents::CloudEvents;
 use crate::config::{Config, HealthConfig, LoadMode, ModelsConfig, WebhooksConfig};
-use crate::http::{self, ConfigurationPage, InFlight, MetricsPage, Parts};
+use crate::grpc;
+use crate::http::{ConfigurationPage, InFlight, MetricsPage, Parts};
 use crate::lifecycle::checks::{RuntimeWatch, disk_space, memory_pressure};
-use crate::lifecycle::{Application, EventBus, Handler, HealthRegistry, Hooks, Resource};
+use crate::lifecycle::{Application, EventBus, Handler, HealthRegistry, Hooks};
 use crate::metrics::{self, Metrics, Observed};
 use crate::model::{ManagerOptions, ManagerParts, ModelLifecycleManager};
 use crate::onnx::OnnxRuntime;
@@ -85,13 +86,12 @@ impl App {
             events: application.events().clone(),
         };
         application.on_reload(move || reloading.reload(&configuration));
-        let (in_flight, closing) = (parts.in_flight.clone(), parts.closing.clone());
-        let listener = Listener::new(&config.server, http::router(parts), in_flight, closing);
-        let listener = Arc::new(listener);
-        register(&application, (&models, &config.models), &listener);
+        let grpc = grpc_parts(&parts);
+        let listeners = Listeners::new(&config.server, parts, grpc);
+        register(&application, (&models, &config.models), &listeners);
         models.start_clean_up(config.lifecycle.cleanup_interval);
         models.start_reconciling();
-        Ok(Self { application, listener, _watch: watch })
+        Ok(Self { application, listeners, _watch: watch })
     }
 }
 
@@ -115,14 +115,9 @@ fn managed_models(
 fn register(
     application: &Application,
     (models, config): (&ModelLifecycleManager, &ModelsConfig),
-    listener: &Arc<Listener>,
+    listeners: &Listeners,
 ) {
-    let opening = Arc::clone(listener);
-    let open = move || {
-        let opened = opening.open();
-        async move { opened as Result<_, ListenError> }
-    };
-    application.resources().register(Resource::new("http", open).lasting());
+    listeners.register(application);
     let (loading, mode, interval) = (models.clone(), config.mode, config.poll_interval);
     let load = move || async move {
         match mode {
@@ -135,8 +130,6 @@ fn register(
     application.lifecycle().register(Handler::new("load models").on_start(load));
     let closing = models.clone();
     application.on_stopping(move || closing.refuse_changes());
-    let draining = Arc::clone(listener);
-    application.on_drain("http", move |deadline| async move { draining.drain(deadline).await });
     // Only once no request can come any more.
     let unloading = models.clone();
     application.on_drain("models", move |deadline| async move {
@@ -218,6 +211,24 @@ fn parts(
         hooks: Arc::clone(application.hooks()),
         in_flight: InFlight::default(),
         closing: CancellationToken::new(),
+    }
+}
+
+/// What gRPC is served with: the same as REST.
+fn grpc_parts(rest: &Parts) -> grpc::Parts {
+    let limits = Arc::clone(&rest.limits);
+    grpc::Parts {
+        models: rest.models.clone(),
+        health: rest.health.clone(),
+        events: rest.events.clone(),
+        limits: Box::new(move || {
+            let limits = **limits.load();
+            grpc::Limits {
+                max_message_size: limits.max_body_size,
+                request_timeout: limits.request_timeout,
+            }
+        }),
+        closing: rest.closing.clone(),
     }
 }
 

@@ -1,18 +1,16 @@
-//! The socket that is listened on, as a resource.
+//! The sockets that are listened on, as resources.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use axum::Router;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::config::ServerConfig;
-use crate::http::{self, InFlight};
+use crate::http::{self, InFlight, Served};
 use crate::lifecycle::{Deadline, Drained};
 
 /// Connections that the system may hold for us; it has a limit of its own.
@@ -22,10 +20,12 @@ const BACKLOG: u32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The address is taken, or not this machine's.
-    #[error("cannot listen on {address}, the setting server.listen")]
+    #[error("cannot listen on {address}, the setting {setting}")]
     Bind {
         /// The address.
         address: SocketAddr,
+        /// Where it comes from.
+        setting: &'static str,
         /// What the system said.
         source: io::Error,
     },
@@ -39,12 +39,23 @@ pub enum ListenError {
     },
 }
 
+/// Where to listen, and what is told of it.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// The resource's name.
+    pub(super) name: &'static str,
+    pub(super) listen: SocketAddr,
+    pub(super) setting: &'static str,
+    pub(super) port_file: Option<PathBuf>,
+    /// What the log says once it is listened on.
+    pub(super) told: &'static str,
+}
+
 /// Listens, serves, and lets what it serves finish.
 #[derive(Debug)]
 pub(super) struct Listener {
-    listen: SocketAddr,
-    port_file: Option<PathBuf>,
-    router: Router,
+    place: Place,
+    served: Served,
     in_flight: InFlight,
     address: OnceLock<SocketAddr>,
     stop: CancellationToken,
@@ -54,20 +65,17 @@ pub(super) struct Listener {
 impl Listener {
     /// One that begins to drain when `stop` is cancelled.
     pub(super) fn new(
-        config: &ServerConfig,
-        router: Router,
+        place: Place,
+        served: Served,
         in_flight: InFlight,
         stop: CancellationToken,
     ) -> Self {
-        Self {
-            listen: config.listen,
-            port_file: config.port_file.clone(),
-            router,
-            in_flight,
-            address: OnceLock::new(),
-            stop,
-            serving: Mutex::default(),
-        }
+        Self { place, served, in_flight, address: OnceLock::new(), stop, serving: Mutex::default() }
+    }
+
+    /// The name of the resource that it is.
+    pub(super) fn name(&self) -> &'static str {
+        self.place.name
     }
 
     pub(super) fn address(&self) -> Option<SocketAddr> {
@@ -76,15 +84,16 @@ impl Listener {
 
     /// Binds the socket and begins to serve.
     pub(super) fn open(&self) -> Result<(), ListenError> {
-        let bound = bind(self.listen);
-        let refused = |source| ListenError::Bind { address: self.listen, source };
+        let Place { listen, setting, told, .. } = self.place.clone();
+        let bound = bind(listen);
+        let refused = |source| ListenError::Bind { address: listen, setting, source };
         let listener = bound.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         self.address.get_or_init(|| address);
-        let serving = http::serve(listener, self.router.clone(), self.stop.clone());
+        let serving = http::serve(listener, self.served.clone(), self.stop.clone());
         *self.serving.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::spawn(serving));
-        info!(%address, "listening");
-        match &self.port_file {
+        info!(%address, "{told}");
+        match &self.place.port_file {
             Some(path) => tell(path, address),
             None => Ok(()),
         }

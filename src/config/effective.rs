@@ -118,16 +118,19 @@ impl Effective {
 
     fn reachable(&self) -> Option<(&'static str, String)> {
         let server = &self.config.server;
-        if server.listen.ip().is_loopback() || server.allow_unauthenticated_management {
+        if server.allow_unauthenticated_management {
             return None;
         }
+        let grpc = server.grpc_listen.on().map(|address| ("server.grpc_listen", *address));
+        let listening = std::iter::once(("server.listen", server.listen)).chain(grpc);
+        let mut reachable = listening.filter(|(_, address)| !address.ip().is_loopback());
+        let (key, address) = reachable.next()?;
         let problem = format!(
-            "{} can be reached by others, who could load and unload models without credentials; \
+            "{address} can be reached by others, who could load and unload models without credentials; \
              listen on a loopback address, or set server.allow_unauthenticated_management to true \
-             where the network keeps strangers out",
-            server.listen
+             where the network keeps strangers out"
         );
-        Some(("server.listen", problem))
+        Some((key, problem))
     }
 
     fn unwatchable(&self) -> Option<(&'static str, String)> {

@@ -26,7 +26,7 @@ pub use layers::Layers;
 pub use mistake::{ConfigError, Mistake, Origin};
 pub use schema::schema;
 pub use settings::{SETTINGS, Setting};
-pub use value::{Auto, ByteSize, LoadMode, LogFilter, LogFormat, Percent, WebhookUrl};
+pub use value::{Auto, ByteSize, LoadMode, LogFilter, LogFormat, Percent, Switch, WebhookUrl};
 
 use crate::lifecycle::{EventKind, LifecycleConfig};
 use crate::model::ModelName;
@@ -59,6 +59,8 @@ pub struct Config {
 pub struct ServerConfig {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where to listen for gRPC alone.
+    pub grpc_listen: Switch<SocketAddr>,
     /// A file to write the address to that is listened on, for those who start with port 0.
     pub port_file: Option<PathBuf>,
     /// Threads that serve connections; the server chooses one per core.
@@ -67,7 +69,8 @@ pub struct ServerConfig {
     pub max_body_size: ByteSize,
     /// The deadline of an inference, from the moment its head was read.
     pub request_timeout: Duration,
-    /// Whether models may be changed by anybody who can reach `listen`, where that is not loopback.
+    /// Whether models may be changed by anybody who can reach `listen` or `grpc_listen`, where those are
+    /// not loopback.
     pub allow_unauthenticated_management: bool,
 }
 

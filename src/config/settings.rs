@@ -118,6 +118,8 @@ settings! {
     server: ServerConfig {
         listen "ADDRESS:PORT" = "127.0.0.1:8000":
             "where to listen; port 0 takes a free one";
+        grpc_listen "ADDRESS:PORT" = "127.0.0.1:8001":
+            "where to listen for gRPC alone, or off; gRPC is spoken on the other port too";
         port_file "FILE" = "none":
             "a file to write the address to that is listened on";
         workers "COUNT" = "auto" in "1" to "1024":

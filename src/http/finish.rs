@@ -6,6 +6,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, HOST, ORIGIN};
+use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -62,7 +63,9 @@ fn cross_site(request: &Request) -> Option<ApiError> {
     let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str());
     let site = header(HeaderName::from_static("sec-fetch-site"));
     let foreign_site = matches!(site, Some(Ok("cross-site" | "same-site") | Err(_)));
-    let host = header(HOST).and_then(Result::ok).unwrap_or_default();
+    // Over HTTP/2 it is part of the address.
+    let authority = request.uri().authority().map(Authority::as_str);
+    let host = header(HOST).and_then(Result::ok).or(authority).unwrap_or_default();
     let foreign_origin = header(ORIGIN).is_some_and(|origin| {
         let authority = origin.ok().and_then(|origin| origin.split_once("://"));
         authority.is_none_or(|(_, authority)| authority != host)

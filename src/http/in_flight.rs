@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts requests from their head to the head of their answer. Clones share the count.
+/// Counts requests from their head to the head of their answer, and to its end over HTTP/2. Clones share the
+/// count.
 #[derive(Debug, Clone, Default)]
 pub struct InFlight(Arc<AtomicUsize>);
 
 /// One request; it counts until this is dropped.
 #[must_use = "the request counts only while this exists"]
 #[derive(Debug)]
-pub(super) struct Entered(Arc<AtomicUsize>);
+pub struct Entered(Arc<AtomicUsize>);
 
 impl InFlight {
     /// The number now.
@@ -18,7 +19,8 @@ impl InFlight {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(super) fn enter(&self) -> Entered {
+    /// Counts one more.
+    pub fn enter(&self) -> Entered {
         self.0.fetch_add(1, Ordering::Relaxed);
         Entered(Arc::clone(&self.0))
     }

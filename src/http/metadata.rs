@@ -8,18 +8,14 @@ use super::Shared;
 use super::error::ApiError;
 use super::target::Target;
 use super::wire::json;
-use crate::inference::{Dim, TensorSpec};
-use crate::model::{StateKind, Version};
-
-/// The protocol's extensions that are served; a client takes this literally.
-const EXTENSIONS: [&str; 4] =
-    ["binary_tensor_data", "classification", "model_repository", "parameters"];
+use crate::inference::TensorSpec;
+use crate::oip::metadata::{self, EXTENSIONS, ModelMetadata};
 
 #[derive(Serialize)]
 struct ServerBody {
     name: &'static str,
     version: &'static str,
-    extensions: [&'static str; 4],
+    extensions: [&'static str; EXTENSIONS.len()],
 }
 
 #[derive(Serialize)]
@@ -51,8 +47,8 @@ struct ReadyBody<'a> {
 
 /// `GET /v2`
 pub(super) async fn server() -> Response {
-    let version = env!("CARGO_PKG_VERSION");
-    json(&ServerBody { name: "onward", version, extensions: EXTENSIONS })
+    let (name, version) = (metadata::SERVER, metadata::SERVER_VERSION);
+    json(&ServerBody { name, version, extensions: EXTENSIONS })
 }
 
 /// `GET /v2/models`: those that answer requests.
@@ -64,13 +60,10 @@ pub(super) async fn models(State(services): Shared) -> Response {
 
 /// `GET /v2/models/{model}[/versions/{version}]`
 pub(super) async fn model(State(services): Shared, target: Target) -> Result<Response, ApiError> {
-    let models = &services.parts.models;
-    let name = target.model.as_str();
-    let handle = models.acquire(name, target.wanted(None))?;
-    let versions = match target.version {
-        Some(_) => vec![handle.id().version.to_string()],
-        None => ready_versions(&services, name, handle.id().version),
-    };
+    let Target { model, version } = target;
+    let told = ModelMetadata::of(&services.parts.models, &model, version.as_ref())?;
+    let ModelMetadata { handle, versions } = told;
+    let (name, versions) = (model.as_str(), versions.iter().map(ToString::to_string).collect());
     let (inputs, outputs) = (&handle.signature().inputs, &handle.signature().outputs);
     Ok(json(&ModelBody {
         name,
@@ -88,25 +81,9 @@ pub(super) async fn ready(State(services): Shared, target: Target) -> Result<Res
     Ok(json(&ReadyBody { name, ready: true }))
 }
 
-/// The versions that answer requests, `held` always among them.
-fn ready_versions(services: &super::Services, name: &str, held: Version) -> Vec<String> {
-    let report = services.parts.models.report(name);
-    let versions = report.into_iter().flat_map(|report| report.versions);
-    let ready = versions.filter(|version| version.state == StateKind::Ready);
-    let mut ready: Vec<Version> = ready.map(|version| version.version).chain([held]).collect();
-    ready.sort_unstable();
-    ready.dedup();
-    ready.iter().map(ToString::to_string).collect()
-}
-
 impl<'a> From<&'a TensorSpec> for TensorBody<'a> {
     fn from(spec: &'a TensorSpec) -> Self {
-        let dim = |dim: &Dim| match dim {
-            Dim::Fixed(size) => i64::try_from(*size).unwrap_or(i64::MAX),
-            Dim::Dynamic(_) => -1,
-        };
-        // The protocol has no way to say that a rank is not declared.
-        let shape = spec.shape.as_deref().unwrap_or_default().iter().map(dim).collect();
+        let shape = metadata::shape(spec);
         Self { name: &spec.name, datatype: spec.datatype.name(), shape }
     }
 }

@@ -10,7 +10,8 @@ use super::error::ApiError;
 use super::target::Target;
 use super::wire::json;
 use super::{Services, Shared, body};
-use crate::model::{IndexEntry, StateKind};
+use crate::model::IndexEntry;
+use crate::oip::repository;
 
 #[derive(Default, Deserialize)]
 struct IndexRequest {
@@ -39,11 +40,8 @@ struct IndexItem {
 pub(super) async fn index(State(services): Shared, request: Request) -> Result<Response, ApiError> {
     let body = read(&services, request).await?;
     let IndexRequest { ready } = body::parse_or_default(&body)?;
-    let entries = services.parts.models.index().await?.into_iter();
-    let is_ready =
-        |entry: &IndexEntry| entry.version.is_some_and(|(_, state)| state == StateKind::Ready);
-    let items: Vec<IndexItem> =
-        entries.filter(|entry| !ready || is_ready(entry)).map(IndexItem::from).collect();
+    let entries = repository::index(&services.parts.models, ready).await?;
+    let items: Vec<IndexItem> = entries.into_iter().map(IndexItem::from).collect();
     Ok(json(&items))
 }
 
@@ -55,11 +53,7 @@ pub(super) async fn load(
 ) -> Result<Response, ApiError> {
     let body = read(&services, request).await?;
     let ChangeRequest { parameters } = body::parse_or_default(&body)?;
-    if let Some(name) = parameters.keys().find(|name| overrides(name)) {
-        let text = format!("a load with the parameter '{name}' is not supported: change the files");
-        return Err(ApiError::unsupported(text));
-    }
-    services.parts.models.load(&target.model).await?;
+    repository::load(&services.parts.models, &target.model, parameters.keys()).await?;
     Ok(().into_response())
 }
 
@@ -70,15 +64,9 @@ pub(super) async fn unload(
     request: Request,
 ) -> Result<Response, ApiError> {
     let body = read(&services, request).await?;
-    // No model depends on another, so `unload_dependents` changes nothing.
     let ChangeRequest { .. } = body::parse_or_default(&body)?;
-    services.parts.models.unload(&target.model).await?;
+    repository::unload(&services.parts.models, &target.model).await?;
     Ok(().into_response())
-}
-
-/// Whether the parameter asks for something else than what the repository has.
-fn overrides(name: &str) -> bool {
-    name == "config" || name.starts_with("file:")
 }
 
 async fn read(services: &Services, request: Request) -> Result<Bytes, ApiError> {
@@ -90,21 +78,8 @@ impl From<IndexEntry> for IndexItem {
         Self {
             name: entry.model.to_string(),
             version: entry.version.map(|(version, _)| version.to_string()),
-            state: entry.version.map(|(_, state)| protocol_state(state)),
+            state: entry.version.map(|(_, state)| repository::state(state)),
             reason: entry.reason,
         }
-    }
-}
-
-/// The protocol's word for a state.
-const fn protocol_state(state: StateKind) -> &'static str {
-    match state {
-        StateKind::New => "UNKNOWN",
-        StateKind::Fetching | StateKind::Verifying | StateKind::Loading | StateKind::Warming => {
-            "LOADING"
-        }
-        StateKind::Ready => "READY",
-        StateKind::Draining | StateKind::Unloading => "UNLOADING",
-        StateKind::Unloaded | StateKind::Failed => "UNAVAILABLE",
     }
 }

@@ -12,7 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::{Parts, Services};
 use super::{
     changes, checks, desired, documents, events, finish, health, infer, lifecycle, metadata,
-    models, operations, repository, residence, resources,
+    model_config, models, operations, repository, residence, resources, statistics,
 };
 
 type Handler = MethodRouter<Arc<Services>>;
@@ -64,8 +64,13 @@ fn protocol() -> Vec<Route> {
         read("/v2/models", get(metadata::models)),
         read("/v2/models/{model}", get(metadata::model)),
         read("/v2/models/{model}/versions/{version}", get(metadata::model)),
+        read("/v2/models/stats", get(statistics::all)),
+        read("/v2/models/{model}/stats", get(statistics::model)),
+        read("/v2/models/{model}/versions/{version}/stats", get(statistics::model)),
         read("/v2/models/{model}/ready", get(metadata::ready)),
         read("/v2/models/{model}/versions/{version}/ready", get(metadata::ready)),
+        read("/v2/models/{model}/config", get(model_config::config)),
+        read("/v2/models/{model}/versions/{version}/config", get(model_config::config)),
         write("/v2/models/{model}/infer", post(infer::infer)),
         write("/v2/models/{model}/versions/{version}/infer", post(infer::infer)),
         write("/v2/repository/index", post(repository::index)),

@@ -1,17 +1,21 @@
 //! Accepting connections, and letting them finish.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::Request;
+use axum::body::Body;
+use axum::http::{Request, Version};
+use axum::response::Response;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::SetOnce;
 use tokio::time::{interval, sleep, timeout};
@@ -20,7 +24,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
-use super::in_flight::InFlight;
+use super::held::Held;
+use super::in_flight::{Entered, InFlight};
 use super::watched_stream::WatchedStream;
 
 /// How long a client may take over the head of a request, and how long an idle connection is kept.
@@ -34,8 +39,34 @@ const HEAD_GRACE: Duration = Duration::from_secs(1);
 /// request: one that is on its way shall not find it closed.
 const NEXT_GRACE: Duration = Duration::from_millis(20);
 
+/// How often a peer that speaks HTTP/2 and says nothing is asked whether it is still there, and how long
+/// it may take to answer.
+const PING_INTERVAL: Duration = Duration::from_mins(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Requests that one connection may have under way at once over HTTP/2.
+const STREAMS: u32 = 1024;
+
 /// How long to wait after the system had no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What connections may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocols {
+    /// HTTP/1.1; or HTTP/2, where the peer begins with it.
+    Http1And2,
+    /// HTTP/2 alone, begun by the peer.
+    Http2,
+}
+
+/// What is served.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// What answers requests.
+    pub router: Router,
+    /// What they come over.
+    pub protocols: Protocols,
+}
 
 /// Serves connections from `listener` until `stop` is cancelled; then takes those that the system has
 /// connected already and no new one, lets all finish the request they are in or are about to send,
@@ -43,14 +74,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// Cancel safe: dropping the future closes the listener; connections that are open go on until the
 /// runtime ends.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, served: Served, stop: CancellationToken) {
     let connections = TaskTracker::new();
-    let accepting = accept(&listener, &router, (&connections, &stop));
+    let accepting = accept(&listener, &served, (&connections, &stop));
     if let Some(never) = stop.run_until_cancelled(accepting).await {
         match never {}
     }
     for stream in connected(listener) {
-        connections.spawn(connection(stream, router.clone(), stop.child_token()));
+        let around = (served.clone(), connections.clone());
+        connections.spawn(connection(stream, around, stop.child_token()));
     }
     connections.close();
     connections.wait().await;
@@ -58,13 +90,14 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 
 async fn accept(
     listener: &TcpListener,
-    router: &Router,
+    served: &Served,
     (connections, stop): (&TaskTracker, &CancellationToken),
 ) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                connections.spawn(connection(stream, router.clone(), stop.child_token()));
+                let around = (served.clone(), connections.clone());
+                connections.spawn(connection(stream, around, stop.child_token()));
             }
             Err(error) if of_one_connection(&error) => debug!(%error, "connection lost"),
             Err(error) => {
@@ -103,38 +136,41 @@ fn of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    (served, tasks): (Served, TaskTracker),
+    stop: CancellationToken,
+) {
     // Small answers must not wait for the acknowledgement of an earlier one.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY could not be set");
     }
-    let (stream, backlog) = WatchedStream::new(stream);
+    let (stream, peer) = WatchedStream::new(stream);
     let requests = InFlight::default();
     let (counted, asked) = (requests.clone(), Arc::new(SetOnce::new()));
     let first = Arc::clone(&asked);
+    let Served { router, protocols } = served;
     let service = service_fn(move |request: Request<Incoming>| {
         // All but the first find it set.
         if !first.initialized() {
-            first.set(()).ok();
+            first.set(request.version()).ok();
         }
-        let (entered, answer) = (counted.enter(), router.clone().oneshot(request));
-        async move {
-            let _entered = entered;
-            answer.await
-        }
+        answered(router.clone(), request, counted.enter())
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+    let builder = builder(protocols, tasks);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = lingering(&stop, &asked) => {
+        () = ending(&stop, &asked) => {
             connection.as_mut().graceful_shutdown();
+            let (over_http_2, before) = (asked.get() == Some(&Version::HTTP_2), peer.heard());
+            // Over HTTP/2 the peer is asked for an answer. Whoever gives it takes what is left, however
+            // slowly, and the connection ends by itself.
+            let is_there = || over_http_2 && peer.heard() > before;
             tokio::select! {
                 served = connection.as_mut() => served,
-                () = idle(|| requests.count() == 0 && !backlog.exists()) => Ok(()),
+                () = idle(|| requests.count() == 0 && !peer.is_behind() && !is_there()) => Ok(()),
             }
         }
     };
@@ -143,8 +179,63 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
     }
 }
 
+fn builder(protocols: Protocols, tasks: TaskTracker) -> auto::Builder<Tasks> {
+    let mut builder = auto::Builder::new(Tasks(tasks));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(STREAMS);
+    match protocols {
+        Protocols::Http1And2 => builder,
+        Protocols::Http2 => builder.http2_only(),
+    }
+}
+
+/// Where the requests of a connection that speaks HTTP/2 run, each on its own.
+#[derive(Debug, Clone)]
+struct Tasks(TaskTracker);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, request: F) {
+        self.0.spawn(request);
+    }
+}
+
+/// Over HTTP/1.1, a request counts until the head of its answer, as what comes after it shows in the
+/// backlog. Over HTTP/2, a peer can stop one answer without stopping the connection.
+async fn answered(
+    router: Router,
+    request: Request<Incoming>,
+    entered: Entered,
+) -> Result<Response, Infallible> {
+    let version = request.version();
+    let answer = router.oneshot(request).await?;
+    Ok(match version {
+        Version::HTTP_2 => answer.map(|body| Body::new(Held::new(body, entered))),
+        _ => answer,
+    })
+}
+
+/// Waits until the connection has to end.
+async fn ending(stop: &CancellationToken, asked: &SetOnce<Version>) {
+    tokio::select! {
+        () = lingering(stop, asked) => {}
+        () = silence(asked) => {}
+    }
+}
+
+/// Waits for as long as a head may take, where no request has come by then.
+async fn silence(asked: &SetOnce<Version>) {
+    if timeout(HEAD_TIMEOUT, asked.wait()).await.is_ok() {
+        pending::<()>().await;
+    }
+}
+
 /// Waits for the end of the server, and then for a request that may be on its way.
-async fn lingering(stop: &CancellationToken, asked: &SetOnce<()>) {
+async fn lingering(stop: &CancellationToken, asked: &SetOnce<Version>) {
     stop.cancelled().await;
     if asked.initialized() {
         sleep(NEXT_GRACE).await;

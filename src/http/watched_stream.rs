@@ -1,39 +1,48 @@
-//! A stream that knows whether its peer is behind with reading.
+//! A stream that knows whether its peer is behind with reading, and whether it says anything.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Passes everything through, and remembers whether the last write had to wait.
+/// Passes everything through, and remembers whether the last write had to wait and how much was read.
 #[derive(Debug)]
 pub(super) struct WatchedStream<S> {
     inner: S,
-    behind: Arc<AtomicBool>,
+    peer: Peer,
 }
 
-/// Tells whether bytes wait for the peer.
-#[derive(Debug, Clone)]
-pub(super) struct Backlog(Arc<AtomicBool>);
+/// What there is to tell of the peer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Peer {
+    behind: Arc<AtomicBool>,
+    heard: Arc<AtomicUsize>,
+}
 
 impl<S> WatchedStream<S> {
-    pub(super) fn new(inner: S) -> (Self, Backlog) {
-        let behind = Arc::new(AtomicBool::new(false));
-        (Self { inner, behind: Arc::clone(&behind) }, Backlog(behind))
+    pub(super) fn new(inner: S) -> (Self, Peer) {
+        let peer = Peer::default();
+        (Self { inner, peer: peer.clone() }, peer)
     }
 
     fn watch<T>(&self, result: Poll<T>) -> Poll<T> {
-        self.behind.store(result.is_pending(), Ordering::Relaxed);
+        self.peer.behind.store(result.is_pending(), Ordering::Relaxed);
         result
     }
 }
 
-impl Backlog {
-    pub(super) fn exists(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+impl Peer {
+    /// Whether bytes wait for it.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes have come from it so far.
+    pub(super) fn heard(&self) -> usize {
+        self.heard.load(Ordering::Relaxed)
     }
 }
 
@@ -43,7 +52,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        self.peer.heard.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        read
     }
 }
 

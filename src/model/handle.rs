@@ -147,7 +147,7 @@ impl VersionHandle {
         request: InferenceRequest,
         deadline: Instant,
     ) -> Result<Answer, InferError> {
-        let ending = Ending::begin(&self.serving);
+        let ending = Ending::begin(&self.serving, self.batch(&request));
         let copy = self.mirror.as_ref().and_then(|mirror| mirror.copy(&request, &self.serving));
         let result = self.answer(request, deadline).await;
         ending.end(&result);
@@ -155,6 +155,13 @@ impl VersionHandle {
             copy.send(answer);
         }
         result
+    }
+
+    /// How many entries the batch of a request has; one where the model takes none.
+    fn batch(&self, request: &InferenceRequest) -> u64 {
+        let first = request.inputs.first().filter(|_| self.is_batched());
+        let size = first.and_then(|input| input.tensor.shape().first());
+        size.map_or(1, |size| u64::try_from(*size).unwrap_or(u64::MAX))
     }
 
     async fn answer(
@@ -185,12 +192,13 @@ impl Drop for VersionHandle {
 struct Ending<'a> {
     serving: &'a Serving,
     started: Instant,
+    batch: u64,
     counted: bool,
 }
 
 impl<'a> Ending<'a> {
-    fn begin(serving: &'a Serving) -> Self {
-        Self { serving, started: Instant::now(), counted: false }
+    fn begin(serving: &'a Serving, batch: u64) -> Self {
+        Self { serving, started: Instant::now(), batch, counted: false }
     }
 
     fn end(mut self, result: &Result<Answer, InferError>) {
@@ -198,11 +206,11 @@ impl<'a> Ending<'a> {
         let total = self.started.elapsed();
         match result {
             Ok(answer) => {
-                self.serving.usage.answered(total);
+                self.serving.usage.answered(total, (answer.timings, self.batch));
                 self.serving.observer.request(Outcome::Success, total, Some(answer.timings));
             }
             Err(error) => {
-                self.serving.usage.failed(Some(error));
+                self.serving.usage.failed(total, Some(error));
                 self.serving.observer.request(Outcome::from(error), total, None);
             }
         }
@@ -212,8 +220,9 @@ impl<'a> Ending<'a> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if !self.counted {
-            self.serving.usage.failed(None);
-            self.serving.observer.request(Outcome::Cancelled, self.started.elapsed(), None);
+            let total = self.started.elapsed();
+            self.serving.usage.failed(total, None);
+            self.serving.observer.request(Outcome::Cancelled, total, None);
         }
     }
 }

@@ -91,4 +91,4 @@ pub use state::{FailureReason, IllegalTransition, StateKind, VersionEvent, Versi
 pub use swap::{Keep, RollbackOptions, Strategy, SwapOptions};
 pub use traffic::{WHOLE, Weights, WeightsError};
 pub use trial::{Bake, CanaryPlan};
-pub use usage::{LatencyReport, UsageReport};
+pub use usage::{LatencyReport, Spent, UsageReport, WorkReport};

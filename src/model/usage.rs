@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::latency::{Latencies, LatencyCounts};
-use crate::inference::{InferError, RunError};
+use crate::inference::{InferError, RunError, Timings};
 
 /// Counters that requests bump without a lock.
 #[derive(Debug)]
@@ -18,8 +18,63 @@ pub(super) struct Usage {
     faults: AtomicU64,
     /// Of requests that were answered.
     latencies: Latencies,
+    work: Work,
     /// Microseconds after `epoch`, plus one; zero for never.
     last_access: AtomicU64,
+}
+
+/// What became of requests, and where their time went.
+#[derive(Debug, Default)]
+struct Work {
+    inferences: AtomicU64,
+    success: Total,
+    failure: Total,
+    queue: Total,
+    compute: Total,
+}
+
+/// How often something happened, and how many nanoseconds it took in all.
+#[derive(Debug, Default)]
+struct Total {
+    count: AtomicU64,
+    nanoseconds: AtomicU64,
+}
+
+impl Total {
+    fn add(&self, took: Duration) {
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Spent {
+        let total = Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed));
+        Spent { count: self.count.load(Ordering::Relaxed), total }
+    }
+}
+
+/// How often something happened, and how long it took in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spent {
+    /// How often.
+    pub count: u64,
+    /// How long in all.
+    pub total: Duration,
+}
+
+/// What a version has worked on, read at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WorkReport {
+    /// Inferences that were answered: a request with a batch has as many as that has entries.
+    pub inferences: u64,
+    /// Requests that were answered, from their beginning to their end.
+    pub success: Spent,
+    /// Requests that were not.
+    pub failure: Spent,
+    /// Of those that were answered, the wait for an instance.
+    pub queue: Spent,
+    /// Of those that were answered, the time inside the engine.
+    pub compute: Spent,
 }
 
 /// A version's use, read at one moment.
@@ -33,6 +88,8 @@ pub struct UsageReport {
     pub last_access: Option<SystemTime>,
     /// How long requests took that were answered; `None` when none was.
     pub latency: Option<LatencyReport>,
+    /// What became of requests, and where their time went.
+    pub work: WorkReport,
 }
 
 /// Quantiles of durations, exact to within a sixteenth.
@@ -65,20 +122,26 @@ impl Default for Usage {
             failures: AtomicU64::new(0),
             faults: AtomicU64::new(0),
             latencies: Latencies::default(),
+            work: Work::default(),
             last_access: AtomicU64::new(0),
         }
     }
 }
 
 impl Usage {
-    /// Counts a request that was answered.
-    pub(super) fn answered(&self, total: Duration) {
+    /// Counts a request with a batch of so many that was answered.
+    pub(super) fn answered(&self, total: Duration, (timings, batch): (Timings, u64)) {
         self.latencies.add(total);
+        self.work.inferences.fetch_add(batch, Ordering::Relaxed);
+        self.work.success.add(total);
+        self.work.queue.add(timings.queue);
+        self.work.compute.add(timings.compute);
         self.ended();
     }
 
     /// Counts one that was not; `error` is `None` when its caller has gone.
-    pub(super) fn failed(&self, error: Option<&InferError>) {
+    pub(super) fn failed(&self, total: Duration, error: Option<&InferError>) {
+        self.work.failure.add(total);
         self.failures.fetch_add(1, Ordering::Relaxed);
         if error.is_some_and(is_fault) {
             self.faults.fetch_add(1, Ordering::Relaxed);
@@ -113,6 +176,19 @@ impl Usage {
             failures: self.failures.load(Ordering::Relaxed),
             last_access: last.map(|micros| self.epoch_at + Duration::from_micros(micros)),
             latency: latency.map(|((p50, p90), p99)| LatencyReport { p50, p90, p99 }),
+            work: self.work.report(),
+        }
+    }
+}
+
+impl Work {
+    fn report(&self) -> WorkReport {
+        WorkReport {
+            inferences: self.inferences.load(Ordering::Relaxed),
+            success: self.success.read(),
+            failure: self.failure.read(),
+            queue: self.queue.read(),
+            compute: self.compute.read(),
         }
     }
 }

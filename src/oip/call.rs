@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::classification::classify;
-use super::parameters::RequestOptions;
+use super::parameters::{Parameters, RequestOptions};
 use super::raw;
 use super::refusal::Refusal;
 use crate::inference::{DataType, Dim, InferenceRequest, NamedTensor, Signature, Tensor};
@@ -46,6 +46,21 @@ pub(crate) struct Reply {
     pub(crate) version: VersionHandle,
     /// In the order asked for.
     pub(crate) outputs: Vec<NamedTensor>,
+}
+
+impl WantedOutput {
+    /// An output with what its parameters say.
+    ///
+    /// # Errors
+    /// What makes no sense, or is not done.
+    pub(crate) fn new(name: String, parameters: &Parameters) -> Result<Self, Refusal> {
+        parameters.is_not_shared(&format!("output '{name}'"))?;
+        let classes = parameters.count("classification", "a number of classes");
+        let classes = classes.map_err(|refusal| refusal.of_output(&name))?;
+        // None at all is no classification, as in Triton.
+        let classes = classes.and_then(|count| usize::try_from(count).ok());
+        Ok(Self { name, classes: classes.and_then(NonZeroUsize::new) })
+    }
 }
 
 impl Call {

@@ -51,6 +51,56 @@ pub(crate) enum Code {
 }
 
 impl Code {
+    /// Every code.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 45] = [
+        Self::InvalidRequest,
+        Self::InvalidName,
+        Self::LoadFailed,
+        Self::UnknownModel,
+        Self::UnknownVersion,
+        Self::UnknownAlias,
+        Self::UnknownOperation,
+        Self::ModelNotLoaded,
+        Self::VersionNotLoaded,
+        Self::UnknownCheck,
+        Self::UnknownResource,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::CrossSite,
+        Self::RequestTimeout,
+        Self::ChangeInProgress,
+        Self::AlreadyCurrent,
+        Self::VersionInUse,
+        Self::NothingBefore,
+        Self::FilesChanged,
+        Self::Incompatible,
+        Self::RolledBack,
+        Self::VerificationFailed,
+        Self::Leased,
+        Self::TooManyLeases,
+        Self::UnknownLease,
+        Self::InsufficientMemory,
+        Self::NoSamples,
+        Self::KeyReused,
+        Self::OperationCancelled,
+        Self::OperationCommitted,
+        Self::ResourceInUse,
+        Self::NotRunning,
+        Self::GenerationMismatch,
+        Self::PayloadTooLarge,
+        Self::UnsupportedEncoding,
+        Self::Overloaded,
+        Self::Internal,
+        Self::Unsupported,
+        Self::ModelUnavailable,
+        Self::RepositoryUnavailable,
+        Self::ResourceUnavailable,
+        Self::ShuttingDown,
+        Self::Cancelled,
+        Self::DeadlineExceeded,
+    ];
+
     /// The code's name, such as `unknown_model`.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -100,5 +150,18 @@ impl Code {
             Self::Cancelled => "cancelled",
             Self::DeadlineExceeded => "deadline_exceeded",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_name_of_its_own() {
+        let names: BTreeSet<&str> = Code::ALL.into_iter().map(Code::name).collect();
+        assert_eq!(names.len(), Code::ALL.len());
     }
 }

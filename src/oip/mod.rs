@@ -3,11 +3,17 @@
 mod call;
 mod classification;
 mod code;
+pub(crate) mod metadata;
+pub(crate) mod model_config;
 mod parameters;
 pub(crate) mod raw;
 mod refusal;
+pub(crate) mod repository;
+pub(crate) mod statistics;
 
 pub(crate) use call::{Call, Inputs, Reply, WantedOutput};
 pub(crate) use code::Code;
-pub(crate) use parameters::{Parameter, Parameters, RequestOptions};
+pub(crate) use parameters::{
+    FINAL_RESPONSE, FINAL_RESPONSE_WANTED, Parameter, Parameters, RequestOptions,
+};
 pub(crate) use refusal::Refusal;

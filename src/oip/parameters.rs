@@ -35,6 +35,13 @@ impl fmt::Display for Parameter {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Parameters(pub(crate) BTreeMap<String, Parameter>);
 
+/// The parameter by which a client wants to be told which answer to a request is the last. As there is one
+/// answer to each, it changes nothing; Triton's clients in C++ always send it.
+pub(crate) const FINAL_RESPONSE_WANTED: &str = "triton_enable_empty_final_response";
+
+/// The parameter of an answer that tells whether it is the last.
+pub(crate) const FINAL_RESPONSE: &str = "triton_final_response";
+
 /// What the parameters of a request ask for, whatever model it is for. Others are the caller's own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct RequestOptions {
@@ -86,7 +93,7 @@ impl Parameters {
     /// # Errors
     /// What makes no sense, is reserved, or is not done.
     pub(crate) fn of_request(&self) -> Result<RequestOptions, Refusal> {
-        if let Some(name) = self.0.keys().find(|name| name.starts_with("triton_")) {
+        if let Some(name) = self.0.keys().find(|name| is_reserved(name)) {
             let text =
                 format!("parameter '{name}' is reserved: names that begin with 'triton_' are");
             return Err(Refusal::invalid(text));
@@ -115,6 +122,12 @@ impl Parameters {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a name is one of those that the protocol keeps for itself, and none of those that it has given
+/// a meaning.
+fn is_reserved(name: &str) -> bool {
+    name.starts_with("triton_") && name != FINAL_RESPONSE_WANTED
 }
 
 fn is_of_sequences(name: &str) -> bool {
@@ -147,6 +160,7 @@ mod tests {
             ("routing_key", text("me")),
             ("priority", Parameter::Uint(1)),
             ("colour", text("blue")),
+            (FINAL_RESPONSE_WANTED, Parameter::Bool(false)),
         ];
         let options = parameters(&given).of_request().unwrap();
         let (timeout, key) = (Some(Duration::from_micros(1_500)), Some("me".to_owned()));

@@ -34,6 +34,14 @@ impl Refusal {
         Self::Unsupported(text.into())
     }
 
+    /// The same, with the output's name where it is the request that makes no sense.
+    pub(crate) fn of_output(self, name: &str) -> Self {
+        match self {
+            Self::Invalid(text) => Self::invalid(format!("output '{name}': {text}")),
+            other => other,
+        }
+    }
+
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::Name(_) => Code::InvalidName,

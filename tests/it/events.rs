@@ -105,7 +105,8 @@ async fn events_come_in_the_documented_order() {
     expected.extend(["metrics INITIALIZING", "metrics READY"]);
     expected.extend(["onnxruntime INITIALIZING", "onnxruntime READY"]);
     expected.extend(["repository INITIALIZING", "repository READY"]);
-    expected.extend(["http INITIALIZING", "http READY", "READY", "STARTING"]);
+    expected.extend(["http INITIALIZING", "http READY", "grpc INITIALIZING", "grpc READY"]);
+    expected.extend(["READY", "STARTING"]);
     expected.extend(["1 FETCHING", "1 VERIFYING", "1 LOADING", "1 WARMING", "1 READY"]);
     expected.extend(["current 1", "RUNNING"]);
     expected.extend(["2 FETCHING", "2 VERIFYING", "2 LOADING", "2 WARMING"]);

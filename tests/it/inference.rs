@@ -150,7 +150,14 @@ async fn metadata_tells_what_a_model_takes_and_gives() {
     gone.refused(404, "unknown_version", &["Request for unknown model"]);
     for path in ["/v2", "/v2/"] {
         let extensions = server.get(path).await.ok()["extensions"].clone();
-        let expected = ["binary_tensor_data", "classification", "model_repository", "parameters"];
+        let expected = [
+            "binary_tensor_data",
+            "classification",
+            "model_configuration",
+            "model_repository",
+            "parameters",
+            "statistics",
+        ];
         assert_eq!(extensions, json!(expected));
     }
 }
@@ -168,12 +175,17 @@ async fn overload_is_refused_at_once() {
     let settings = [("inference.instances", "1"), ("inference.queue_capacity", "1")];
     let server = Server::start_with(Repository::of("slow", &slow_by_input()), &settings).await;
     let first = async { server.infer("slow", &slow(1500)).await };
+    let told = |inside, waiting| {
+        server.until(("slow", "1"), move |report| {
+            report["in_flight"] == inside && report["queue_depth"] == waiting
+        })
+    };
     let second = async {
-        server.until(("slow", "1"), |report| report["in_flight"] == 1).await;
+        told(1, 0).await;
         server.infer("slow", &slow(1)).await
     };
     let third = async {
-        server.until(("slow", "1"), |report| report["queue_depth"] == 1).await;
+        told(2, 1).await;
         server.infer("slow", &slow(1)).await
     };
     let (first, second, third) = tokio::join!(first, second, third);

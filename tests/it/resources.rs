@@ -22,7 +22,7 @@ async fn the_server_stands_on_resources() {
         let resources = list["resources"].as_array().unwrap().iter();
         resources.map(|resource| resource["name"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(names(&list), ["metrics", "onnxruntime", "repository", "http"]);
+    assert_eq!(names(&list), ["metrics", "onnxruntime", "repository", "http", "grpc"]);
     assert_eq!(names(&server.get("/lifecycle").await.ok()), names(&list));
     for resource in list["resources"].as_array().unwrap() {
         assert_eq!(resource["state"], "READY", "{resource}");
@@ -38,7 +38,7 @@ async fn the_server_stands_on_resources() {
     server.process.signal("TERM");
     assert_eq!(server.process.exit_code().await, 0);
     let log = server.process.log();
-    let cleaned = ["http", "repository", "onnxruntime", "metrics"]
+    let cleaned = ["grpc", "http", "repository", "onnxruntime", "metrics"]
         .map(|name| log.find(&format!(r#""resource":"{name}","state":"CLEANED""#)));
     assert!(cleaned.iter().all(Option::is_some) && cleaned.is_sorted(), "{cleaned:?}\n{log}");
 }

@@ -171,7 +171,7 @@ async fn a_start_that_fails_is_undone_in_reverse_order_and_told_to_its_end() {
         }
         causes.extend((data["to"] == "ERROR").then(|| data["reason"].clone()));
     }
-    let resources = ["metrics", "onnxruntime", "repository", "http"];
+    let resources = ["metrics", "onnxruntime", "repository", "http", "grpc"];
     let mut expected = vec!["INITIALIZING".to_owned()];
     let steps =
         |resource: &&str, states: [&str; 2]| states.map(|state| format!("{resource} {state}"));

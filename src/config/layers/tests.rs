@@ -187,7 +187,9 @@ fn a_reachable_address_needs_a_word() {
     let error = read(&[reachable]).unwrap_err().to_string();
     assert!(error.contains("--server.listen: 0.0.0.0:8000 can be reached by others"), "{error}");
     read(&[reachable, ("server.allow_unauthenticated_management", "true")]).unwrap();
-    read(&[("server.listen", "[::1]:8000")]).unwrap();
+    read(&[("server.listen", "[::1]:8000"), ("server.grpc_listen", "off")]).unwrap();
+    let error = read(&[("server.grpc_listen", "0.0.0.0:1")]).unwrap_err().to_string();
+    assert!(error.contains("--server.grpc_listen: 0.0.0.0:1 can be reached by others"), "{error}");
     let [told] = &mistakes("server:\n  listen: '0.0.0.0:1'\n")[..] else { panic!() };
     assert!(told.starts_with("FILE:2: server.listen: 0.0.0.0:1 can be reached"), "{told}");
 }

@@ -23,8 +23,28 @@ impl<T> Auto<T> {
     }
 }
 
+/// What can be turned off; written `off`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Switch<T> {
+    /// It is turned off.
+    Off,
+    /// It is on, and so.
+    On(T),
+}
+
+impl<T> Switch<T> {
+    /// How it is, where it is on.
+    pub const fn on(&self) -> Option<&T> {
+        match self {
+            Self::Off => None,
+            Self::On(value) => Some(value),
+        }
+    }
+}
+
 const AUTO: &str = "auto";
 const NONE: &str = "none";
+const OFF: &str = "off";
 
 impl<T: Value> Value for Auto<T> {
     fn expected(bounds: Bounds) -> String {
@@ -49,6 +69,24 @@ impl<T: Value> Value for Auto<T> {
 
     fn schema(bounds: Bounds) -> Tree {
         or_word(&T::schema(bounds), AUTO)
+    }
+}
+
+impl<T: Value> Value for Switch<T> {
+    fn expected(bounds: Bounds) -> String {
+        format!("{}, or {OFF}", T::expected(bounds))
+    }
+
+    fn parse(text: &str, bounds: Bounds) -> Option<Self> {
+        if text == OFF { Some(Self::Off) } else { T::parse(text, bounds).map(Self::On) }
+    }
+
+    fn show(&self) -> Tree {
+        self.on().map_or_else(|| json!(OFF), T::show)
+    }
+
+    fn schema(bounds: Bounds) -> Tree {
+        or_word(&T::schema(bounds), OFF)
     }
 }
 

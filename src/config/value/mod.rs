@@ -6,7 +6,7 @@ mod lists;
 use serde_json::{Value as Tree, json};
 
 pub use kinds::{ByteSize, LoadMode, LogFilter, LogFormat, Percent, WebhookUrl};
-pub use lists::Auto;
+pub use lists::{Auto, Switch};
 
 /// What a layer says of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +129,7 @@ mod tests {
         assert_eq!(one("3"), Ok(Auto::Given(NonZeroUsize::new(3).unwrap())));
         let wrong = one::<Auto<NonZeroUsize>>("0").unwrap_err();
         assert!(wrong.expected.ends_with("or auto"), "{wrong:?}");
+        assert_eq!(one("off"), Ok(Switch::<NonZeroUsize>::Off));
         assert_eq!(one::<Option<PathBuf>>("none"), Ok(None));
         assert_eq!(one("./none"), Ok(Some(PathBuf::from("./none"))));
     }

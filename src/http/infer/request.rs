@@ -4,7 +4,6 @@
 //! datatype and shape have come before it, as they usually do; else it is gone back to.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -318,16 +317,8 @@ fn outputs(cursor: &mut Cursor<'_>) -> Result<Vec<Output>, BodyError> {
 }
 
 fn output(name: String, parameters: &Parameters) -> Result<Output, Refusal> {
-    let named = |refusal: Refusal| match refusal {
-        Refusal::Invalid(text) => Refusal::invalid(format!("output '{name}': {text}")),
-        other => other,
-    };
-    parameters.is_not_shared(&format!("output '{name}'"))?;
-    let is_binary = parameters.bool("binary_data").map_err(named)?;
-    let classes = parameters.count("classification", "a number of classes").map_err(named)?;
-    // None at all is no classification, as in Triton.
-    let classes = classes.and_then(|count| usize::try_from(count).ok()).and_then(NonZeroUsize::new);
-    Ok(Output { wanted: WantedOutput { name, classes }, is_binary })
+    let is_binary = parameters.bool("binary_data").map_err(|refusal| refusal.of_output(&name))?;
+    Ok(Output { wanted: WantedOutput::new(name, parameters)?, is_binary })
 }
 
 fn non_finite(parameters: &Parameters) -> Result<NonFinite, Refusal> {

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use onward::cloudevents::CloudEvents;
-use onward::http::{self, ConfigurationPage, InFlight, Limits, MetricsPage, Parts};
+use onward::http::{
+    self, ConfigurationPage, InFlight, Limits, MetricsPage, Parts, Protocols, Served,
+};
 use onward::inference::{Backend, BackendError, ModelFiles, OpenOptions, OpenedModel};
 use onward::lifecycle::{Application, EventBus, HealthRegistry, LifecycleConfig, ResourceManager};
 use onward::model::{ManagerOptions, ManagerParts, ModelLifecycleManager, Terms};
@@ -43,7 +45,8 @@ impl InProcess {
         let application = Application::new(config(), EventBus::new(64));
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let router = http::router(parts(&application));
-        runtime.spawn(http::serve(listener, router, CancellationToken::new()));
+        let served = Served { router, protocols: Protocols::Http1And2 };
+        runtime.spawn(http::serve(listener, served, CancellationToken::new()));
         let health = application.health().clone();
         let resources = Arc::clone(application.resources());
         Self { health, resources, runtime: Some(runtime), address, client: client() }

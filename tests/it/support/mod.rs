@@ -1,6 +1,7 @@
 //! What the tests have in common.
 
 pub(crate) mod contract;
+pub(crate) mod grpc;
 pub(crate) mod in_process;
 pub(crate) mod onnx;
 pub(crate) mod process;

@@ -22,6 +22,8 @@ pub(crate) fn onward() -> Command {
             command.env_remove(name);
         }
     }
+    // Servers run beside each other.
+    command.env("ONWARD_SERVER_GRPC_LISTEN", "127.0.0.1:0");
     command.current_dir(project("")).stdin(Stdio::null());
     command
 }

@@ -1,0 +1,93 @@
+//! What is served where: REST and gRPC on one port, gRPC alone on another.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::Version;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use tower::ServiceExt;
+
+use super::listener::{ListenError, Listener, Place};
+use crate::config::ServerConfig;
+use crate::grpc::{self, is_grpc};
+use crate::http::{self, InFlight, Protocols, Served};
+use crate::lifecycle::{Application, Resource};
+
+/// The sockets.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    pub(super) http: Arc<Listener>,
+    pub(super) grpc: Option<Arc<Listener>>,
+}
+
+impl Listeners {
+    /// Those of the configuration, over the two interfaces.
+    pub(super) fn new(config: &ServerConfig, rest: http::Parts, grpc: grpc::Parts) -> Self {
+        let (in_flight, closing) = (rest.in_flight.clone(), rest.closing.clone());
+        let grpc = counted(grpc::router(grpc), in_flight.clone());
+        let both = either(http::router(rest), grpc.clone());
+        let listener = |place, router, protocols| {
+            let served = Served { router, protocols };
+            Arc::new(Listener::new(place, served, in_flight.clone(), closing.clone()))
+        };
+        Self {
+            http: listener(http_place(config), both, Protocols::Http1And2),
+            grpc: grpc_place(config).map(|place| listener(place, grpc, Protocols::Http2)),
+        }
+    }
+
+    /// Has them opened before the application is ready, and drained at its end. They stop taking
+    /// connections at the same time.
+    pub(super) fn register(&self, application: &Application) {
+        for listener in std::iter::once(&self.http).chain(&self.grpc) {
+            let (opening, draining) = (Arc::clone(listener), Arc::clone(listener));
+            let open = move || {
+                let opened = opening.open();
+                async move { opened as Result<_, ListenError> }
+            };
+            application.resources().register(Resource::new(listener.name(), open).lasting());
+            let drain = move |deadline| async move { draining.drain(deadline).await };
+            application.on_drain(listener.name(), drain);
+        }
+    }
+}
+
+fn http_place(config: &ServerConfig) -> Place {
+    Place {
+        name: "http",
+        listen: config.listen,
+        setting: "server.listen",
+        port_file: config.port_file.clone(),
+        told: "listening",
+    }
+}
+
+fn grpc_place(config: &ServerConfig) -> Option<Place> {
+    let listen = *config.grpc_listen.on()?;
+    let (setting, told) = ("server.grpc_listen", "listening for gRPC");
+    Some(Place { name: "grpc", listen, setting, port_file: None, told })
+}
+
+/// The router, whose requests are counted as those of REST are.
+fn counted(router: Router, in_flight: InFlight) -> Router {
+    router.layer(from_fn_with_state(in_flight, count))
+}
+
+async fn count(State(in_flight): State<InFlight>, request: Request, next: Next) -> Response {
+    let _counted = in_flight.enter();
+    next.run(request).await
+}
+
+/// REST, and gRPC where a request says that it is one: over HTTP/2, which gRPC needs.
+fn either(rest: Router, grpc: Router) -> Router {
+    rest.layer(from_fn_with_state(grpc, steer))
+}
+
+async fn steer(State(grpc): State<Router>, request: Request, next: Next) -> Response {
+    if request.version() != Version::HTTP_2 || !is_grpc(request.headers()) {
+        return next.run(request).await;
+    }
+    grpc.oneshot(request).await.unwrap_or_else(|never| match never {})
+}

@@ -1,0 +1,219 @@
+//! The calls.
+
+use std::sync::Arc;
+
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Parts;
+use super::infer;
+use super::proto::grpc_inference_service_server::GrpcInferenceService;
+use super::proto::model_metadata_response::TensorMetadata;
+use super::proto::repository_index_response::ModelIndex;
+use super::proto::{
+    ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
+    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+    ModelStatistics, ModelStatisticsRequest, ModelStatisticsResponse, RepositoryIndexRequest,
+    RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
+    RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveRequest,
+    ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
+    ServerReadyResponse,
+};
+use super::status::refused;
+use super::stream::{self, Answers};
+use super::terms::Terms;
+use crate::inference::TensorSpec;
+use crate::lifecycle::CheckKind;
+use crate::model::{IndexEntry, ModelName, VersionRef, Wanted};
+use crate::oip::metadata::{self, EXTENSIONS, ModelMetadata};
+use crate::oip::model_config::ModelConfig;
+use crate::oip::{Refusal, repository, statistics};
+
+/// The metadata by which a prediction can be traced to the files that made it.
+const DIGEST: &str = "x-onward-digest";
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Parts {
+    async fn server_live(
+        &self,
+        _: Request<ServerLiveRequest>,
+    ) -> Result<Response<ServerLiveResponse>, Status> {
+        let live = self.health.verdict(CheckKind::Liveness).passing;
+        Ok(Response::new(ServerLiveResponse { live }))
+    }
+
+    async fn server_ready(
+        &self,
+        _: Request<ServerReadyRequest>,
+    ) -> Result<Response<ServerReadyResponse>, Status> {
+        let ready = self.health.verdict(CheckKind::Readiness).passing;
+        Ok(Response::new(ServerReadyResponse { ready }))
+    }
+
+    async fn model_ready(
+        &self,
+        request: Request<ModelReadyRequest>,
+    ) -> Result<Response<ModelReadyResponse>, Status> {
+        let ModelReadyRequest { name, version } = request.into_inner();
+        let (model, version) = target(&name, &version).map_err(|refusal| refused(&refusal))?;
+        // As in Triton, a model that nobody knows is one that is not ready.
+        let ready =
+            self.models.acquire(model.as_str(), Wanted::new(version.as_ref(), None)).is_ok();
+        Ok(Response::new(ModelReadyResponse { ready }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<ServerMetadataRequest>,
+    ) -> Result<Response<ServerMetadataResponse>, Status> {
+        Ok(Response::new(ServerMetadataResponse {
+            name: metadata::SERVER.to_owned(),
+            version: metadata::SERVER_VERSION.to_owned(),
+            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+        }))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<ModelMetadataRequest>,
+    ) -> Result<Response<ModelMetadataResponse>, Status> {
+        let ModelMetadataRequest { name, version } = request.into_inner();
+        let told = target(&name, &version)
+            .and_then(|(model, version)| ModelMetadata::of(&self.models, &model, version.as_ref()));
+        let ModelMetadata { handle, versions } = told.map_err(|refusal| refused(&refusal))?;
+        let signature = handle.signature();
+        Ok(Response::new(ModelMetadataResponse {
+            name,
+            versions: versions.iter().map(ToString::to_string).collect(),
+            platform: handle.platform().to_owned(),
+            inputs: signature.inputs.iter().map(TensorMetadata::from).collect(),
+            outputs: signature.outputs.iter().map(TensorMetadata::from).collect(),
+        }))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let ModelConfigRequest { name, version } = request.into_inner();
+        let config = target(&name, &version)
+            .and_then(|(model, version)| ModelConfig::of(&self.models, &model, version.as_ref()));
+        let config = config.map_err(|refusal| refused(&refusal))?;
+        Ok(Response::new(ModelConfigResponse { config: Some(config.into()) }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let ModelStatisticsRequest { name, version } = request.into_inner();
+        let told = if name.is_empty() {
+            Ok(statistics::of_all(&self.models))
+        } else {
+            target(&name, &version).and_then(|(model, version)| {
+                statistics::of_model(&self.models, &model, version.as_ref())
+            })
+        };
+        let told = told.map_err(|refusal| refused(&refusal))?;
+        let model_stats = told.into_iter().map(ModelStatistics::from).collect();
+        Ok(Response::new(ModelStatisticsResponse { model_stats }))
+    }
+
+    async fn model_infer(
+        &self,
+        request: Request<ModelInferRequest>,
+    ) -> Result<Response<ModelInferResponse>, Status> {
+        let (terms, request) = parted(request);
+        let bounds = terms.bounds(terms.received);
+        let answered = infer::answer(&self.models, request, (&terms, bounds)).await;
+        let (response, digest) = answered.map_err(|refusal| refused(&refusal))?;
+        let mut response = Response::new(response);
+        let digest = MetadataValue::try_from(format!("sha256:{digest}"));
+        response.metadata_mut().insert(DIGEST, digest.expect("a digest is hexadecimal"));
+        Ok(response)
+    }
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let (terms, requests) = parted(request);
+        let limit = (self.limits)().max_message_size;
+        let serving =
+            stream::Serving { models: self.models.clone(), terms: Arc::new(terms), limit };
+        Ok(Response::new(stream::answers(serving, requests, self.closing.clone())))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        let entries = repository::index(&self.models, request.get_ref().ready).await;
+        let entries = entries.map_err(|refusal| refused(&refusal))?;
+        let models = entries.into_iter().map(ModelIndex::from).collect();
+        Ok(Response::new(RepositoryIndexResponse { models }))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        let RepositoryModelLoadRequest { model_name, parameters, .. } = request.into_inner();
+        let load = async {
+            let model = ModelName::new(&model_name)?;
+            repository::load(&self.models, &model, parameters.keys()).await
+        };
+        load.await.map_err(|refusal| refused(&refusal))?;
+        Ok(Response::new(RepositoryModelLoadResponse {}))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        let RepositoryModelUnloadRequest { model_name, .. } = request.into_inner();
+        let unload = async {
+            let model = ModelName::new(&model_name)?;
+            repository::unload(&self.models, &model).await
+        };
+        unload.await.map_err(|refusal| refused(&refusal))?;
+        Ok(Response::new(RepositoryModelUnloadResponse {}))
+    }
+}
+
+/// What a call says of how it is to be served, and what it asks.
+fn parted<T>(mut request: Request<T>) -> (Terms, T) {
+    let terms = request.extensions_mut().remove::<Terms>();
+    (terms.expect("the front has read them"), request.into_inner())
+}
+
+/// The model, and the version where one is named.
+pub(super) fn target(
+    model: &str,
+    version: &str,
+) -> Result<(ModelName, Option<VersionRef>), Refusal> {
+    let named = (!version.is_empty()).then_some(version);
+    Ok((ModelName::new(model)?, named.map(str::parse).transpose()?))
+}
+
+impl From<&TensorSpec> for TensorMetadata {
+    fn from(spec: &TensorSpec) -> Self {
+        Self {
+            name: spec.name.clone(),
+            datatype: spec.datatype.name().to_owned(),
+            shape: metadata::shape(spec),
+        }
+    }
+}
+
+impl From<IndexEntry> for ModelIndex {
+    fn from(entry: IndexEntry) -> Self {
+        let (version, state) = entry.version.unzip();
+        Self {
+            name: entry.model.to_string(),
+            version: version.map(|version| version.to_string()).unwrap_or_default(),
+            state: state.map(repository::state).unwrap_or_default().to_owned(),
+            reason: entry.reason,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! An inference, from its message to the message that answers it.
+
+mod contents;
+mod request;
+mod response;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::proto::{ModelInferRequest, ModelInferResponse};
+use super::terms::Terms;
+use crate::model::ModelLifecycleManager;
+use crate::oip::Refusal;
+
+/// Asks the model; its answer, and the digest of the version that gave it. `bounds` are when the request
+/// came, and how long it may take from then on. Cancel safe.
+///
+/// # Errors
+/// [`Refusal`].
+pub(super) async fn answer(
+    models: &ModelLifecycleManager,
+    mut request: ModelInferRequest,
+    (terms, bounds): (&Terms, (Instant, Duration)),
+) -> Result<(ModelInferResponse, String), Refusal> {
+    let id = std::mem::take(&mut request.id);
+    let mut call = request::read(request)?;
+    if terms.routing_key.is_some() {
+        call.options.routing_key.clone_from(&terms.routing_key);
+    }
+    let reply = call.run(models, bounds).await?;
+    let digest = reply.version.digest().to_owned();
+    Ok((response::write(&reply, id), digest))
+}

@@ -1,0 +1,62 @@
+//! The gRPC adapter: the [Open Inference Protocol v2] with Triton's calls, gRPC's health protocol and
+//! server reflection. `proto/` has the messages.
+//!
+//! It does what REST does, over the same core; its own are only how requests are read, how answers are
+//! written, and which status goes with an error.
+//!
+//! [Open Inference Protocol v2]: https://github.com/kserve/open-inference-protocol
+
+mod calls;
+mod config;
+mod front;
+mod health;
+mod infer;
+mod proto;
+mod statistics;
+mod status;
+mod stream;
+mod terms;
+mod upload;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+pub use front::{is_grpc, router};
+
+use crate::lifecycle::{EventBus, HealthRegistry};
+use crate::model::ModelLifecycleManager;
+
+/// Bounds on what one call may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest message, in bytes, also once it is no longer compressed.
+    pub max_message_size: usize,
+    /// How long an inference may take from the moment its head was read.
+    pub request_timeout: Duration,
+}
+
+/// What the router is made of.
+pub struct Parts {
+    /// The models.
+    pub models: ModelLifecycleManager,
+    /// The health of the application.
+    pub health: HealthRegistry,
+    /// Its events, by which changes of its health are noticed.
+    pub events: EventBus,
+    /// What a call that comes now may take.
+    pub limits: Box<dyn Fn() -> Limits + Send + Sync>,
+    /// Cancelled when streams without an end are to end.
+    pub closing: CancellationToken,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("models", &self.models).finish_non_exhaustive()
+    }
+}
+
+/// The state of every handler.
+type Shared = axum::extract::State<Arc<Parts>>;

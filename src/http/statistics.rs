@@ -1,0 +1,111 @@
+//! What models have done so far, as Triton's clients read it.
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::Shared;
+use super::error::ApiError;
+use super::target::Target;
+use super::wire::json;
+use crate::oip::statistics::{self, Counted, Statistics};
+
+#[derive(Serialize)]
+struct StatisticsBody {
+    model_stats: Vec<ItemBody>,
+}
+
+#[derive(Serialize)]
+struct ItemBody {
+    name: String,
+    version: String,
+    last_inference: u64,
+    inference_count: u64,
+    execution_count: u64,
+    inference_stats: InferenceBody,
+    response_stats: ResponsesBody,
+    batch_stats: [(); 0],
+    memory_usage: [MemoryBody; 1],
+}
+
+#[derive(Serialize)]
+struct InferenceBody {
+    success: SpentBody,
+    fail: SpentBody,
+    queue: SpentBody,
+    compute_input: SpentBody,
+    compute_infer: SpentBody,
+    compute_output: SpentBody,
+    cache_hit: SpentBody,
+    cache_miss: SpentBody,
+}
+
+#[derive(Serialize)]
+struct SpentBody {
+    count: u64,
+    ns: u64,
+}
+
+/// There is one response to each request, so that nothing is told of them beside that.
+#[derive(Serialize)]
+struct ResponsesBody {}
+
+#[derive(Serialize)]
+struct MemoryBody {
+    r#type: &'static str,
+    id: u32,
+    byte_size: u64,
+}
+
+/// `GET /v2/models/stats`
+pub(super) async fn all(State(services): Shared) -> Response {
+    json(&body(statistics::of_all(&services.parts.models)))
+}
+
+/// `GET /v2/models/{model}[/versions/{version}]/stats`
+pub(super) async fn model(State(services): Shared, target: Target) -> Result<Response, ApiError> {
+    let Target { model, version } = target;
+    let told = statistics::of_model(&services.parts.models, &model, version.as_ref())?;
+    Ok(json(&body(told)))
+}
+
+fn body(told: Vec<Statistics>) -> StatisticsBody {
+    StatisticsBody { model_stats: told.into_iter().map(ItemBody::from).collect() }
+}
+
+impl From<Statistics> for ItemBody {
+    fn from(told: Statistics) -> Self {
+        Self {
+            inference_stats: InferenceBody::from(&told),
+            name: told.name,
+            version: told.version,
+            last_inference: told.last_inference,
+            inference_count: told.inference_count,
+            execution_count: told.execution_count,
+            response_stats: ResponsesBody {},
+            batch_stats: [],
+            memory_usage: [MemoryBody { r#type: "CPU", id: 0, byte_size: told.memory }],
+        }
+    }
+}
+
+impl From<&Statistics> for InferenceBody {
+    fn from(told: &Statistics) -> Self {
+        Self {
+            success: told.success.into(),
+            fail: told.fail.into(),
+            queue: told.queue.into(),
+            compute_input: told.compute_input.into(),
+            compute_infer: told.compute_infer.into(),
+            compute_output: told.compute_output.into(),
+            cache_hit: Counted::default().into(),
+            cache_miss: Counted::default().into(),
+        }
+    }
+}
+
+impl From<Counted> for SpentBody {
+    fn from(Counted { count, nanoseconds }: Counted) -> Self {
+        Self { count, ns: nanoseconds }
+    }
+}
