@@ -33,24 +33,26 @@ impl<'a> Number<'a> {
     #[inline]
     pub(super) fn read(text: &'a [u8]) -> Option<Self> {
         let is_negative = text.first() == Some(&b'-');
-        let mut scan = Scan { text, at: usize::from(is_negative), digits: 0, count: 0 };
+        let mut scan = Scan { text, at: usize::from(is_negative), digits: 0 };
         let whole = scan.run();
         if whole == 0 || (whole > 1 && scan.text[scan.at - whole] == b'0') {
             return None;
         }
-        let (mut exponent, mut is_integer) = (0, true);
+        let (mut exponent, mut is_integer, mut count) = (0, true, whole);
         if scan.next(b'.') {
             let fraction = scan.run();
             if fraction == 0 {
                 return None;
             }
+            count += fraction;
             (exponent, is_integer) = (-i32::try_from(fraction).ok()?, false);
         }
+        let fits = count <= DIGITS || count - zeros(&text[usize::from(is_negative)..]) <= DIGITS;
+        let digits = fits.then_some(scan.digits);
         if scan.next(b'e') || scan.next(b'E') {
             exponent = exponent.saturating_add(scan.exponent()?);
             is_integer = false;
         }
-        let digits = (scan.count <= DIGITS).then_some(scan.digits);
         Some(Self { text: &text[..scan.at], is_negative, digits, exponent, is_integer })
     }
 
@@ -69,10 +71,12 @@ impl<'a> Number<'a> {
         if let Some(exact) = self.exact_f32() {
             return exact;
         }
-        match self.exact_f64() {
-            // Rounded once more to what is nearest; unless it lies right between two, where what was
+        match self.close_f64() {
+            // Rounded once more to what is nearest; unless it lies about between two, where what was
             // rounded before decides.
-            Some(double) if double.to_bits() & 0x1fff_ffff != 0x1000_0000 => narrowed(double),
+            Some(double) if (double.to_bits() & 0x1fff_ffff).abs_diff(0x1000_0000) > 4 => {
+                narrowed(double)
+            }
             _ => self.as_str().parse().expect("its grammar was checked"),
         }
     }
@@ -94,6 +98,17 @@ impl<'a> Number<'a> {
         let power = *POWERS.get(usize::try_from(self.exponent.unsigned_abs()).ok()?)?;
         #[expect(clippy::cast_precision_loss, reason = "it is at most 2^53")]
         let whole = digits as f64;
+        let value = if self.exponent < 0 { whole / power } else { whole * power };
+        Some(if self.is_negative { -value } else { value })
+    }
+
+    /// A number in double precision that is at most two of its steps from the nearest one, where that is
+    /// one operation: the digits are rounded, and so is the product.
+    #[inline]
+    fn close_f64(&self) -> Option<f64> {
+        let power = *POWERS.get(usize::try_from(self.exponent.unsigned_abs()).ok()?)?;
+        #[expect(clippy::cast_precision_loss, reason = "that is what is accounted for")]
+        let whole = self.digits? as f64;
         let value = if self.exponent < 0 { whole / power } else { whole * power };
         Some(if self.is_negative { -value } else { value })
     }
@@ -120,8 +135,6 @@ struct Scan<'a> {
     text: &'a [u8],
     at: usize,
     digits: u64,
-    /// Of digits, without zeros before the first.
-    count: usize,
 }
 
 impl Scan<'_> {
@@ -137,13 +150,16 @@ impl Scan<'_> {
     #[inline]
     fn run(&mut self) -> usize {
         let begin = self.at;
+        while let Some(eight) = self.text[self.at..].first_chunk().and_then(eight_digits) {
+            self.digits = self.digits.wrapping_mul(100_000_000).wrapping_add(eight);
+            self.at += 8;
+        }
         while let Some(byte) = self.text.get(self.at) {
             let digit = byte.wrapping_sub(b'0');
             if digit > 9 {
                 break;
             }
             self.digits = self.digits.wrapping_mul(10).wrapping_add(u64::from(digit));
-            self.count += usize::from(self.count > 0 || digit > 0);
             self.at += 1;
         }
         self.at - begin
@@ -155,13 +171,40 @@ impl Scan<'_> {
         if !is_negative {
             self.next(b'+');
         }
-        let (digits, count) = (self.digits, self.count);
-        (self.digits, self.count) = (0, 0);
-        let length = self.run();
-        let written = if self.count <= 9 { i32::try_from(self.digits).ok()? } else { i32::MAX };
-        (self.digits, self.count) = (digits, count);
-        (length > 0).then_some(if is_negative { -written } else { written })
+        let begin = self.at;
+        let mut written = 0_i32;
+        while let Some(digit) = self.text.get(self.at).map(|byte| byte.wrapping_sub(b'0'))
+            && digit <= 9
+        {
+            written = written.saturating_mul(10).saturating_add(i32::from(digit));
+            self.at += 1;
+        }
+        (self.at > begin).then_some(if is_negative { -written } else { written })
     }
+}
+
+/// The whole number that eight digits are; `None` where not all are digits. All at once: neighbours are
+/// added up to pairs, those to fours, and those to eight.
+#[inline]
+fn eight_digits(text: &[u8; 8]) -> Option<u64> {
+    const ZEROS: u64 = 0x3030_3030_3030_3030;
+    const SIXES: u64 = 0x0606_0606_0606_0606;
+    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+    let word = u64::from_le_bytes(*text);
+    // The upper half of each byte is three, and stays so when six is added: below, `:` and more do not.
+    if word & HIGH != ZEROS || word.wrapping_add(SIXES) & HIGH != ZEROS {
+        return None;
+    }
+    let digits = word - ZEROS;
+    let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
+}
+
+/// The zeros before the first other digit.
+fn zeros(text: &[u8]) -> usize {
+    let before = text.iter().take_while(|byte| matches!(byte, b'0' | b'.'));
+    before.filter(|byte| **byte == b'0').count()
 }
 
 #[cfg(test)]
