@@ -150,7 +150,9 @@ impl Scan<'_> {
     #[inline]
     fn run(&mut self) -> usize {
         let begin = self.at;
-        while let Some(eight) = self.text[self.at..].first_chunk().and_then(eight_digits) {
+        while let Some(eight) =
+            self.text[self.at..].first_chunk().and_then(|text| eight_digits(*text))
+        {
             self.digits = self.digits.wrapping_mul(100_000_000).wrapping_add(eight);
             self.at += 8;
         }
@@ -186,11 +188,11 @@ impl Scan<'_> {
 /// The whole number that eight digits are; `None` where not all are digits. All at once: neighbours are
 /// added up to pairs, those to fours, and those to eight.
 #[inline]
-fn eight_digits(text: &[u8; 8]) -> Option<u64> {
+fn eight_digits(text: [u8; 8]) -> Option<u64> {
     const ZEROS: u64 = 0x3030_3030_3030_3030;
     const SIXES: u64 = 0x0606_0606_0606_0606;
     const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
-    let word = u64::from_le_bytes(*text);
+    let word = u64::from_le_bytes(text);
     // The upper half of each byte is three, and stays so when six is added: below, `:` and more do not.
     if word & HIGH != ZEROS || word.wrapping_add(SIXES) & HIGH != ZEROS {
         return None;

@@ -217,16 +217,17 @@ impl Core {
         (settings, demands): (&ModelSettings, &Demands),
     ) -> Result<Arc<Serving>, LoadError> {
         let name = format!("load {}", record.id);
+        let place = wish.operation.by().place();
         let (loader, its_own) = (Arc::clone(&self.loader), settings.clone());
         let fetching = Arc::clone(record);
         let fetch = move || loader.fetch(&fetching, &its_own);
-        let fetched = self.loads.run(&name, fetch).await.flatten()?;
+        let fetched = self.loads.run_at(place, &name, fetch).await.flatten()?;
         let reservation = self.room_for(fetched.bytes, demands, wish).await?;
         let (loader, settings, demands) =
             (Arc::clone(&self.loader), settings.clone(), demands.clone());
         let loading = Arc::clone(record);
         let load = move || loader.load(&loading, (fetched, reservation), (&settings, &demands));
-        self.loads.run(&name, load).await.flatten()
+        self.loads.run_at(place, &name, load).await.flatten()
     }
 
     /// All the results; or the first failure, or that the server is shutting down or the operation
@@ -349,10 +350,11 @@ impl Core {
             () = operation.cancelled() => return Err(ChangeError::Cancelled),
         };
         self.may_change(entry, operation)?;
+        entry.note_holder(operation.by());
         Ok(permit)
     }
 
-    /// The permit to change a model, if nobody changes it but for a moment.
+    /// The permit to change a model, if nobody changes it but the server by itself, or for a moment.
     pub(super) async fn permit_now<'a>(
         &self,
         entry: &'a ModelEntry,
@@ -364,9 +366,13 @@ impl Core {
                 let permit = timeout(MOMENT, entry.change.acquire()).await;
                 permit.ok().and_then(Result::ok).ok_or_else(|| busy(entry))?
             }
+            Err(_) if entry.is_changed_by_the_server() => {
+                return self.permit(entry, operation).await;
+            }
             Err(_) => return Err(busy(entry)),
         };
         self.may_change(entry, operation)?;
+        entry.note_holder(operation.by());
         Ok(permit)
     }
 

@@ -11,7 +11,7 @@ use super::error::ChangeError;
 use super::intent::{Choice, Intent};
 use super::load::{Choose, LoadOptions};
 use super::names::{ModelName, Version};
-use super::operation::Operation;
+use super::operation::{By, Operation};
 use super::registry::ModelEntry;
 use super::report::LoadReport;
 use crate::causes;
@@ -283,7 +283,12 @@ impl Core {
             Choice { version: choice.version, newest }
         });
         let deciding = Some(Intent { chosen, ..wanted });
-        let how = (LoadOptions::default(), Choose::Any);
+        let choose = match operation.by() {
+            By::Reconciler => Choose::Settled,
+            By::Declaration => Choose::Declared,
+            _ => Choose::Any,
+        };
+        let how = (LoadOptions::default(), choose, &[][..]);
         let result = self.load_planned((&entry, deciding), how, operation).await;
         entry.set_problem(result.as_ref().err().map(|error| causes::of_error(error)));
         result

@@ -322,6 +322,19 @@ impl ChangeError {
         }
     }
 
+    /// Whether a failure may be of the moment.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Repository(_) => true,
+            Self::Source { source, .. } => source.may_pass(),
+            Self::Load { source, .. } | Self::Scan { source, .. } => match source {
+                LoadError::TimedOut(_) | LoadError::NoRoom(_) => true,
+                source => source.may_pass(),
+            },
+            _ => false,
+        }
+    }
+
     /// Whether there was no room for a version.
     pub(super) fn is_no_room(&self) -> bool {
         matches!(self, Self::Load { source: LoadError::NoRoom(_), .. })

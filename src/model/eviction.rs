@@ -9,11 +9,13 @@ use tokio::time::{Instant, sleep};
 use super::change::{Core, Next, Wish};
 use super::error::{ChangeError, LoadError};
 use super::ledger::{NoRoom, Reservation};
+use super::loader::SourceError;
 use super::loading::Demands;
-use super::names::ModelName;
+use super::names::{ModelName, VersionId};
 use super::operation::{Done, Operation};
 use super::registry::ModelEntry;
 use super::report::UnloadReport;
+use super::serving_map::Routes;
 use super::swap::served;
 use crate::lifecycle::Event;
 
@@ -125,6 +127,7 @@ impl Core {
             (entry.settings().pin || pinned).then(|| "it is pinned".to_owned()),
             self.terms.load().required.contains(&entry.name).then(|| "it is required".to_owned()),
             entry.leased().map(|by| format!("it is leased by {}", by.join(", "))),
+            entry.is_irreplaceable().then(|| "its files are gone".to_owned()),
         ];
         let for_now = [
             (busy > 0).then(|| format!("{busy} requests are inside")),
@@ -153,6 +156,7 @@ impl Core {
         let entry = self.known(name)?;
         let permit = self.permit_now(&entry, operation).await?;
         let routes = self.routes_of(name)?;
+        self.can_come_back(&entry, &routes).await?;
         operation.commit()?;
         entry.seal()?;
         let versions = routes.versions.keys().copied().collect();
@@ -163,6 +167,37 @@ impl Core {
         drop((permit, routes));
         let (drained, memory) = self.retire_measured(retired, self.drain_timeout()).await;
         Ok(UnloadReport { versions, drained, memory })
+    }
+
+    /// # Errors
+    /// Where a version that is needed could not be loaded again; the model is spared from then on.
+    async fn can_come_back(&self, entry: &ModelEntry, routes: &Routes) -> Result<(), ChangeError> {
+        let all =
+            self.ask(&entry.name, |loader, name| Ok(loader.source.model(name)?.versions)).await;
+        // What cannot be told is not staked.
+        let all = all.inspect_err(|_| entry.note_irreplaceable(true))?;
+        let intent = entry.intent();
+        let needed = served(entry, routes).versions.into_keys().chain(intent.named());
+        let loaded = needed.filter(|version| routes.versions.contains_key(version));
+        match loaded.into_iter().find(|version| !all.contains(version)) {
+            None => Ok(()),
+            Some(version) => {
+                entry.note_irreplaceable(true);
+                let id = VersionId { model: entry.name.clone(), version };
+                let source = SourceError::UnknownVersion(id);
+                Err(ChangeError::Source { model: entry.name.clone(), source })
+            }
+        }
+    }
+
+    /// What could not be loaded again may be able to by now.
+    async fn look_for_what_was_gone(&self) {
+        for entry in self.registry.entries().into_iter().filter(|entry| entry.is_irreplaceable()) {
+            if let Some(routes) = self.serving.routes(&entry.name) {
+                let can = self.can_come_back(&entry, &routes).await.is_ok();
+                entry.note_irreplaceable(!can);
+            }
+        }
     }
 
     /// Takes what a version needs of the memory, for which others are evicted if need be. Who must stay
@@ -234,6 +269,7 @@ impl Core {
     /// Evicts on an interval what nobody has used for too long, and what is over the budget.
     pub(super) async fn clean_up(self: Arc<Self>, interval: Duration) {
         while self.refusing.run_until_cancelled(sleep(interval)).await.is_some() {
+            self.look_for_what_was_gone().await;
             for verdict in self.eviction(0).verdicts {
                 if verdict.evicted.is_some() {
                     self.evict_aside(&verdict).await;

@@ -14,9 +14,9 @@ use super::handle::Serving;
 use super::history::Cause;
 use super::intent::Intent;
 use super::loader::{ModelSettings, SourceError};
-use super::loading::{Demands, Loader};
+use super::loading::{Demands, Loader, Places};
 use super::names::{ModelName, Version, VersionId};
-use super::operation::Operation;
+use super::operation::{By, Operation};
 use super::registry::{ModelEntry, Served};
 use super::report::LoadReport;
 use crate::causes;
@@ -38,6 +38,8 @@ pub struct LoadOptions {
 pub(super) enum Choose<'a> {
     /// What the policy selects of all that there are: whoever asks for it says that they are complete.
     Any,
+    /// What it selects of those that nobody is writing, if there are any.
+    Declared,
     /// What it selects of those that nobody is writing.
     Settled,
     /// Those that served last.
@@ -58,6 +60,8 @@ struct Available {
     all: Vec<Version>,
     /// Those that somebody is writing.
     unsettled: Vec<Version>,
+    /// Those that have just failed, where another is to be found.
+    failed: Vec<Version>,
 }
 
 impl Available {
@@ -81,14 +85,52 @@ impl Core {
             None => self.discover(name).await?,
         };
         let _permit = self.permit(&entry, operation).await?;
-        let result = self.load_planned((&entry, None), (options, choose), operation).await;
+        let result = self.load_what_can_be(&entry, (options, choose), operation).await;
         if result.as_ref().is_err_and(ChangeError::is_no_room)
             && self.serving.routes(name).is_none()
         {
             // There may be room when somebody needs it.
             entry.load_on_demand(true);
         }
-        told(&entry, result)
+        result
+    }
+
+    /// Loads what the policy selects; where that fails and nothing serves, and nobody waits for just that,
+    /// what it selects without the versions that have failed, and the failure is kept as the model's
+    /// problem.
+    async fn load_what_can_be(
+        self: &Arc<Self>,
+        entry: &Arc<ModelEntry>,
+        (options, choose): (LoadOptions, Choose<'_>),
+        operation: &Arc<Operation>,
+    ) -> Result<LoadReport, ChangeError> {
+        let mut failed = Vec::new();
+        let mut first = None;
+        loop {
+            let how = (options, choose, &failed[..]);
+            let failure = match self.load_planned((entry, None), how, operation).await {
+                Err(failure) => failure,
+                Ok(report) => {
+                    entry.note_makeshift(first.as_ref().is_some_and(ChangeError::may_pass));
+                    return match first {
+                        None => told(entry, Ok(report)),
+                        // It is told as the model's problem.
+                        Some(failure) => told(entry, Err(failure)).or(Ok(report)),
+                    };
+                }
+            };
+            let version = match &failure {
+                ChangeError::Load { id, .. } if failure.is_of_the_version() => Some(id.version),
+                _ => None,
+            };
+            let can_go_on =
+                operation.by() != By::Caller && self.serving.routes(&entry.name).is_none();
+            match version.filter(|version| can_go_on && !failed.contains(version)) {
+                Some(version) => failed.push(version),
+                None => return told(entry, Err(first.unwrap_or(failure))),
+            }
+            first = first.or(Some(failure));
+        }
     }
 
     /// Loads a model that requests wait for. One that was evicted comes back as it was, unless the
@@ -120,11 +162,12 @@ impl Core {
         operation: &Arc<Operation>,
     ) -> Result<LoadReport, ChangeError> {
         let load = async |choose| {
-            let how = (LoadOptions::default(), choose);
+            let how = (LoadOptions::default(), choose, &[][..]);
             self.load_planned((entry, None), how, operation).await
         };
         let Some(served) = entry.served_last() else {
-            return told(entry, load(Choose::Settled).await);
+            let how = (LoadOptions::default(), Choose::Settled);
+            return self.load_what_can_be(entry, how, operation).await;
         };
         let (first, second) = if served.is_outdated {
             (Choose::Settled, Choose::Last(&served))
@@ -132,17 +175,22 @@ impl Core {
             (Choose::Last(&served), Choose::Settled)
         };
         let failure = match load(first).await {
+            // What has served is waited for, if that is what is being written.
+            Err(failure @ ChangeError::Unsettled { .. }) if !served.is_outdated => {
+                return told(entry, Err(failure));
+            }
             Err(failure) if failure.is_of_the_version() => failure,
             result => return told(entry, result),
         };
         let instead = load(second).await;
-        if !served.is_outdated {
-            return told(entry, instead);
-        }
-        match (told(entry, Err(failure)), instead) {
+        match instead {
+            Err(unsettled @ ChangeError::Unsettled { .. }) => told(entry, Err(unsettled)),
+            instead if !served.is_outdated => told(entry, instead),
             // It is told as the model's problem.
-            (_, Ok(report)) => Ok(report),
-            (failed, Err(_)) => failed,
+            instead => match (told(entry, Err(failure)), instead) {
+                (_, Ok(report)) => Ok(report),
+                (failed, Err(_)) => failed,
+            },
         }
     }
 
@@ -164,11 +212,11 @@ impl Core {
     pub(super) async fn load_planned(
         self: &Arc<Self>,
         (entry, deciding): (&Arc<ModelEntry>, Option<Intent>),
-        (options, choose): (LoadOptions, Choose<'_>),
+        (options, choose, failed): (LoadOptions, Choose<'_>, &[Version]),
         operation: &Arc<Operation>,
     ) -> Result<LoadReport, ChangeError> {
         let started = Instant::now();
-        let plan = self.plan(entry, deciding.as_ref(), choose).await?;
+        let plan = self.plan((entry, deciding.as_ref()), choose, failed).await?;
         let kept = self.unchanged(entry, &plan).await;
         let missing = plan.versions.iter().filter(|version| !kept.contains_key(version));
         let loads = missing.map(|version| {
@@ -185,6 +233,9 @@ impl Core {
         let current = plan.current;
         entry.park(None);
         entry.want(true);
+        let is_there = |version: &Version| plan.there.all.contains(version);
+        entry.note_irreplaceable(!plan.versions.iter().all(is_there));
+        entry.note_gone(false);
         entry.set_terms(&plan.settings);
         let next = Next::lineup(Lineup { current, versions }, Cause::Load).with(fresh);
         let next = match deciding {
@@ -210,25 +261,32 @@ impl Core {
 
     /// What a version has to be besides sound: like the one that it takes the place of.
     fn demands(&self, entry: &ModelEntry, current: bool, options: LoadOptions) -> Demands {
-        let replaced = self.serving.routes(&entry.name).filter(|_| current);
-        let replaced = replaced.filter(|_| !options.allow_incompatible);
         let unverified = options.skip_verification;
-        let like = replaced.map(|routes| Demands::like(&routes.versions[&routes.current]));
-        Demands { unverified, ..like.unwrap_or_default() }
+        if !current || options.allow_incompatible {
+            return Demands { unverified, ..Demands::default() };
+        }
+        let demands = if let Some(routes) = self.serving.routes(&entry.name) {
+            Demands::like(&routes.versions[&routes.current])
+        } else {
+            // Callers do not know that it has gone for a while.
+            let like = entry.served_last().map(|served| (served.current, served.signature));
+            Demands { like, ..Demands::default() }
+        };
+        Demands { unverified, ..demands }
     }
 
     async fn plan(
         &self,
-        entry: &ModelEntry,
-        deciding: Option<&Intent>,
+        (entry, deciding): (&ModelEntry, Option<&Intent>),
         choose: Choose<'_>,
+        failed: &[Version],
     ) -> Result<Plan, ChangeError> {
         let loaded = self.serving.routes(&entry.name);
         // What is loaded needs no files.
         let is_loaded = |version: &Version| {
             loaded.as_ref().is_some_and(|routes| routes.versions.contains_key(version))
         };
-        let (mut settings, there) = self.look(&entry.name, choose).await?;
+        let (mut settings, mut there) = self.look(&entry.name, choose).await?;
         let intent = deciding.cloned().unwrap_or_else(|| {
             let (intent, warnings) = entry.intent().without(&there.all, is_loaded);
             settings.warnings.extend(warnings);
@@ -237,13 +295,24 @@ impl Core {
         for warning in &settings.warnings {
             warn!(model = %entry.name, warning, "a setting is not honoured");
         }
+        there.failed = failed.to_vec();
+        if let Choose::Last(served) = choose {
+            self.settle_by_digest(&entry.name, served, &mut there).await;
+        }
         let can_be_loaded = |version: &Version| is_loaded(version) || !there.is_written(*version);
-        let ready: Vec<_> = there.all.iter().copied().filter(can_be_loaded).collect();
+        let is_ready =
+            |version: &Version| can_be_loaded(version) && !there.failed.contains(version);
+        let mut ready: Vec<_> = there.all.iter().copied().filter(is_ready).collect();
+        if matches!(choose, Choose::Declared) && ready.is_empty() {
+            ready.clone_from(&there.all);
+        }
         let unsettled = |version| ChangeError::Unsettled { model: entry.name.clone(), version };
         let selected = settings.version_policy.select(&ready);
         let chosen = match choose {
-            Choose::Last(served) => Some((served.versions.clone(), served.current)),
-            Choose::Any | Choose::Settled => intent.apply(&selected),
+            Choose::Last(served) => {
+                Some((served.versions.keys().copied().collect(), served.current))
+            }
+            _ => intent.apply(&selected),
         };
         let (mut versions, current) = chosen.ok_or_else(|| match there.unsettled.last() {
             Some(version) => unsettled(*version),
@@ -253,7 +322,9 @@ impl Core {
         versions.extend(intent.named());
         versions.sort_unstable();
         versions.dedup();
-        if let Some(version) = versions.iter().find(|version| !can_be_loaded(version)) {
+        let is_strict = !matches!(choose, Choose::Declared);
+        if let Some(version) = versions.iter().find(|version| is_strict && !can_be_loaded(version))
+        {
             return Err(unsettled(*version));
         }
         entry.select(selected);
@@ -268,17 +339,45 @@ impl Core {
         choose: Choose<'_>,
     ) -> Result<(ModelSettings, Available), ChangeError> {
         let any = matches!(choose, Choose::Any);
+        let before = match choose {
+            Choose::Last(served) => Some(served.settings.clone()),
+            _ => None,
+        };
         self.ask(name, move |loader, name| {
-            let settings = loader.source.settings(name)?;
+            let settings = loader.source.settings(name);
+            // What has served does so again, whatever has become of what is said of it.
+            let settings = settings.or_else(|problem| match before {
+                Some(mut before) => {
+                    before.warnings = vec![causes::of_error(&problem)];
+                    Ok(before)
+                }
+                None => Err(problem),
+            })?;
             let all = loader.source.model(name)?.versions;
             if any {
                 return Ok((settings, Available { all, ..Available::default() }));
             }
             let glance = loader.source.glance(name)?;
             let unsettled = if glance.settled { glance.unsettled } else { all.clone() };
-            Ok((settings, Available { all, unsettled }))
+            Ok((settings, Available { all, unsettled, ..Available::default() }))
         })
         .await
+    }
+
+    /// What has served and has the files that it had is complete, though somebody has touched them.
+    async fn settle_by_digest(&self, name: &ModelName, served: &Served, there: &mut Available) {
+        for (version, expected) in &served.versions {
+            if !there.is_written(*version) {
+                continue;
+            }
+            let (loader, id) =
+                (Arc::clone(&self.loader), VersionId { model: name.clone(), version: *version });
+            let what = format!("digest {id}");
+            let run = self.loads.run_at(Places::Kept, &what, move || digest(&loader, &id));
+            if run.await.is_ok_and(|found| found.is_ok_and(|found| found == *expected)) {
+                there.unsettled.retain(|other| other != version);
+            }
+        }
     }
 
     /// Those of the plan's versions that serve as its settings say, from files that are what was

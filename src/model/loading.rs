@@ -34,9 +34,20 @@ use crate::inference::{
 #[derive(Debug)]
 pub(super) struct WorkThreads {
     permits: Arc<Semaphore>,
+    /// A place that is kept for what requests wait for.
+    kept: Arc<Semaphore>,
     limit: Duration,
     stop: CancellationToken,
     gives_way: bool,
+}
+
+/// Which places work may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Places {
+    Usual,
+    /// Also the one that is kept for what requests wait for, so that loads which nobody waits for hold
+    /// none up.
+    Kept,
 }
 
 /// A place among the work that runs at once. Given back by whoever is first: the work at its end, or
@@ -48,7 +59,8 @@ impl WorkThreads {
     /// is cancelled nobody waits for any of them.
     pub(super) fn new(count: NonZeroUsize, limit: Duration, stop: CancellationToken) -> Self {
         let count = count.get().min(Semaphore::MAX_PERMITS);
-        Self { permits: Arc::new(Semaphore::new(count)), limit, stop, gives_way: false }
+        let (permits, kept) = (Arc::new(Semaphore::new(count)), Arc::new(Semaphore::new(1)));
+        Self { permits, kept, limit, stop, gives_way: false }
     }
 
     /// The work gives way to requests where there are fewer cores than would be busy.
@@ -59,7 +71,8 @@ impl WorkThreads {
     /// As much work as there is runs at once, and is always waited for.
     pub(super) fn unbounded() -> Self {
         let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Self { permits, limit: Duration::MAX, stop: CancellationToken::new(), gives_way: false }
+        let (kept, stop) = (Arc::clone(&permits), CancellationToken::new());
+        Self { permits, kept, limit: Duration::MAX, stop, gives_way: false }
     }
 
     /// Runs `work` on a new thread called `name`. Neither dropping the future nor stopping ends the
@@ -73,16 +86,34 @@ impl WorkThreads {
         name: &str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, LoadError> {
-        let result = self.stop.run_until_cancelled(self.start(name, work)).await;
+        self.run_at(Places::Usual, name, work).await
+    }
+
+    /// [`WorkThreads::run`] at one of these places.
+    ///
+    /// # Errors
+    /// As [`WorkThreads::run`].
+    pub(super) async fn run_at<T: Send + 'static>(
+        &self,
+        places: Places,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, LoadError> {
+        let result = self.stop.run_until_cancelled(self.start(places, name, work)).await;
         result.unwrap_or(Err(LoadError::ShuttingDown))
     }
 
     async fn start<T: Send + 'static>(
         &self,
+        places: Places,
         name: &str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, LoadError> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = tokio::select! {
+            biased;
+            permit = Arc::clone(&self.permits).acquire_owned() => permit,
+            permit = Arc::clone(&self.kept).acquire_owned(), if places == Places::Kept => permit,
+        };
         let permit = permit.expect("the semaphore is never closed");
         let (reply, result) = oneshot::channel();
         let place: Place = Arc::new(Mutex::new(Some(permit)));

@@ -128,7 +128,9 @@ impl Change {
         match self {
             Self::Load(options) => match by {
                 By::Demand => core.load_for_requests(model, operation).await,
-                By::Follower => core.load(model, (options, Choose::Settled), operation).await,
+                By::Follower | By::Reconciler => {
+                    core.load(model, (options, Choose::Settled), operation).await
+                }
                 _ => core.load(model, (options, Choose::Any), operation).await,
             }
             .map(Done::Load),
@@ -303,7 +305,7 @@ impl ModelLifecycleManager {
                 core.note_end(&model, (declarations, by), outcome.as_ref().map(drop));
             }
             if by == By::Declaration {
-                core.registry.forget_what_never_was();
+                core.registry.forget_the_past();
             }
             if matches!(outcome, Err(ChangeError::Busy { .. } | ChangeError::ShuttingDown)) {
                 core.operations.forget_key(&begun);
@@ -650,7 +652,11 @@ fn why_not(
     };
     match (record, version) {
         (Some(record), _) => {
-            let report::VersionReport { state, reason, .. } = report::version(&record);
+            let report::VersionReport { state, mut reason, .. } = report::version(&record);
+            if state == StateKind::Unloaded && version.is_none() {
+                // Why it has not come back.
+                reason = entry.problem().unwrap_or(reason);
+            }
             Ok((LookupError::NotServing { model, version, state, reason }, state))
         }
         (None, Some(version)) => Err(LookupError::UnknownVersion { model, version }),

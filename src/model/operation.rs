@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ChangeError;
+use super::loading::Places;
 use super::names::{ModelName, Version};
 use super::report::{LoadReport, SwapReport, TrafficReport, UnloadReport, VerifyReport};
 use crate::causes;
@@ -49,6 +50,11 @@ impl By {
     /// Whether it is an attempt at what is declared of the model, or at what it is to be anyway.
     pub(super) fn is_attempt(self) -> bool {
         self != Self::Caller
+    }
+
+    /// Which places its loads may take.
+    pub(super) fn place(self) -> Places {
+        if self == Self::Demand { Places::Kept } else { Places::Usual }
     }
 
     /// Whether somebody knows of the operation, who may ask for its end.
@@ -308,6 +314,10 @@ impl Operation {
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    pub(super) fn by(&self) -> By {
+        self.by
     }
 
     /// Waits for its end. Cancel safe; the operation goes on also if nobody waits.

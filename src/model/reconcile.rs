@@ -163,7 +163,7 @@ impl Core {
             (plan, change)
         };
         let changes = plans.into_iter().map(change).collect();
-        self.registry.forget_what_never_was();
+        self.registry.forget_the_past();
         changes
     }
 
@@ -246,6 +246,7 @@ impl ModelLifecycleManager {
             let mut attempts = BTreeMap::new();
             while core.refusing.run_until_cancelled(core.reconcile_pause()).await.is_some() {
                 manager.reconcile(&mut attempts);
+                core.registry.forget_the_past();
                 // A check tells where that fails.
                 core.keep().await.ok();
             }

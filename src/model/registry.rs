@@ -16,11 +16,12 @@ use super::intent::Intent;
 use super::lease::Leases;
 use super::loader::ModelSettings;
 use super::names::{ModelName, Version, VersionId};
-use super::operation::Operation;
+use super::operation::{By, Operation};
 use super::reconcile::Outstanding;
 use super::record::VersionRecord;
 use super::state::StateKind;
 use super::trial::{OnTrial, TrialRules};
+use crate::inference::Signature;
 use crate::lifecycle::EventBus;
 
 /// The models by name. Its locks are held for moments only, never across a load or a drain.
@@ -56,6 +57,7 @@ impl Drop for Arrival {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Known {
     records: Vec<Arc<VersionRecord>>,
     problem: Option<String>,
@@ -86,13 +88,26 @@ struct Known {
     served: Option<Served>,
     /// Whether a change has left it without a version that serves, which nobody wanted.
     stranded: bool,
+    /// Whether what serves is there only because something else could not be loaded for now.
+    is_makeshift: bool,
+    /// Whether a version that it serves is not in the repository any more.
+    irreplaceable: bool,
+    /// Whether the model is not in the repository any more, and nobody has said what is to become of it.
+    is_gone: bool,
+    /// Who makes the change that is under way.
+    holder: Option<By>,
 }
 
 /// The versions that have served before a model went though it is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Served {
     pub(super) current: Version,
-    pub(super) versions: Vec<Version>,
+    /// Each with the digest of its files.
+    pub(super) versions: BTreeMap<Version, String>,
+    /// What the current one takes and gives.
+    pub(super) signature: Signature,
+    /// The model's settings as they were then.
+    pub(super) settings: ModelSettings,
     /// Whether who follows the repository has seen another one since.
     pub(super) is_outdated: bool,
 }
@@ -182,10 +197,10 @@ impl Registry {
         })
     }
 
-    /// Forgets the models that were declared, never existed, and are declared no more.
-    pub(super) fn forget_what_never_was(&self) {
+    /// Forgets the models that do not exist and that nobody wants any more.
+    pub(super) fn forget_the_past(&self) {
         // Who holds the entry may be about to change it.
-        self.models().retain(|_, entry| Arc::strong_count(entry) > 1 || !entry.never_was());
+        self.models().retain(|_, entry| Arc::strong_count(entry) > 1 || !entry.is_of_the_past());
     }
 
     /// Every entry, by name.
@@ -295,12 +310,51 @@ impl ModelEntry {
         self.known().desire = Desire::Open;
     }
 
-    /// Whether nothing was ever seen of the model, and nobody wants it any more.
-    fn never_was(&self) -> bool {
+    /// Whether the model does not exist, and nobody wants it any more.
+    fn is_of_the_past(&self) -> bool {
         let known = self.known();
         let is_wanted = known.desire == Desire::Loaded || known.outstanding.declared().is_some();
         let was_seen = known.newest.is_some() || !known.records.is_empty() || known.on_demand;
-        known.only_declared && !is_wanted && !was_seen
+        let never_was = known.only_declared && !was_seen;
+        let is_over = |record: &Arc<VersionRecord>| record.snapshot().over();
+        let was = known.is_gone
+            && known.desire == Desire::Open
+            && known.intent == Intent::default()
+            && known.records.iter().all(is_over);
+        !is_wanted && (never_was || was)
+    }
+
+    /// The model is not in the repository any more, or is again.
+    pub(super) fn note_gone(&self, is_gone: bool) {
+        self.known().is_gone = is_gone;
+    }
+
+    /// Whether the last load had to do with another version than it was to, for a reason that may pass.
+    pub(super) fn is_makeshift(&self) -> bool {
+        self.known().is_makeshift
+    }
+
+    pub(super) fn note_makeshift(&self, is_makeshift: bool) {
+        self.known().is_makeshift = is_makeshift;
+    }
+
+    /// Whether it is noted that what the model serves could not be loaded again.
+    pub(super) fn is_irreplaceable(&self) -> bool {
+        self.known().irreplaceable
+    }
+
+    pub(super) fn note_irreplaceable(&self, irreplaceable: bool) {
+        self.known().irreplaceable = irreplaceable;
+    }
+
+    /// Notes who has the permit to change the model.
+    pub(super) fn note_holder(&self, by: By) {
+        self.known().holder = Some(by);
+    }
+
+    /// Whether the change that is under way is the server's own.
+    pub(super) fn is_changed_by_the_server(&self) -> bool {
+        self.known().holder.is_some_and(|by| by != By::Caller && by != By::Declaration)
     }
 
     /// Whether operators have decided anything of the model.

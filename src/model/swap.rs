@@ -410,11 +410,17 @@ fn park(entry: &ModelEntry, version: Version, keep: Keep) -> Option<SystemTime> 
 /// What comes back of what a model serves, when it has gone without anybody's wish. What operators have
 /// named comes back by its name.
 pub(super) fn served(entry: &ModelEntry, routes: &Routes) -> Served {
-    let stays = |version: &&Version| {
-        **version == routes.current || entry.is_selected_among_others(**version)
-    };
-    let versions = routes.versions.keys().filter(stays).copied().collect();
-    Served { current: routes.current, versions, is_outdated: false }
+    let stays =
+        |version: &Version| *version == routes.current || entry.is_selected_among_others(*version);
+    let staying = routes.versions.iter().filter(|(version, _)| stays(version));
+    let current = &routes.versions[&routes.current];
+    Served {
+        current: routes.current,
+        versions: staying.map(|(version, it)| (*version, it.digest.clone())).collect(),
+        signature: current.signature.clone(),
+        settings: current.settings.clone(),
+        is_outdated: false,
+    }
 }
 
 /// Whether something other than being current speaks for a version.

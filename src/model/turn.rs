@@ -1,12 +1,19 @@
 //! The turn of a model that is followed: a look at it, and what is to be done of it.
 
-use super::error::{ChangeError, LoadError};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::error::ChangeError;
 use super::followed::{Found, Known, Turned};
 use super::loader::{Glance, SourceError};
 use super::manager::{Change, ModelLifecycleManager};
 use super::names::ModelName;
-use super::operation::By;
+use super::operation::{By, Ended};
 use crate::causes;
+
+/// How often it is looked whether a model has left.
+const LOOK: Duration = Duration::from_millis(5);
 
 impl ModelLifecycleManager {
     /// Looks at a model, and makes it what it is in the repository.
@@ -46,12 +53,28 @@ impl ModelLifecycleManager {
             }
             return Found::Done(stamp);
         }
-        let Ok(operation) = self.begin_load(name, By::Follower) else { return Found::Same };
-        match operation.done().await {
-            Err(failure) if matches!(*failure, ChangeError::Unsettled { .. }) => Found::Unsettled,
-            Err(failure) if may_pass(&failure) => Found::Failed(stamp),
-            _ => Found::Done(stamp),
+        if let Some(ended) = self.make_declared(name).await {
+            // Where it cannot be what is declared of it, it is at least there.
+            if ended.is_ok() || self.core.serving.routes(name).is_some() {
+                return Found::of(stamp, &ended);
+            }
         }
+        let Ok(operation) = self.begin_load(name, By::Follower) else { return Found::Same };
+        let ended = operation.done().await;
+        let entry = self.core.registry.get(name.as_str());
+        if ended.is_ok() && entry.is_some_and(|entry| entry.is_makeshift()) {
+            return Found::Failed(stamp);
+        }
+        Found::of(stamp, &ended)
+    }
+
+    /// Makes the model what is declared of it and is not so yet; `None` where nothing is.
+    async fn make_declared(&self, name: &ModelName) -> Option<Ended> {
+        let entry = self.core.registry.get(name.as_str())?;
+        let intent = entry.outstanding(|outstanding| outstanding.declared().cloned())?;
+        let apply = Change::Apply(intent.is_wanted().then_some(intent.intent)?);
+        let operation = self.begin_aside(name, apply, By::Reconciler).ok()?;
+        Some(operation.done().await)
     }
 
     /// Whether a model that does not serve is loaded by its next request.
@@ -77,11 +100,23 @@ impl ModelLifecycleManager {
         // Nobody has decided it: what is declared of the model is made of it when it is back.
         let begun = self.begin_aside(name, Change::Unload(None), By::Follower);
         let Ok(operation) = begun else { return Found::Kept };
-        match operation.done().await.as_ref().map_err(AsRef::as_ref) {
-            Ok(_) | Err(ChangeError::NotLoaded(_)) => {
+        let leaves = async {
+            while self.core.serving.routes(name).is_some() {
+                sleep(LOOK).await;
+            }
+        };
+        // Its requests are not waited for: the model may come back meanwhile.
+        let ended = tokio::select! {
+            biased;
+            ended = operation.done() => ended.map(drop),
+            () = leaves => Ok(()),
+        };
+        match ended.as_ref().map_err(AsRef::as_ref) {
+            Ok(()) | Err(ChangeError::NotLoaded(_)) => {
                 // It may come back, and is then to be loaded.
                 entry.leave_open();
                 entry.forget_failures();
+                entry.note_gone(true);
                 // It is told by a check where that fails.
                 self.core.keep_model(name).await.ok();
                 Found::Gone
@@ -91,15 +126,14 @@ impl ModelLifecycleManager {
     }
 }
 
-/// Whether a failure may be of the moment.
-fn may_pass(error: &ChangeError) -> bool {
-    match error {
-        ChangeError::Busy { .. } | ChangeError::Repository(_) => true,
-        ChangeError::Source { source, .. } => source.may_pass(),
-        ChangeError::Load { source, .. } | ChangeError::Scan { source, .. } => match source {
-            LoadError::TimedOut(_) | LoadError::NoRoom(_) => true,
-            source => source.may_pass(),
-        },
-        _ => false,
+impl Found {
+    /// What has come of a load of a model that looked so.
+    fn of(stamp: String, ended: &Ended) -> Self {
+        match ended.as_ref().map_err(AsRef::as_ref) {
+            // What stands against it passes, and nobody tells when.
+            Err(ChangeError::Unsettled { .. } | ChangeError::Busy { .. }) => Self::Unsettled,
+            Err(failure) if failure.may_pass() => Self::Failed(stamp),
+            _ => Self::Done(stamp),
+        }
     }
 }

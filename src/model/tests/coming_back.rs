@@ -2,6 +2,7 @@
 
 use super::fakes::{Fault, Step};
 use super::*;
+use crate::inference::DataType;
 use crate::lifecycle::Deadline;
 use crate::model::{
     Bake, Change, Conditions, DesiredModel, DesiredState, Intent, Limits, Operation,
@@ -48,6 +49,11 @@ impl Fixture {
     async fn change(&self, change: Change) -> crate::model::Ended {
         let begun = self.manager.begin(&name("a"), change, Conditions::default()).unwrap();
         soon(begun.done()).await
+    }
+
+    async fn watch_now(&self) {
+        self.world.give_hints();
+        soon(self.manager.watch(NEVER)).await.unwrap();
     }
 
     /// Waits until something is the case that no event tells.
@@ -391,4 +397,210 @@ async fn the_end_of_a_parking_stands_against_no_swap() {
         let report = fixture.swap_with("a", SwapOptions { keep_previous: moment, ..to }).await;
         assert!(report.is_ok(), "{turn}: {report:?}");
     }
+}
+
+#[tokio::test]
+async fn what_was_evicted_and_touched_comes_back_and_no_other() {
+    let fixture = Fixture::serving_a().await;
+    fixture.world.put("a", 2, "two");
+    assert_eq!(fixture.load("a").await.unwrap().current, version(2));
+    fixture.evict().await;
+    // Its files are those that it had, whoever has touched them.
+    fixture.world.write("a/2", true);
+    assert_eq!(fixture.ask_waiting("a").await, Ok(2));
+    fixture.evict().await;
+    // Now they are not, and it is waited for.
+    fixture.world.put("a", 2, "half");
+    let asked = {
+        let manager = fixture.manager.clone();
+        tokio::spawn(async move {
+            let any = Wanted::Any { key: None };
+            manager.acquire_waiting("a", any, later()).await.map(|handle| handle.id().version)
+        })
+    };
+    let glances = fixture.world.times(Step::Glance, "a");
+    fixture.world.has_taken(Step::Glance, "a", glances + 2).await;
+    assert!(!asked.is_finished());
+    fixture.world.write("a/2", false);
+    assert_eq!(soon(asked).await.unwrap(), Ok(version(2)));
+}
+
+#[tokio::test]
+async fn what_comes_back_is_what_callers_can_call() {
+    let fixture = Fixture::serving_a().await;
+    fixture.world.give_hints();
+    soon(fixture.manager.watch(NEVER)).await.unwrap();
+    fixture.evict().await;
+    fixture.world.put("a", 2, "two");
+    fixture.world.edit("a", |model| model.signature.inputs[0].datatype = DataType::Fp32);
+    fixture.world.hint();
+    fixture.comes_to(|fixture| fixture.is_outdated("a")).await;
+    let refused = fixture.ask_waiting("a").await;
+    assert!(fixture.report("a").problem.unwrap().contains("cannot take the place of version 1"));
+    // The fake has one signature for all versions, so that the old one is refused as well.
+    assert!(matches!(refused, Err(LookupError::NotServing { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_is_said_of_a_model_and_cannot_be_read_takes_nothing_away() {
+    let fixture = Fixture::serving_a().await;
+    fixture.evict().await;
+    fixture.world.break_at(Step::Settings, "a", Fault::Fail);
+    assert_eq!(fixture.ask_waiting("a").await, Ok(1));
+    let warnings = fixture.report("a").warnings;
+    assert!(warnings[0].contains("Settings of a fails"), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn what_could_not_come_back_is_not_evicted() {
+    let fixture = Fixture::serving_a().await;
+    fixture.world.edit("a", |model| drop(model.versions.remove(&1)));
+    for _ in 0..2 {
+        soon(fixture.manager.evict(u64::MAX)).await;
+        assert_eq!(fixture.answers("a").await, 1);
+    }
+    let verdicts = fixture.manager.eviction(u64::MAX).verdicts;
+    assert_eq!(verdicts[0].resident.spared.as_deref(), Some("its files are gone"));
+    fixture.world.put("a", 1, "one");
+    fixture.manager.start_clean_up(ALWAYS);
+    fixture
+        .comes_to(|fixture| fixture.manager.eviction(0).verdicts[0].resident.spared.is_none())
+        .await;
+}
+
+#[tokio::test]
+async fn a_start_with_a_bad_version_serves_the_one_before() {
+    for follows in [false, true] {
+        let fixture = Fixture::new();
+        fixture.world.put("a", 1, "one");
+        fixture.world.put("a", 2, "two");
+        fixture.world.break_at(Step::Open, "a/2", Fault::Fail);
+        if follows {
+            fixture.watch_now().await;
+        } else {
+            soon(fixture.manager.load_all()).await.unwrap();
+        }
+        assert_eq!(fixture.answers("a").await, 1);
+        assert!(fixture.report("a").problem.unwrap().contains("a/2"));
+        // An operator gets what he asks for, or why not.
+        fixture.load("a").await.unwrap_err();
+        assert_eq!(fixture.answers("a").await, 1);
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_for_the_moment_takes_its_place_later() {
+    let fixture = Fixture::new();
+    fixture.world.put("a", 1, "one");
+    fixture.world.put("a", 2, "two");
+    fixture.world.break_at(Step::Fetch, "a/2", Fault::Io);
+    soon(fixture.manager.follow(ALWAYS)).await.unwrap();
+    assert_eq!(fixture.answers("a").await, 1);
+    fixture.world.heal();
+    fixture.comes_to(|fixture| fixture.report("a").current == Some(version(2))).await;
+}
+
+#[tokio::test]
+async fn what_somebody_writes_is_not_loaded_by_a_declaration_of_something_else() {
+    let fixture = Fixture::serving_a().await;
+    fixture.world.put("a", 2, "half");
+    fixture.world.write("a/2", true);
+    for (_, operation) in fixture.manager.declare(&declared("a", 1)).await.unwrap() {
+        soon(operation.done()).await.unwrap();
+    }
+    assert_eq!(fixture.answers("a").await, 1);
+    assert_eq!(fixture.world.times(Step::Open, "a/2"), 0);
+    assert!(fixture.manager.acquire("a", Wanted::Alias(&"stable".parse().unwrap())).is_ok());
+}
+
+#[tokio::test]
+async fn what_is_declared_is_tried_again_only_with_what_is_whole() {
+    let fixture = Fixture::with(|options| options.terms.reconcile_interval = ALWAYS);
+    for (_, operation) in fixture.manager.declare(&declared("a", 1)).await.unwrap() {
+        soon(operation.done()).await.unwrap_err();
+    }
+    fixture.world.put("a", 1, "half");
+    fixture.world.write("a/1", true);
+    fixture.manager.start_reconciling();
+    fixture.world.has_taken(Step::Glance, "a", 3).await;
+    assert_eq!(fixture.world.times(Step::Open, "a/1"), 0);
+    fixture.world.write("a/1", false);
+    fixture.comes_to(|fixture| fixture.manager.unmet().is_empty()).await;
+    assert_eq!(fixture.answers("a").await, 1);
+}
+
+#[tokio::test]
+async fn a_model_that_comes_becomes_what_was_declared_of_it_at_once() {
+    let fixture = Fixture::new();
+    fixture.watch_now().await;
+    for (_, operation) in fixture.manager.declare(&declared("a", 1)).await.unwrap() {
+        soon(operation.done()).await.unwrap_err();
+    }
+    fixture.world.put("a", 1, "one");
+    fixture.world.put("a", 2, "two");
+    fixture.world.hint();
+    fixture.comes_to(|fixture| fixture.manager.unmet().is_empty()).await;
+    assert!(fixture.manager.acquire("a", Wanted::Alias(&"stable".parse().unwrap())).is_ok());
+}
+
+#[tokio::test]
+async fn a_model_that_is_gone_is_forgotten_once_nothing_is_left_of_it() {
+    let fixture = Fixture::with(|options| options.terms.reconcile_interval = ALWAYS);
+    fixture.world.put_each(&["a", "b"]);
+    soon(fixture.manager.follow(ALWAYS)).await.unwrap();
+    fixture.manager.start_reconciling();
+    let door = fixture.world.door(Step::Run, "a/1");
+    let inside = fixture.begin_stuck("a", &door).await;
+    fixture.world.remove("a");
+    fixture.world.remove("b");
+    fixture.comes_to(|fixture| fixture.manager.report("b").is_none()).await;
+    assert!(fixture.manager.report("a").is_some(), "a request is still inside");
+    door.open();
+    assert_eq!(soon(inside).await.unwrap(), Ok(1));
+    fixture.comes_to(|fixture| fixture.manager.report("a").is_none()).await;
+    assert!(matches!(fixture.refusal("a", None), LookupError::UnknownModel(_)));
+    fixture.world.put("a", 1, "one");
+    fixture.comes_to(|fixture| fixture.manager.acquire("a", None).is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_load_that_requests_wait_for_is_held_up_by_no_other() {
+    let fixture = Fixture::new();
+    fixture.world.put_each(&["a", "b", "c"]);
+    fixture.world.edit("c", |model| model.settings.lazy = true);
+    let doors = ["a/1", "b/1"].map(|place| fixture.world.door(Step::Open, place));
+    let loads = ["a", "b"].map(|model| fixture.begin_load(model));
+    for door in &doors {
+        door.has_waiting(1).await;
+    }
+    fixture.manager.core.registry.entry(&name("c")).load_on_demand(true);
+    assert_eq!(fixture.ask_waiting("c").await, Ok(1));
+    for door in doors {
+        door.open();
+    }
+    for load in loads {
+        soon(load).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn operators_wait_for_what_the_server_does_by_itself() {
+    let fixture = Fixture::serving_a().await;
+    fixture.world.put("a", 2, "two");
+    fixture.evict().await;
+    let door = fixture.world.door(Step::Open, "a/1");
+    let asked = {
+        let manager = fixture.manager.clone();
+        tokio::spawn(async move {
+            let any = Wanted::Any { key: None };
+            manager.acquire_waiting("a", any, later()).await.map(drop)
+        })
+    };
+    door.has_waiting(1).await;
+    let swap = fixture.begin_swap("a", swap_to(2));
+    tokio::time::sleep(BRIEF).await;
+    assert!(!swap.is_finished());
+    door.open();
+    soon(asked).await.unwrap().unwrap();
+    assert_eq!(soon(swap).await.unwrap().unwrap().to, version(2));
 }
