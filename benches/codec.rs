@@ -73,7 +73,7 @@ fn size(count: usize) -> Result<()> {
     let seconds = |name: &str| works.iter().find(|work| work.name == name).map(Work::median);
     let copy = seconds("memcpy").context("it was measured")?;
     println!(
-        "\n{:<22}{:>10}{:>12}{:>14}",
+        "\n{:<24}{:>10}{:>12}{:>14}",
         format!("{count} floats"),
         "GB/s",
         "of memcpy",
@@ -84,7 +84,7 @@ fn size(count: usize) -> Result<()> {
         let against = work.against.and_then(seconds);
         let against = against.map_or(String::new(), |other| format!("{:.2}", other / time));
         println!(
-            "{:<22}{:>10.3}{:>12.4}{:>14}",
+            "{:<24}{:>10.3}{:>12.4}{:>14}",
             work.name,
             bytes / time / 1e9,
             copy / time,
@@ -107,7 +107,8 @@ fn numbers(count: usize) -> Vec<f32> {
 fn works(count: usize) -> Result<Vec<Work>> {
     let values = numbers(count);
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let text = Bytes::from(request(&values).to_string());
+    let text = Bytes::from(request(&values, false));
+    let data_first = Bytes::from(request(&values, true));
     let (binary, header) = binary_request(&raw);
     let tensor = Tensor::from_vec(vec![1, count], values.clone())?;
     let outputs = vec![NamedTensor { name: "y".to_owned(), tensor }];
@@ -120,6 +121,7 @@ fn works(count: usize) -> Result<Vec<Work>> {
     let read_tree = move || drop(black_box(from_tree(black_box(&tree_text))));
     let write_tree = move || drop(black_box(answer(black_box(&tree_values)).to_string()));
     let read_json = move || drop(black_box(codec::decode(black_box(&text).clone(), None)));
+    let read_late = move || drop(black_box(codec::decode(black_box(&data_first).clone(), None)));
     let read_binary =
         move || drop(black_box(codec::decode(black_box(&binary).clone(), Some(header))));
     let binary_outputs = outputs.clone();
@@ -129,6 +131,7 @@ fn works(count: usize) -> Result<Vec<Work>> {
         Work::new("memcpy", copy),
         Work::new("read tree", read_tree),
         Work::new("read JSON", read_json).against("read tree"),
+        Work::new("read JSON, data first", read_late).against("read tree"),
         Work::new("read binary", read_binary).against("read tree"),
         Work::new("write tree", write_tree),
         Work::new("write JSON", write_json).against("write tree"),
@@ -136,10 +139,12 @@ fn works(count: usize) -> Result<Vec<Work>> {
     ])
 }
 
-fn request(values: &[f32]) -> Value {
-    let input =
-        json!({ "name": "x", "shape": [1, values.len()], "datatype": "FP32", "data": values });
-    json!({ "inputs": [input] })
+/// A body with the fields of its input as clients write them, or with the data before what it is.
+fn request(values: &[f32], data_first: bool) -> String {
+    let data = format!(r#""data":{}"#, json!(values));
+    let what = format!(r#""shape":[1,{}],"datatype":"FP32""#, values.len());
+    let (one, other) = if data_first { (data, what) } else { (what, data) };
+    format!(r#"{{"inputs":[{{"name":"x",{one},{other}}}]}}"#)
 }
 
 fn answer(values: &[f32]) -> Value {

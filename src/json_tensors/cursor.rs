@@ -154,6 +154,45 @@ impl<'a> Cursor<'a> {
         self.value::<IgnoredAny>("").map(drop)
     }
 
+    /// Goes past a value that is going to be read, of which an array's brackets and quotes are all that is
+    /// looked at.
+    ///
+    /// # Errors
+    /// [`JsonError`].
+    pub(crate) fn pass_over(&mut self) -> Result<(), JsonError> {
+        if self.peek() != Some(b'[') {
+            return self.skip();
+        }
+        let (mut depth, mut after) = (0_usize, self.at);
+        while let Some(byte) = self.text.get(after) {
+            after += 1;
+            match byte {
+                b'[' | b'{' => depth += 1,
+                b']' | b'}' => depth -= 1,
+                b'"' => after = self.after_text(after),
+                _ => {}
+            }
+            if depth == 0 {
+                self.at = after;
+                return Ok(());
+            }
+        }
+        self.at = self.text.len();
+        Err(self.syntax("EOF while parsing a list"))
+    }
+
+    /// Where a text ends that has begun right before.
+    fn after_text(&self, mut at: usize) -> usize {
+        while let Some(byte) = self.text.get(at) {
+            match byte {
+                b'"' => return at + 1,
+                b'\\' => at += 2,
+                _ => at += 1,
+            }
+        }
+        self.text.len()
+    }
+
     /// Reads a value, which should be small.
     ///
     /// # Errors
@@ -233,6 +272,20 @@ mod tests {
         })?;
         cursor.end()?;
         Ok((a, b))
+    }
+
+    #[test]
+    fn what_is_read_later_is_passed_over() {
+        let after = |text: &'static str| {
+            let mut cursor = Cursor::new(text.as_bytes());
+            cursor.pass_over().map(|()| String::from_utf8_lossy(cursor.rest()).into_owned())
+        };
+        assert_eq!(after("[1,[2],[]],3").unwrap(), ",3");
+        assert_eq!(after(r#"["]",{"a\"]":"\""}]}"#).unwrap(), "}");
+        assert_eq!(after("12]").unwrap(), "]");
+        for torn in ["", "[1,[2]", r#"["]"#, r#"["\"#] {
+            assert!(after(torn).unwrap_err().to_string().contains("EOF"), "{torn}");
+        }
     }
 
     #[track_caller]

@@ -227,7 +227,7 @@ impl<'a> Input<'a> {
                     Data::Read(tensor.map_err(|error| self.wrong(error))?)
                 } else {
                     let here = cursor.clone();
-                    cursor.skip()?;
+                    cursor.pass_over()?;
                     Data::Later(here)
                 };
                 set(&mut self.data, key, Some(data))
