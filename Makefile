@@ -50,7 +50,7 @@ test-clients: onnxruntime clients ## let Triton's client judge the server
 	PYTHONPATH=$(TARGET_DIR)/clients PYTHONDONTWRITEBYTECODE=1 SERVER_BINARY=$(abspath $(TARGET_DIR))/debug/onward \
 		$(PYTHON) -m pytest -q -p no:cacheprovider tests/clients
 
-azurite: ## install Azure's emulator too, which takes npm; tests run against it from then on
+azurite: ## install Azure's emulator too, with npm; tests run against it from then on
 	npm install --silent --no-audit --no-fund --prefix $(TARGET_DIR)/azurite azurite@$(AZURITE_VERSION)
 
 test: onnxruntime stores test-interleavings test-clients ## run all tests
@@ -114,7 +114,7 @@ bench-shadow: onnxruntime ## compare one model's latency with and without a shad
 bench-isolation: onnxruntime ## compare one model's latency with and without the load of another
 	cargo bench --locked --bench isolation
 
-check-metrics: onnxruntime ## lint /metrics of a running server with promtool
+check-metrics: onnxruntime ## start the release binary and lint its /metrics with promtool
 	scripts/check_metrics.sh $(BINARY)
 
 check-containers: ## build and run the container files (Debian, as root; takes minutes)

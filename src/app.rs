@@ -1,6 +1,7 @@
 //! The composition root: what the server is made of.
 
 mod assembly;
+mod begun;
 mod listener;
 mod listeners;
 mod managed;

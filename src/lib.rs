@@ -48,6 +48,7 @@ pub mod app;
 mod causes;
 mod external_data;
 mod json_tensors;
+mod nearest;
 mod oip;
 mod units;
 

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
+use super::begun;
 use super::listeners::Listeners;
 use super::managed::{self, ManagedBackend, ManagedRepository, Place, PlaceError};
 use super::reload::{self, Configuration, Reloading};
@@ -21,7 +22,7 @@ use crate::http::{ConfigurationPage, InFlight, MetricsPage, Parts};
 use crate::lifecycle::checks::{RuntimeWatch, disk_space, memory_pressure};
 use crate::lifecycle::{Application, EventBus, Handler, HealthRegistry, Hooks};
 use crate::metrics::{self, Metrics, Observed};
-use crate::model::{ManagerOptions, ManagerParts, ModelLifecycleManager};
+use crate::model::{ChangeError, ManagerOptions, ManagerParts, ModelLifecycleManager};
 use crate::onnx::OnnxRuntime;
 use crate::state_file::{StateError, StateFolder};
 use crate::webhooks::{self, Secret};
@@ -119,13 +120,16 @@ fn register(
 ) {
     listeners.register(application);
     let (loading, mode, interval) = (models.clone(), config.mode, config.poll_interval);
+    let http = Arc::clone(&listeners.http);
     let load = move || async move {
         match mode {
             LoadMode::None => loading.load_all().await,
             LoadMode::Explicit => loading.load_declared().await,
             LoadMode::Poll => loading.follow(interval).await,
             LoadMode::Watch => loading.watch(interval).await,
-        }
+        }?;
+        begun::tell(&loading.reports(), mode, http.address());
+        Ok::<_, Arc<ChangeError>>(())
     };
     application.lifecycle().register(Handler::new("load models").on_start(load));
     let closing = models.clone();

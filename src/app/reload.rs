@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use tracing::{Level, enabled};
 
 use super::assembly::cores;
 use crate::config::{Config, ConfigError, Effective, Layers, Reloaded};
@@ -73,30 +74,39 @@ impl Reloading {
     /// Reads the configuration anew, all or nothing, and tells what has become of it. Blocks for as
     /// long as the file takes to read.
     pub(super) fn reload(&self, configuration: &Configuration) {
-        let event = match configuration.read_anew() {
+        let told = match configuration.read_anew() {
             Ok(Reloaded { effective, changed, ignored }) => {
-                let detail = self.apply(effective.config(), configuration).err();
-                Event::Configuration {
+                let config = effective.config();
+                self.apply(config);
+                let event = Event::Configuration {
                     changed: changed.into_iter().map(str::to_owned).collect(),
                     ignored: ignored.into_iter().map(str::to_owned).collect(),
-                    detail: detail.unwrap_or_default(),
-                }
+                    detail: String::new(),
+                };
+                let level = || configuration.log_level.set(&config.telemetry.log_level);
+                // It is logged by the level before or after, whichever lets it through.
+                let set = if enabled!(Level::INFO) {
+                    self.events.publish(event);
+                    level()
+                } else {
+                    let set = level();
+                    self.events.publish(event);
+                    set
+                };
+                set.map_err(|error| error.to_string())
             }
-            Err(mistakes) => Event::Configuration {
-                changed: Vec::new(),
-                ignored: Vec::new(),
-                detail: mistakes.to_string(),
-            },
+            Err(mistakes) => Err(mistakes.to_string()),
         };
-        self.events.publish(event);
+        if let Err(detail) = told {
+            let (changed, ignored) = (Vec::new(), Vec::new());
+            self.events.publish(Event::Configuration { changed, ignored, detail });
+        }
     }
 
-    fn apply(&self, config: &Config, configuration: &Configuration) -> Result<(), String> {
+    fn apply(&self, config: &Config) {
         self.limits.store(Arc::new(limits(config)));
         self.lifecycle.reconfigure(config.lifecycle);
         self.models.reconfigure(terms(config));
-        let level = &config.telemetry.log_level;
-        configuration.log_level.set(level).map_err(|error| error.to_string())
     }
 }
 

@@ -111,7 +111,8 @@ impl Effective {
 
     /// What is wrong with the settings taken together.
     pub(super) fn contradictions(&self) -> Vec<Mistake> {
-        let found = [self.reachable(), self.unwatchable()].into_iter().flatten();
+        let found =
+            [self.reachable(), self.unwatchable(), self.unknown_store()].into_iter().flatten();
         let mistake = |(key, problem)| mistake(key, self.origins[self.index(key)].clone(), problem);
         found.map(mistake).collect()
     }
@@ -139,6 +140,15 @@ impl Effective {
         let problem = "an object store gives no notice of changes, only a folder can be watched; use \
                        poll";
         is_watched.then(|| ("models.mode", problem.to_owned()))
+    }
+
+    fn unknown_store(&self) -> Option<(&'static str, String)> {
+        let scheme = self.config.models.unknown_scheme()?;
+        let problem = format!(
+            "there is no kind of repository '{scheme}://'; it is a folder, or an address that begins \
+             with s3://, gs://, az://, http:// or https://"
+        );
+        Some(("models.repository", problem))
     }
 
     /// Where the table has a setting.

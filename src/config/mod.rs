@@ -114,6 +114,13 @@ const STORES: [&str; 10] =
     ["s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"];
 
 impl ModelsConfig {
+    /// The scheme of what is written as an address, and is none of an object store.
+    fn unknown_scheme(&self) -> Option<&str> {
+        let (scheme, _) = self.repository.to_str()?.split_once("://")?;
+        let is_scheme = scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+        (is_scheme && self.store().is_none()).then_some(scheme)
+    }
+
     /// The address of the repository, where it is in an object store and not in a folder.
     pub fn store(&self) -> Option<&str> {
         let text = self.repository.to_str()?;

@@ -1,17 +1,15 @@
-//! The name that was probably meant.
+//! The key, section or variable that was probably meant.
 
 use super::settings::Setting;
-
-/// How alike two names have to be; 1 is equal.
-const ALIKE: f64 = 0.8;
+use crate::nearest::{ALIKE, best, name};
 
 /// The known key nearest to one that is unknown: of the same name in another section, or of a name
 /// that is alike.
 pub(super) fn key(wrong: &str, table: &[Setting]) -> Option<&'static str> {
-    let (section, name) = wrong.rsplit_once('.').unwrap_or(("", wrong));
+    let (section, key) = wrong.rsplit_once('.').unwrap_or(("", wrong));
     let score = |setting: &Setting| {
-        let (known_section, known_name) = setting.names();
-        let names = strsim::jaro_winkler(name, known_name);
+        let (known_section, known_key) = setting.names();
+        let names = strsim::jaro_winkler(key, known_key);
         let sections = strsim::jaro_winkler(section, known_section);
         // The section counts only among names that are alike.
         if names > ALIKE { names + sections / 10.0 } else { 0.0 }
@@ -21,8 +19,7 @@ pub(super) fn key(wrong: &str, table: &[Setting]) -> Option<&'static str> {
 
 /// The known section nearest to one that is unknown.
 pub(super) fn section(wrong: &str, table: &[Setting]) -> Option<&'static str> {
-    let sections = table.iter().map(|setting| setting.names().0);
-    best(sections.map(|section| (strsim::jaro_winkler(wrong, section), section)))
+    name(wrong, table.iter().map(|setting| setting.names().0))
 }
 
 /// The known variable nearest to one that is unknown.
@@ -31,11 +28,6 @@ pub(super) fn variable(wrong: &str, table: &[Setting], prefix: &str) -> Option<S
     let wrong = stem(wrong);
     let variables = table.iter().map(Setting::variable);
     best(variables.map(|known| (strsim::jaro_winkler(&wrong, &stem(&known)), known)))
-}
-
-fn best<T>(scored: impl Iterator<Item = (f64, T)>) -> Option<T> {
-    let alike = scored.filter(|(score, _)| *score > ALIKE);
-    alike.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, name)| name)
 }
 
 #[cfg(test)]

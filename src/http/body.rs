@@ -68,7 +68,8 @@ pub(super) async fn read_coded(
     let coding = match encoding(request.headers()) {
         None => None,
         Some(name) => {
-            let unknown = || ApiError::UnsupportedEncoding(name.to_owned());
+            let instead = "use gzip, deflate or zstd, or send the body as it is";
+            let unknown = || ApiError::UnsupportedEncoding { encoding: name.to_owned(), instead };
             Some(Coding::from_name(name).ok_or_else(unknown)?)
         }
     };
@@ -86,7 +87,10 @@ pub(super) async fn read(
     deadline: Instant,
 ) -> Result<Bytes, ApiError> {
     match encoding(request.headers()) {
-        Some(coding) => Err(ApiError::UnsupportedEncoding(coding.to_owned())),
+        Some(encoding) => Err(ApiError::UnsupportedEncoding {
+            encoding: encoding.to_owned(),
+            instead: "send the body as it is",
+        }),
         None => receive(request, limits, deadline).await,
     }
 }
@@ -130,7 +134,12 @@ async fn read_change(request: Request, limits: &Limits, most: usize) -> Result<B
 pub(super) fn parse_or_default<'a, T: Deserialize<'a> + Default>(
     body: &'a [u8],
 ) -> Result<T, ApiError> {
-    if body.iter().all(u8::is_ascii_whitespace) { Ok(T::default()) } else { parse(body) }
+    if is_blank(body) { Ok(T::default()) } else { parse(body) }
+}
+
+/// Whether there is nothing in it.
+pub(super) fn is_blank(body: &[u8]) -> bool {
+    body.iter().all(u8::is_ascii_whitespace)
 }
 
 /// Reads a JSON body.
@@ -138,6 +147,9 @@ pub(super) fn parse_or_default<'a, T: Deserialize<'a> + Default>(
 /// # Errors
 /// What is wrong, and where: the line and column, and the field where the JSON itself is sound.
 pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    if is_blank(body) {
+        return Err(ApiError::EmptyBody);
+    }
     let read = serde_json::from_slice(body).map(|Object(value)| value);
     read.map_err(|error| explain::<Object<T>>(body, &error))
 }

@@ -379,6 +379,11 @@ fn optional_version<'de, D: Deserializer<'de>>(
     }
 }
 
+/// A version in a string or as a plain number, as text.
+pub(super) fn version_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Written::deserialize(deserializer).map(Written::into_text)
+}
+
 fn optional_number<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Version>, D::Error> {
@@ -394,6 +399,15 @@ fn optional_number<'de, D: Deserializer<'de>>(
 enum Written {
     Number(u64),
     Text(String),
+}
+
+impl Written {
+    fn into_text(self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text,
+        }
+    }
 }
 
 fn numbered<E: serde::de::Error>(number: u64) -> Result<Version, E> {

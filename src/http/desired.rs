@@ -16,7 +16,7 @@ use super::operations::{self, OperationBody};
 use super::query::Parameters;
 use super::wire::{json, milliseconds};
 use super::{Shared, body};
-use crate::http::changes::hundredths;
+use crate::http::changes::{hundredths, version_text};
 use crate::model::{
     AliasName, Choice, Desire, DesiredModel, DesiredState, Intent, ModelName, Operation,
     PlannedChange, ShadowTarget, Unmet, Version, Weights,
@@ -59,22 +59,44 @@ struct ModelBody {
     #[serde(default = "yes")]
     loaded: bool,
     #[serde(default)]
-    version: Option<String>,
+    version: Option<VersionText>,
     #[serde(default)]
-    aliases: BTreeMap<String, String>,
+    aliases: BTreeMap<String, VersionText>,
     #[serde(default)]
     weights: BTreeMap<String, f64>,
     #[serde(default)]
     shadow: Option<ShadowBody>,
     #[serde(default)]
-    pinned: Vec<String>,
+    pinned: Vec<VersionText>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ShadowBody {
-    version: String,
+    version: VersionText,
     percent: f64,
+}
+
+/// A version as it is told; it may be declared as a number too.
+#[derive(Serialize)]
+struct VersionText(String);
+
+impl<'de> Deserialize<'de> for VersionText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        version_text(deserializer).map(Self)
+    }
+}
+
+impl From<Version> for VersionText {
+    fn from(version: Version) -> Self {
+        Self(version.to_string())
+    }
+}
+
+impl VersionText {
+    fn parse(&self) -> Result<Version, ApiError> {
+        Ok(self.0.parse()?)
+    }
 }
 
 #[derive(Serialize)]
@@ -144,18 +166,16 @@ impl From<DesiredModel> for ModelBody {
         let weights = intent.weights.iter().flat_map(Weights::iter);
         Self {
             loaded,
-            version: intent.chosen.map(|choice| choice.version.to_string()),
-            aliases: aliases
-                .map(|(alias, version)| (alias.to_string(), version.to_string()))
-                .collect(),
+            version: intent.chosen.map(|choice| choice.version.into()),
+            aliases: aliases.map(|(alias, version)| (alias.to_string(), version.into())).collect(),
             weights: weights
                 .map(|(version, weight)| (version.to_string(), percent(weight)))
                 .collect(),
             shadow: intent.shadow.map(|shadow| ShadowBody {
-                version: shadow.version.to_string(),
+                version: shadow.version.into(),
                 percent: percent(shadow.share),
             }),
-            pinned: intent.pinned.iter().map(ToString::to_string).collect(),
+            pinned: intent.pinned.into_iter().map(VersionText::from).collect(),
         }
     }
 }
@@ -176,11 +196,11 @@ impl TryFrom<ModelBody> for DesiredModel {
     type Error = ApiError;
 
     fn try_from(body: ModelBody) -> Result<Self, ApiError> {
-        let version = body.version.map(|text| text.parse::<Version>()).transpose()?;
+        let version = body.version.map(|text| text.parse()).transpose()?;
         let aliases = body
             .aliases
             .iter()
-            .map(|(alias, version)| Ok((alias.parse::<AliasName>()?, version.parse::<Version>()?)));
+            .map(|(alias, version)| Ok((alias.parse::<AliasName>()?, version.parse()?)));
         let weights = body.weights.iter().map(|(version, percent)| {
             Ok((version.parse::<Version>()?, hundredths("weights", *percent)?))
         });
@@ -196,7 +216,7 @@ impl TryFrom<ModelBody> for DesiredModel {
             aliases: aliases.collect::<Result<_, ApiError>>()?,
             weights: weights.map_err(|error| ApiError::bad_request(error.to_string()))?,
             shadow: shadow.transpose()?,
-            pinned: body.pinned.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            pinned: body.pinned.iter().map(VersionText::parse).collect::<Result<_, _>>()?,
         };
         let desire = if body.loaded { Desire::Loaded } else { Desire::Unloaded };
         Ok(Self { desire, intent, pending: None })

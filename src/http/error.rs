@@ -39,18 +39,20 @@ pub(super) enum ApiError {
     Stale(String),
     #[error("there is no kind of check '{0}', only liveness, readiness and startup")]
     NoCheckKind(String),
+    #[error("the body is empty, a JSON object is expected")]
+    EmptyBody,
     #[error("the body is larger than {limit} bytes, the setting server.max_body_size")]
     PayloadTooLarge { limit: usize },
     #[error("the body is larger than {limit} bytes, which is more than this needs")]
     ChangeTooLarge { limit: usize },
     #[error("the body did not arrive within {}", humantime::format_duration(*limit))]
     BodyTimeout { limit: Duration },
-    #[error("content encoding '{0}' is not supported, send the body as it is")]
-    UnsupportedEncoding(String),
+    #[error("content encoding '{encoding}' is not supported, {instead}")]
+    UnsupportedEncoding { encoding: String, instead: &'static str },
     #[error("there is no {0}")]
     NoSuchPath(String),
-    #[error("{method} is not possible on {path}")]
-    MethodNotAllowed { method: String, path: String },
+    #[error("{method} is not possible on {path}, only {}", possible.join(" and "))]
+    MethodNotAllowed { method: String, path: String, possible: Vec<String> },
     #[error("a page of another site may not change anything here")]
     CrossSite,
     #[error("the request could not be answered because of a bug in the server")]
@@ -136,9 +138,10 @@ impl ApiError {
             Self::Resource(error) => of_resource(error),
             Self::NotRunning(_) => Code::NotRunning,
             Self::NoReport(_) => Code::UnknownModel,
+            Self::EmptyBody => Code::InvalidRequest,
             Self::PayloadTooLarge { .. } | Self::ChangeTooLarge { .. } => Code::PayloadTooLarge,
             Self::BodyTimeout { .. } => Code::RequestTimeout,
-            Self::UnsupportedEncoding(_) => Code::UnsupportedEncoding,
+            Self::UnsupportedEncoding { .. } => Code::UnsupportedEncoding,
             Self::NoSuchPath(_) => Code::NotFound,
             Self::MethodNotAllowed { .. } => Code::MethodNotAllowed,
             Self::CrossSite => Code::CrossSite,
@@ -213,7 +216,9 @@ impl Failure {
         if again.contains(&status(self.code)) {
             headers.insert(header::RETRY_AFTER, whole_seconds(self.retry_after));
         }
-        serde_json::to_vec(&body).expect("three texts can be written")
+        let mut text = serde_json::to_vec(&body).expect("three texts can be written");
+        text.push(b'\n');
+        text
     }
 
     pub(super) fn code(&self) -> &'static str {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CONNECTION, HOST, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::{debug, error};
 
 use super::error::{ApiError, Failure};
+use super::routes::methods;
 use super::{Shared, request_id};
 use crate::causes;
 use crate::lifecycle::AppState;
@@ -97,6 +98,12 @@ pub(super) async fn no_such_path(uri: Uri) -> ApiError {
 }
 
 /// The answer to a method that a path does not have.
-pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
-    ApiError::MethodNotAllowed { method: method.to_string(), path: uri.path().to_owned() }
+pub(super) async fn method_not_allowed(
+    method: Method,
+    matched: Option<MatchedPath>,
+    uri: Uri,
+) -> ApiError {
+    let possible = matched.map(|path| methods(path.as_str())).unwrap_or_default();
+    let (method, path) = (method.to_string(), uri.path().to_owned());
+    ApiError::MethodNotAllowed { method, path, possible }
 }

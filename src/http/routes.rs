@@ -15,6 +15,9 @@ use super::{
     model_config, models, operations, repository, residence, resources, statistics,
 };
 
+/// The protocol's root is also asked for with a slash at its end.
+const ROOT_WITH_SLASH: &str = "/v2/";
+
 type Handler = MethodRouter<Arc<Services>>;
 
 struct Route {
@@ -28,6 +31,17 @@ pub fn routes() -> Vec<(Method, &'static str)> {
     table().into_iter().map(|route| (route.method, route.path)).collect()
 }
 
+/// The methods of a path of the table.
+pub(super) fn methods(path: &str) -> Vec<String> {
+    let path = if path == ROOT_WITH_SLASH { "/v2" } else { path };
+    let here = routes().into_iter().filter(|(_, known)| *known == path).map(|(method, _)| method);
+    let with_head = here.flat_map(|method| {
+        let head = (method == Method::GET).then_some(Method::HEAD);
+        std::iter::once(method).chain(head)
+    });
+    with_head.map(|method| method.to_string()).collect()
+}
+
 /// The router over what it is given.
 pub fn router(parts: Parts) -> Router {
     let services = Arc::new(Services::new(parts));
@@ -35,8 +49,7 @@ pub fn router(parts: Parts) -> Router {
     let around = ServiceBuilder::new()
         .layer(from_fn_with_state(Arc::clone(&services), finish::finish))
         .layer(CatchPanicLayer::custom(finish::panicked));
-    // The protocol's root is also asked for with a slash at its end.
-    let router = Router::new().route("/v2/", get(metadata::server));
+    let router = Router::new().route(ROOT_WITH_SLASH, get(metadata::server));
     table()
         .into_iter()
         .fold(router, |router, route| router.route(route.path, route.handler))

@@ -14,7 +14,10 @@ pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 
 /// A JSON answer.
 pub(super) fn json(body: &impl Serialize) -> Response {
-    let text = serde_json::to_vec(body).expect("wire types have no maps with keys of other types");
+    let mut text =
+        serde_json::to_vec(body).expect("wire types have no maps with keys of other types");
+    // For who reads it in a terminal.
+    text.push(b'\n');
     ([(CONTENT_TYPE, JSON)], text).into_response()
 }
 

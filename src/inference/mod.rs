@@ -22,5 +22,5 @@ pub use control::{Armed, RunControl, Terminator};
 pub use metadata::{Dim, Signature, TensorSpec};
 pub use pool::{Completion, InferError, InstancePool, PoolOptions, Timings};
 pub use request::{InferenceRequest, InputError, NamedTensor, PreparedRequest};
-pub use tensor::{DataType, Element, Tensor, TensorError};
+pub use tensor::{DataType, Element, Tensor, TensorError, UnknownDataType};
 pub use threads::{Spawner, give_way};

@@ -1,7 +1,7 @@
 //! Requests before and after they were checked against a model's signature.
 
 use super::metadata::{Signature, TensorSpec};
-use super::tensor::{DataType, Tensor, TensorError};
+use super::tensor::{DataType, ShapeText, Tensor, TensorError};
 
 /// A tensor under the name the caller gave it.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +56,7 @@ pub enum InputError {
         actual: DataType,
     },
     /// The input's shape does not fit the declared one.
-    #[error("input '{name}' must have shape {expected}, got {actual:?}")]
+    #[error("input '{name}' must have shape {expected}, got {}", ShapeText(.actual))]
     WrongShape {
         /// The input's name.
         name: String,
@@ -237,7 +237,7 @@ mod tests {
         refuses(&[], &[], "missing input 'x' of datatype FP32 and shape [-1,2]");
         refuses(&[("q", &[1, 2])], &[], "unexpected input 'q', the model takes 'x', 'bias'");
         refuses(&[("x", &[1, 2]), ("x", &[1, 2])], &[], "input 'x' is given more than once");
-        refuses(&[("x", &[1, 3])], &[], "input 'x' must have shape [-1,2], got [1, 3]");
+        refuses(&[("x", &[1, 3])], &[], "input 'x' must have shape [-1,2], got [1,3]");
         refuses(&[("x", &[2])], &[], "input 'x' must have shape [-1,2], got [2]");
         refuses(&[("x", &[1, 2])], &["w"], "unexpected output 'w', the model gives 'y', 'z'");
         refuses(&[("x", &[1, 2])], &["y", "y"], "output 'y' is asked for more than once");

@@ -1,6 +1,7 @@
 //! Tensors: a datatype, a shape and one shared, aligned buffer.
 
 use std::fmt;
+use std::str::FromStr;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 use bytes::Bytes;
@@ -83,6 +84,11 @@ impl DataType {
         Self::ALL.into_iter().find(|datatype| datatype.name() == name)
     }
 
+    /// Every protocol name.
+    fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
+
     /// Bytes per element; `None` for [`DataType::Bytes`], whose elements vary.
     pub const fn size(self) -> Option<usize> {
         match self {
@@ -92,6 +98,19 @@ impl DataType {
             Self::Uint64 | Self::Int64 | Self::Fp64 => Some(8),
             Self::Bytes => None,
         }
+    }
+}
+
+/// There is no datatype of this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown datatype '{0}', expected one of {known}", known = DataType::names())]
+pub struct UnknownDataType(pub String);
+
+impl FromStr for DataType {
+    type Err = UnknownDataType;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDataType> {
+        Self::from_name(name).ok_or_else(|| UnknownDataType(name.to_owned()))
     }
 }
 
@@ -161,7 +180,7 @@ pub enum TensorError {
 }
 
 /// Prints a shape as the protocol writes it: `[1,3]`.
-struct ShapeText<'a>(&'a [usize]);
+pub(super) struct ShapeText<'a>(pub(super) &'a [usize]);
 
 impl fmt::Display for ShapeText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -388,5 +407,7 @@ mod tests {
             assert_eq!((zeros.datatype(), zeros.shape()), (datatype, &[2, 3][..]));
         }
         assert_eq!(DataType::from_name("FP8"), None);
+        let unknown = "float32".parse::<DataType>().unwrap_err().to_string();
+        assert!(unknown.starts_with("unknown datatype 'float32', expected one of BOOL, "));
     }
 }

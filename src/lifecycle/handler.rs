@@ -33,8 +33,8 @@ pub struct Handler {
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
     /// It returned an error.
-    #[error("it failed")]
-    Failed(#[source] Failure),
+    #[error(transparent)]
+    Failed(Failure),
     /// It did not finish in time.
     #[error("it did not finish within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),

@@ -501,7 +501,7 @@ mod tests {
         let panicking =
             Handler::new("c").on_start_blocking(|| -> Result<(), std::io::Error> { panic!("oh") });
         for (handler, message) in
-            [(failing, "it failed"), (hanging, "within 10s"), (panicking, "it panicked: oh")]
+            [(failing, "no database"), (hanging, "within 10s"), (panicking, "it panicked: oh")]
         {
             let (manager, log) = (manager(), Log::default());
             manager.register(logging(&log, "a"));

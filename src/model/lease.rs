@@ -74,7 +74,7 @@ impl Leases {
     pub(super) fn seal(&mut self) -> Result<(), Vec<String>> {
         self.forget();
         if !self.held.is_empty() {
-            return Err(self.held.values().map(|lease| lease.holder.clone()).collect());
+            return Err(self.holders());
         }
         self.sealed = true;
         Ok(())
@@ -108,6 +108,15 @@ impl Leases {
         self.held.iter().map(report).collect()
     }
 
+    /// Who holds a lease now: holders by their name, or else by the id of the lease.
+    pub(super) fn holders(&mut self) -> Vec<String> {
+        self.forget();
+        let holder = |(id, lease): (&String, &Lease)| {
+            if lease.holder.is_empty() { format!("lease {id}") } else { lease.holder.clone() }
+        };
+        self.held.iter().map(holder).collect()
+    }
+
     fn hold(&mut self, id: String, holder: String, ttl: Duration) -> LeaseReport {
         let ttl = ttl.min(LONGEST);
         let (over, expires) = (Instant::now() + ttl, SystemTime::now() + ttl);
@@ -138,7 +147,9 @@ mod tests {
         let left: Vec<String> = leases.reports().into_iter().map(|lease| lease.holder).collect();
         assert_eq!(left, ["one"]);
         assert!(leases.renew(&two.id, minute).is_none());
-        assert_eq!(leases.seal(), Err(vec!["one".to_owned()]));
+        let nameless = leases.grant("", minute, "x").unwrap();
+        let holders = vec!["one".to_owned(), format!("lease {}", nameless.id)];
+        assert_eq!(leases.seal(), Err(holders));
         assert!(leases.end(&one.id) && !leases.end(&one.id));
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::change::{Core, Lineup, Next, Warm, Wish};
 use super::error::ChangeError;
@@ -293,7 +293,7 @@ impl Core {
             intent
         });
         for warning in &settings.warnings {
-            warn!(model = %entry.name, warning, "a setting is not honoured");
+            warn!(model = %entry.name, warning, "the model has a warning");
         }
         there.failed = failed.to_vec();
         if let Choose::Last(served) = choose {
@@ -422,7 +422,12 @@ fn told(
     let cause = result.as_ref().err().map(|error| causes::of_error(error));
     // That somebody is writing it is no fault, and passes.
     if let (Some(cause), false) = (&cause, matches!(result, Err(ChangeError::Unsettled { .. }))) {
-        warn!(model = %entry.name, cause, "model could not be loaded");
+        // A version that fails was warned of.
+        if matches!(result, Err(ChangeError::Load { .. })) {
+            info!(model = %entry.name, cause, "model could not be loaded");
+        } else {
+            warn!(model = %entry.name, cause, "model could not be loaded");
+        }
     }
     entry.set_problem(cause);
     result

@@ -478,8 +478,7 @@ impl ModelEntry {
 
     /// Who holds a lease; `None` where nobody does.
     pub(super) fn leased(&self) -> Option<Vec<String>> {
-        let holders = self.leases(Leases::reports).into_iter().map(|lease| lease.holder);
-        Some(holders.collect::<Vec<_>>()).filter(|holders| !holders.is_empty())
+        Some(self.leases(Leases::holders)).filter(|holders| !holders.is_empty())
     }
 
     /// Whether the next request loads the model.

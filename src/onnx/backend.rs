@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
+use tracing::debug;
 
 use super::allocator;
 use super::external::Graph;
@@ -12,6 +13,7 @@ use super::instance::OnnxInstance;
 use super::library::OnnxRuntime;
 use super::signature;
 use super::threads::Threads;
+use super::told;
 use crate::inference::{
     Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, Signature, Spawner,
 };
@@ -105,5 +107,6 @@ fn unreadable(error: &io::Error) -> BackendError {
 }
 
 fn rejected(error: &ort::Error) -> BackendError {
-    BackendError::Rejected(error.to_string())
+    debug!(cause = error.message(), "the engine cannot open a model");
+    BackendError::Rejected(told::cause(error.message()))
 }

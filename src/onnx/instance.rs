@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use ort::error::ErrorCode;
 use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue, SessionOutputs};
+use tracing::debug;
 
-use super::values;
+use super::{told, values};
 use crate::inference::{Instance, PreparedRequest, RunControl, RunError, Signature, Tensor};
 
 /// One session. ONNX Runtime does not promise that a session may run twice at a time, so each
@@ -82,7 +83,8 @@ fn collect(
 /// made of its operands: shapes that do not fit each other, an index out of range. Operators report
 /// that as an invalid argument or as an exception, and have no code of their own for it.
 fn failed(error: &ort::Error) -> RunError {
-    let message = error.message().trim_end().to_owned();
+    debug!(cause = error.message(), "the engine has failed or refused a request");
+    let message = told::cause(error.message());
     let of_operator = matches!(
         error.code(),
         ErrorCode::InvalidArgument | ErrorCode::RuntimeException | ErrorCode::GenericFailure

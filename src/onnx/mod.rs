@@ -8,6 +8,7 @@ mod library;
 mod signature;
 mod strings;
 mod threads;
+mod told;
 mod values;
 
 pub use allocator::bound_arenas;

@@ -188,8 +188,7 @@ impl LocalRepository {
         }
         let graph = folder.join("model.onnx");
         if !graph.is_file() {
-            let problem = "there is no such file; a version is a folder with a model.onnx";
-            return Err(invalid(&graph, problem));
+            return Err(invalid(&graph, no_graph(&entries(&folder)?)));
         }
         self.contained(&graph)?;
         manifest::check(&folder, &self.root).map_err(|problem| invalid(&folder, problem))?;
@@ -258,7 +257,7 @@ impl ModelSource for LocalRepository {
 
     fn model(&self, name: &ModelName) -> Result<AvailableModel, SourceError> {
         let versions = match self.layout(name)? {
-            Layout::Folder(folder) => versions(&folder)?,
+            Layout::Folder(folder) => versions_of(name, &folder)?,
             Layout::Bare(_) => vec![Version::FIRST],
         };
         Ok(AvailableModel { name: name.clone(), versions })
@@ -354,6 +353,40 @@ fn versions(folder: &Path) -> Result<Vec<Version>, SourceError> {
     Ok(versions)
 }
 
+/// The same for a model that is to be loaded, which has to be more than a graph without a version.
+fn versions_of(name: &ModelName, folder: &Path) -> Result<Vec<Version>, SourceError> {
+    let versions = versions(folder)?;
+    let names = entries(folder)?;
+    let names = names.iter().filter_map(|path| path.file_name()?.to_str());
+    match misplaced(name, names) {
+        Some(problem) if versions.is_empty() => Err(invalid(folder, problem)),
+        _ => Ok(versions),
+    }
+}
+
+/// What to tell of a model without a version, whose graph lies where versions do.
+pub(super) fn misplaced<'a>(
+    name: &ModelName,
+    mut names: impl Iterator<Item = &'a str>,
+) -> Option<String> {
+    let graph = names.find(|name| is_graph(name))?;
+    let moved = format!("{name}/1/model.onnx");
+    Some(format!("it has no version: '{graph}' lies beside the versions, move it to {moved}"))
+}
+
+/// What to tell of a version without a `model.onnx`.
+fn no_graph(files: &[PathBuf]) -> String {
+    let mut names = files.iter().filter_map(|path| path.file_name()?.to_str());
+    match names.find(|name| is_graph(name)) {
+        Some(other) => format!("there is no such file, but '{other}': rename it to model.onnx"),
+        None => "there is no such file; a version is a folder with a model.onnx".to_owned(),
+    }
+}
+
+fn is_graph(name: &str) -> bool {
+    Path::new(name).extension() == Some(OsStr::new("onnx")) && !name.starts_with('.')
+}
+
 /// What to tell of folders that are no versions, though they stand where versions do.
 fn no_versions(folder: &Path) -> Result<Vec<String>, SourceError> {
     let folders = entries(folder)?.into_iter().filter(|path| path.is_dir() && !hidden(path));
@@ -412,6 +445,20 @@ mod tests {
     fn id(model: &str, version: u64) -> VersionId {
         let model = ModelName::new(model).unwrap();
         VersionId { model, version: Version::new(version).unwrap() }
+    }
+
+    #[test]
+    fn a_graph_in_the_wrong_place_is_named() {
+        let (root, repository) = repository();
+        fs::write(root.path().join("empty/net.onnx"), "abc").unwrap();
+        let problem = repository.model(&id("empty", 1).model).unwrap_err().to_string();
+        assert!(problem.contains("'net.onnx'"), "{problem}");
+        assert!(problem.ends_with("move it to empty/1/model.onnx"), "{problem}");
+        fs::write(root.path().join("b/9/net.onnx"), "abc").unwrap();
+        fs::write(root.path().join("b/net.onnx"), "abc").unwrap();
+        assert_eq!(repository.model(&id("b", 9).model).unwrap().versions.len(), 2);
+        let problem = repository.fetch(&id("b", 9)).unwrap_err().to_string();
+        assert!(problem.ends_with("but 'net.onnx': rename it to model.onnx"), "{problem}");
     }
 
     #[test]

@@ -94,7 +94,8 @@ pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSett
     let yaml: ModelYaml = if empty {
         ModelYaml::default()
     } else {
-        serde_saphyr::from_str(text).map_err(|error| error.to_string())?
+        let options = serde_saphyr::options! { with_snippet: false };
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| told(&error, text))?
     };
     let (warm_up, warm_up_batches, budget) = match yaml.warm_up {
         None | Some(WarmUpYaml::Switch(true) | WarmUpYaml::Word(WarmUpWord::Generated)) => {
@@ -140,6 +141,19 @@ pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSett
     })
 }
 
+/// What is wrong in one line, with its place: the line, and the key in it.
+fn told(error: &serde_saphyr::Error, text: &str) -> String {
+    let whole = error.to_string();
+    let problem = whole.split(" at line ").next().unwrap_or(&whole).replace('\n', " ");
+    let Some(line) = error.location().map(|place| place.line()).filter(|line| *line > 0) else {
+        return problem;
+    };
+    let index = usize::try_from(line - 1).unwrap_or(usize::MAX);
+    let key = text.lines().nth(index).and_then(|line| line.split_once(':'));
+    let key = key.map(|(key, _)| format!("{}: ", key.trim())).unwrap_or_default();
+    format!("line {line}: {key}{problem}")
+}
+
 fn label(yaml: LabelYaml) -> String {
     match yaml {
         LabelYaml::Text(text) => text,
@@ -183,6 +197,19 @@ mod tests {
             "labels.txt" => Ok(vec!["cat".to_owned(), "dog".to_owned()]),
             other => Err(format!("there is no file '{other}'")),
         })
+    }
+
+    #[test]
+    fn a_mistake_is_one_line_with_its_place() {
+        for (text, place) in [
+            ("instances: 2\nnonsense: 1\n", "line 2: nonsense: "),
+            ("pin: true\nlazy: [\n", "line "),
+            ("instances: many\n", "line 1: instances: "),
+        ] {
+            let problem = parse(text).unwrap_err();
+            assert!(problem.starts_with(place) && !problem.contains('\n'), "{problem}");
+            assert!(!problem.contains("-->") && !problem.contains(" | "), "{problem}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ async fn what_does_not_exist_is_not_found() {
     server.get("/lifecycle/models/nope").await.refused(404, "unknown_model", &[]);
     server.get("/nowhere").await.refused(404, "not_found", &["/nowhere"]);
     let wrong = server.send(Method::DELETE, "/v2/models/add", Vec::new()).await;
-    wrong.refused(405, "method_not_allowed", &["DELETE"]);
+    wrong.refused(405, "method_not_allowed", &["DELETE", "only GET and HEAD"]);
     assert_eq!(wrong.header("allow"), "GET,HEAD");
 }
 
@@ -51,7 +51,7 @@ async fn broken_bodies_are_told_where_they_break() {
         server.send(Method::POST, "/v2/models/add/infer", text.as_bytes().to_vec()).await
     };
     for (text, told) in [
-        ("", "EOF"),
+        ("", "the body is empty"),
         ("{", "line 1"),
         ("[]", "expected"),
         ("null", "expected"),
@@ -97,10 +97,10 @@ async fn wrong_inputs_are_named() {
     let input = |shape: Value, datatype: &str, data: Value| json!({ "name": "x", "shape": shape, "datatype": datatype, "data": data });
     let four = || json!([1, 2, 3, 4]);
     for (input, told) in [
-        (input(json!([1, 3]), "FP32", json!([1, 2, 3])), "must have shape [-1,4]"),
+        (input(json!([1, 3]), "FP32", json!([1, 2, 3])), "must have shape [-1,4], got [1,3]"),
         (input(json!([4]), "FP32", four()), "must have shape [-1,4]"),
         (input(json!([1, 4]), "FP64", four()), "must be FP32, got FP64"),
-        (input(json!([1, 4]), "FLOAT", four()), "unknown datatype 'FLOAT'"),
+        (input(json!([1, 4]), "FLOAT", four()), "unknown datatype 'FLOAT', expected one of BOOL"),
         (input(json!([1, 4]), "fp32", four()), "unknown datatype 'fp32'"),
         (input(json!([2, 4]), "FP32", four()), "needs 8 elements, got 4"),
         (input(json!([1, 4]), "FP32", json!([1, 2, 3])), "needs 4 elements, got 3"),
@@ -191,7 +191,17 @@ async fn bodies_have_a_limit_and_known_encodings() {
     let coded = server.request(Method::POST, path).header("content-encoding", "br").body("x");
     let answer = coded.send().await.unwrap();
     assert_eq!(answer.status(), 415);
-    assert!(answer.text().await.unwrap().contains("unsupported_encoding"));
+    let told = answer.text().await.unwrap();
+    assert!(
+        told.contains("unsupported_encoding") && told.contains("gzip, deflate or zstd"),
+        "{told}"
+    );
+    for blank in ["", " \n"] {
+        let answer = server.send(Method::POST, path, blank.into()).await;
+        answer.refused(400, "invalid_request", &["the body is empty"]);
+    }
+    let swap = server.send(Method::POST, "/lifecycle/models/add/swap", Vec::new()).await;
+    swap.refused(400, "invalid_request", &["the body is empty"]);
     assert_eq!(server.infer("add", &x(&[1, 4], &[0.0; 4])).await.status, 200);
 }
 

@@ -105,7 +105,7 @@ async fn the_whole_set_is_declared() {
     let home = TempDir::new().unwrap();
     let server = server(home.path()).await;
     let wanted = json!({ "models": { "add": {
-        "version": "2", "aliases": { "stable": "1", "canary": "3" }, "weights": { "1": 60, "2": 40 },
+        "version": 2, "aliases": { "stable": 1, "canary": "3" }, "weights": { "1": 60, "2": 40 },
     } } });
     let dry = server.put("/lifecycle/desired?dry_run=true", &wanted).await.ok();
     let actions = json!([
@@ -147,6 +147,7 @@ async fn a_set_that_cannot_be_changes_nothing() {
     for (wrong, told) in [
         (json!({ "models": { "add": { "weights": { "1": 50 } } } }), "weights sum to 100"),
         (json!({ "models": { "add": { "version": "x" } } }), "specified version string 'x'"),
+        (json!({ "models": { "add": { "version": 0 } } }), "specified version string '0'"),
         (json!({ "models": { "a/b": {} } }), "a/b"),
         (json!({ "models": { "add": { "alias": {} } } }), "alias"),
         (json!({}), "models"),

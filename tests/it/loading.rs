@@ -24,6 +24,31 @@ async fn unload(server: &Server, model: &str) -> crate::support::Answer {
 }
 
 #[tokio::test]
+async fn that_no_model_is_served_is_a_warning() {
+    let server = Server::start(Repository::empty()).await;
+    server.process.logged(&["WARN", "no model is served", &server.address.to_string()]).await;
+    let explicit = Server::start_with(Repository::empty(), &[("models.mode", "explicit")]).await;
+    explicit.process.logged(&["INFO", "models are served", "\"models\":0"]).await;
+}
+
+#[tokio::test]
+async fn a_load_that_fails_is_warned_of_once() {
+    let repository = Repository::of("good", &add_constant(1.0))
+        .and("corrupt", 1, b"this is no model")
+        .with_settings("unclear", "instances: many\n")
+        .and("unclear", 1, &add_constant(1.0));
+    let server = Server::start(repository).await;
+    server.process.logged(&["INFO", "models are served", "\"models\":1", "\"failed\":2"]).await;
+    let log = server.process.log();
+    for model in ["corrupt", "unclear"] {
+        let is_warning = |line: &&str| {
+            line.contains("WARN") && line.contains(model) && !line.contains("health check")
+        };
+        assert_eq!(log.lines().filter(is_warning).count(), 1, "{log}");
+    }
+}
+
+#[tokio::test]
 async fn a_corrupt_model_fails_with_its_reason_and_the_others_serve() {
     let repository = Repository::of("good", &add_constant(1.0))
         .and("corrupt", 1, b"this is no model")

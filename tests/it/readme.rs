@@ -42,7 +42,7 @@ async fn every_command_works() {
         let address = address.clone();
         said.push(blocking(move || run(&block, &address)).await);
     }
-    let [classified, swapped, report, back, load, index] = said.as_slice() else {
+    let [classified, swapped, report, back, load, index, compressed] = said.as_slice() else {
         panic!("README.md has other commands than this test knows: {said:#?}");
     };
     assert!(
@@ -62,6 +62,7 @@ async fn every_command_works() {
     assert!(report.contains("\"current_version\":\"2\""), "{report}");
     assert!(back.contains("\"from\":\"2\",\"to\":\"1\""), "{back}");
     assert_eq!(load, "");
+    assert!(compressed.contains("\"data\":[7]"), "{compressed}");
     assert!(index.contains("\"name\":\"digits\",\"version\":\"1\",\"state\":\"READY\""), "{index}");
 }
 

@@ -93,6 +93,7 @@ async fn a_mistake_changes_nothing() {
     assert_eq!(fixture.server.get("/readyz").await.status, 200);
     let told = fixture.reload("telemetry: {log_level: 'off'}\n").await;
     assert_eq!(told["changed"], json!(["telemetry.log_level"]));
+    fixture.server.process.logged(&["configuration read anew", "telemetry.log_level"]).await;
     let page = String::from_utf8(fixture.server.get("/metrics").await.body).unwrap();
     for result in ["failure", "success"] {
         let line = format!("onward_configuration_reloads_total{{result=\"{result}\"}} 1");

@@ -63,7 +63,7 @@ async fn it_is_served_unchanged() {
         report["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     for field in ["instance_group.kind", "instance_group.gpus", "dynamic_batching"] {
         assert!(warnings.iter().any(|warning| warning.contains(field)), "{field}: {warnings:?}");
-        server.process.logged(&["a setting is not honoured", field]).await;
+        server.process.logged(&["the model has a warning", field]).await;
     }
     assert_eq!(server.get("/lifecycle/models/pairs").await.ok()["warnings"], json!([]));
 }

@@ -209,6 +209,19 @@ fn only_a_folder_is_watched() {
 }
 
 #[test]
+fn a_repository_is_a_folder_or_in_a_store_that_there_is() {
+    let of = |repository: &str| format!("models:\n  repository: {repository}\n");
+    for repository in ["./models", "https://host/models", "./a b://c"] {
+        layers(&file(of(repository)), &[], &[]).read().unwrap();
+    }
+    for repository in ["ftp://nope/x", "file:///srv/models"] {
+        let [told] = &mistakes(of(repository))[..] else { panic!("{repository}") };
+        assert!(told.starts_with("FILE:2: models.repository: there is no kind of"), "{told}");
+        assert!(told.contains("s3://, gs://, az://"), "{told}");
+    }
+}
+
+#[test]
 fn what_is_not_unicode_is_a_mistake_and_no_crash() {
     let bytes = |text: &[u8]| OsString::from_vec(text.to_vec());
     let environment = vec![

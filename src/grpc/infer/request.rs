@@ -9,7 +9,7 @@ use crate::grpc::calls::target;
 use crate::grpc::proto::infer_parameter::ParameterChoice;
 use crate::grpc::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::grpc::proto::{InferParameter, ModelInferRequest};
-use crate::inference::{DataType, NamedTensor};
+use crate::inference::{DataType, NamedTensor, UnknownDataType};
 use crate::oip::{Call, Inputs, Parameter, Parameters, Refusal, WantedOutput, raw};
 
 /// # Errors
@@ -71,8 +71,8 @@ fn tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<NamedTensor, Re
     let InferInputTensor { name, datatype, shape, parameters, contents } = input;
     let invalid = |problem: &str| Refusal::invalid(format!("input '{name}': {problem}"));
     read_parameters(parameters)?.is_not_shared(&format!("input '{name}'"))?;
-    let unknown = || invalid(&format!("unknown datatype '{datatype}'"));
-    let datatype = DataType::from_name(&datatype).ok_or_else(unknown)?;
+    let unknown = |unknown: UnknownDataType| invalid(&unknown.to_string());
+    let datatype = datatype.parse::<DataType>().map_err(unknown)?;
     let negative =
         |dim: &i64| invalid(&format!("a dimension is 0 or more, got {dim} in the shape {shape:?}"));
     let size = |dim: &i64| usize::try_from(*dim).map_err(|_| negative(dim));

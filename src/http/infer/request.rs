@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::http::body::is_blank;
 use crate::http::error::ApiError;
-use crate::inference::{DataType, NamedTensor, Tensor};
+use crate::inference::{DataType, NamedTensor, Tensor, UnknownDataType};
 use crate::json_tensors::{self, Cursor, DataError, JsonError};
 use crate::oip::{Inputs, Parameter, Parameters, Refusal, RequestOptions, WantedOutput, raw};
 
@@ -74,6 +75,9 @@ impl Decoded {
                 outputs,
                 form,
             });
+        }
+        if header.is_none() && is_blank(&body) {
+            return Err(ApiError::EmptyBody);
         }
         let json = body.split_to(header.unwrap_or(body.len()));
         let mut reading = Reading { tail: body, ..Reading::default() };
@@ -257,8 +261,8 @@ impl<'a> Input<'a> {
         let name = self.name.clone().ok_or_else(|| missing("name"))?;
         let shape = self.shape.clone().ok_or_else(|| missing("shape"))?;
         let datatype = self.datatype.as_deref().ok_or_else(|| missing("datatype"))?;
-        let unknown = || self.invalid(&format!("unknown datatype '{datatype}'"));
-        let datatype = DataType::from_name(datatype).ok_or_else(unknown)?;
+        let unknown = |unknown: UnknownDataType| self.invalid(&unknown.to_string());
+        let datatype = datatype.parse::<DataType>().map_err(unknown)?;
         let parameters = self.parameters.take().unwrap_or_default();
         parameters.is_not_shared(&format!("input '{name}'"))?;
         let size = parameters.count("binary_data_size", "a number of bytes");

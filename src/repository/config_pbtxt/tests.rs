@@ -89,7 +89,10 @@ fn what_would_change_answers_is_refused() {
 
 #[test]
 fn mistakes_are_named() {
-    refused("max_batchsize: 8", "line 1: max_batchsize: there is no such field");
+    refused(
+        "max_batchsize: 8",
+        "max_batchsize: there is no such field, did you mean max_batch_size?",
+    );
     refused("max_batch_size: \"8\"", "expected a whole number");
     refused("max_batch_size: -1", "expected 0 to");
     refused("input { data_type: TYPE_FP32 }", "it has no 'name'");

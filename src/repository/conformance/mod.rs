@@ -43,6 +43,20 @@ fn digest_of(source: &dyn ModelSource, id: &VersionId) -> String {
 }
 
 #[test]
+fn a_graph_in_the_wrong_place_is_named() {
+    each(|fixture| {
+        fixture.put("beside/net.onnx", b"abc");
+        fixture.put("below/1/net.onnx", b"abc");
+        let beside = fixture.source().model(&id("beside", 1).model).unwrap_err().to_string();
+        assert!(
+            beside.ends_with("'net.onnx' lies beside the versions, move it to beside/1/model.onnx")
+        );
+        let below = fixture.source().fetch(&id("below", 1)).unwrap_err().to_string();
+        assert!(below.ends_with("but 'net.onnx': rename it to model.onnx"), "{below}");
+    });
+}
+
+#[test]
 fn models_and_versions_are_listed_in_order() {
     each(|fixture| {
         for path in ["b/10", "b/9", "b/01", "b/notes", "a/1", ".git/1"] {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::inference::{DataType, NamedTensor, Tolerance};
+use crate::inference::{DataType, NamedTensor, Tolerance, UnknownDataType};
 use crate::json_tensors::{self, Cursor};
 use crate::model::GoldenSample;
 
@@ -111,8 +111,8 @@ fn json(text: &[u8], name: String) -> Result<GoldenSample, String> {
 fn tensor(file: TensorFile<'_>) -> Result<NamedTensor, String> {
     let TensorFile { name, shape, datatype, data } = file;
     let wrong = |problem: String| format!("'{name}': {problem}");
-    let known = DataType::from_name(&datatype);
-    let datatype = known.ok_or_else(|| wrong(format!("unknown datatype '{datatype}'")))?;
+    let unknown = |unknown: UnknownDataType| wrong(unknown.to_string());
+    let datatype = datatype.parse::<DataType>().map_err(unknown)?;
     let tensor = json_tensors::read(datatype, shape, &mut Cursor::new(data.get().as_bytes()));
     let tensor = tensor.map_err(|error| wrong(error.to_string()))?;
     Ok(NamedTensor { name: name.into_owned(), tensor })

@@ -23,8 +23,8 @@ use tokio::runtime::Handle;
 use tracing::warn;
 use url::Url;
 
-use super::digest;
 use super::sightings::{Now, Sight, Sightings};
+use super::{digest, local};
 use crate::inference::ModelFiles;
 use crate::model::{
     AvailableModel, Glance, GoldenSample, ModelName, ModelSettings, ModelSource, SourceError,
@@ -161,7 +161,15 @@ impl ModelSource for RemoteRepository {
     }
 
     fn model(&self, name: &ModelName) -> Result<AvailableModel, SourceError> {
-        Ok(AvailableModel { name: name.clone(), versions: self.layout(name)?.versions() })
+        let layout = self.layout(name)?;
+        let versions = layout.versions();
+        if let (Layout::Folder(Listing { files, .. }), true) = (&layout, versions.is_empty()) {
+            let mut names = files.iter().map(|file| file.path.as_str());
+            if let Some(problem) = local::misplaced(name, &mut names) {
+                return Err(SourceError::Invalid { what: name.to_string(), problem });
+            }
+        }
+        Ok(AvailableModel { name: name.clone(), versions })
     }
 
     fn settings(&self, name: &ModelName) -> Result<ModelSettings, SourceError> {

@@ -136,6 +136,14 @@ pub(crate) fn unknown_operator() -> Vec<u8> {
         .into_model()
 }
 
+/// [`add_constant`] in a form that is newer than any runtime.
+pub(crate) fn of_the_future() -> Vec<u8> {
+    let mut model = add_constant(1.0);
+    // The field `ir_version` comes first.
+    model[1] = 100;
+    model
+}
+
 /// [`identity`] of an operator set that no runtime has.
 pub(crate) fn of_operator_set(number: i64) -> Vec<u8> {
     Graph::new("future")

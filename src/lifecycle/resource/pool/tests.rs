@@ -266,7 +266,7 @@ async fn a_pool_that_cannot_start_leaves_nothing() {
     let at = fixture(options(3, 3));
     at.world.refusals.lock().unwrap().push_back("not yet");
     let start = at.manager.init_all(soon()).await.unwrap_err();
-    let told = "resource 'pool' failed: it failed: no item can be set up: it failed: not yet";
+    let told = "resource 'pool' failed: no item can be set up: not yet";
     assert_eq!(causes::of_error(&start), told);
     assert_eq!(at.handle.report().state, ResourceState::Failed);
     at.manager.init("pool").await.unwrap();
@@ -320,7 +320,7 @@ async fn cleaners_that_fail_are_counted_and_told() {
     at.world.unclean.store(true, Ordering::SeqCst);
     let failures = at.manager.clean_all(soon()).await;
     let told: Vec<_> = failures.iter().map(|failure| causes::of_error(failure)).collect();
-    assert_eq!(told, ["resource 'pool' failed: it failed: 2 items were not cleaned up"]);
+    assert_eq!(told, ["resource 'pool' failed: 2 items were not cleaned up"]);
     assert_eq!(at.world.cleaned(), [1, 2]);
 }
 
@@ -329,11 +329,11 @@ async fn a_pool_that_cannot_set_items_up_is_degraded_until_it_can() {
     let at = fixture(options(0, 1));
     let pool = at.handle.get().await.unwrap();
     at.world.refusals.lock().unwrap().push_back("the server is away");
-    refused(pool.get().await, "no item can be set up: it failed: the server is away");
+    refused(pool.get().await, "no item can be set up: the server is away");
     at.health.run(CheckKind::Readiness, "pool").await.unwrap();
     let report = at.handle.report();
     assert_eq!(report.state, ResourceState::Degraded);
-    assert_eq!(report.error.as_deref(), Some("it failed: the server is away"));
+    assert_eq!(report.error.as_deref(), Some("the server is away"));
     drop(pool.get().await.unwrap());
     at.health.run(CheckKind::Readiness, "pool").await.unwrap();
     assert_eq!(at.handle.report().state, ResourceState::Ready);
