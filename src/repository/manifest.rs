@@ -27,6 +27,22 @@ struct Entry {
     sha256: String,
 }
 
+/// Whether a version's folder has a manifest and every file that it lists, each of the size that it says.
+/// What is in them is held against it by [`check`].
+pub(super) fn is_met(folder: &Path) -> bool {
+    let file = folder.join(NAME);
+    let is_readable =
+        |file: &Path| fs::metadata(file).is_ok_and(|it| it.is_file() && it.len() <= LARGEST);
+    let text = is_readable(&file).then(|| fs::read(&file).ok()).flatten();
+    let manifest = text.and_then(|text| serde_json::from_slice::<Manifest>(&text).ok());
+    manifest.is_some_and(|manifest| {
+        let is_there = |Entry { path, size, .. }: &Entry| {
+            fs::metadata(folder.join(path)).is_ok_and(|it| it.len() == *size)
+        };
+        !manifest.files.is_empty() && manifest.files.iter().all(is_there)
+    })
+}
+
 /// Holds a version's folder against its manifest, if it has one.
 ///
 /// # Errors

@@ -199,7 +199,7 @@ impl Signs<'_> {
         let newest = tree.looks.newest;
         let rests = named > Some(newest) && newest > Duration::ZERO;
         let is_alone = || self.is_alone(newest.max(changed(own)));
-        !tree.is_moving && (rests || is_alone() || path.join(manifest::NAME).exists())
+        !tree.is_moving && (rests || is_alone() || manifest::is_met(path))
     }
 
     /// Whether a graph and what it refers to are complete, all of which is noted.
@@ -333,6 +333,13 @@ mod tests {
             fs::write(self.at(path), content).unwrap();
         }
 
+        fn put_manifest(&self, version: u64, files: &[(&str, u64)]) {
+            let entry = |(path, size): &(&str, u64)| serde_json::json!({ "path": path, "size": size, "sha256": "" });
+            let files: Vec<_> = files.iter().map(entry).collect();
+            let manifest = serde_json::json!({ "files": files });
+            self.put(&format!("{version}/manifest.json"), manifest.to_string());
+        }
+
         /// Renames it, at another time than that of its last change.
         fn rename(&self, from: &str, to: &str) {
             // The clock of file systems may stand still for some milliseconds.
@@ -385,8 +392,13 @@ mod tests {
         fs::remove_file(model.at("1/other")).unwrap();
         assert!(!model.folder(HOUR).settled, "a folder that changes was not named");
         assert!(model.folder(Duration::ZERO).settled, "left alone for long enough");
+        model.put_manifest(1, &[("model.onnx", 4), ("weights.bin", 1)]);
+        assert!(!model.folder(HOUR).settled, "not all is there, nor as large as it is to be");
+        model.put("1/model.onnx", "abcd");
+        model.put("1/weights.bin", "w");
+        assert!(model.folder(HOUR).settled, "what is in them is held against it by the load");
         model.put("1/manifest.json", "{}");
-        assert!(model.folder(HOUR).settled, "the manifest is held against it by the load");
+        assert!(!model.folder(HOUR).settled, "it lists nothing yet");
     }
 
     #[test]
@@ -413,7 +425,7 @@ mod tests {
         model.put("2/weights.bin", "w");
         model.put("golden/2/a.json", "{}");
         assert_eq!(model.folder(HOUR).stamp, before.stamp, "it is still being written");
-        model.put("2/manifest.json", "{}");
+        model.put_manifest(2, &[("model.onnx", 3)]);
         let after = model.folder(HOUR);
         assert_eq!((after.settled, &after.unsettled), (true, &versions(&[3])));
         assert!(after.stamp != before.stamp && after.stamp.contains("golden/2/a.json"));
@@ -428,7 +440,7 @@ mod tests {
     fn what_is_hidden_in_a_version_tells_that_it_is_being_written_and_nothing_else() {
         let model = Model::new();
         model.put("1/model.onnx", "abc");
-        model.put("1/manifest.json", "{}");
+        model.put_manifest(1, &[("model.onnx", 3)]);
         let before = model.folder(HOUR);
         // So does who copies file by file.
         model.put("1/.model.onnx.a7", "ab");
