@@ -219,6 +219,6 @@ impl TryFrom<ModelBody> for DesiredModel {
             pinned: body.pinned.iter().map(VersionText::parse).collect::<Result<_, _>>()?,
         };
         let desire = if body.loaded { Desire::Loaded } else { Desire::Unloaded };
-        Ok(Self { desire, intent, pending: None })
+        Ok(Self { desire, intent, ..Self::default() })
     }
 }

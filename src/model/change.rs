@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::desired::Keeper;
+use super::desired::{Callers, Keeper};
 use super::error::{ChangeError, LoadError};
 use super::handle::Serving;
 use super::history::Cause;
@@ -290,6 +290,9 @@ impl Core {
         }
         for warm in fresh {
             warm.record.advance(VersionEvent::Warmed(warm.serving));
+        }
+        if let Some(Serving { id, signature, .. }) = current.as_deref() {
+            entry.note_callers(Some(Callers { version: id.version, signature: signature.clone() }));
         }
         let tenure = current.as_ref().map(|serving| (serving.id.version, serving.digest.as_str()));
         entry.note_current(tenure, cause);

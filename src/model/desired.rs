@@ -15,6 +15,7 @@ use super::operation::{By, Operation};
 use super::registry::ModelEntry;
 use super::report::LoadReport;
 use crate::causes;
+use crate::inference::Signature;
 use crate::lifecycle::{CheckKind, HealthRegistry, HealthReporter};
 
 /// Everything that is declared: the models that somebody has ever decided something about.
@@ -45,11 +46,23 @@ pub struct DesiredModel {
     pub intent: Intent,
     /// What it is to become instead, and could not yet be made.
     pub pending: Option<Box<DesiredModel>>,
+    /// What its callers know; `None` where it never served, or was unloaded on purpose. Whoever declares
+    /// leaves it out.
+    pub callers: Option<Callers>,
+}
+
+/// What the callers of a model know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Callers {
+    /// The version that was current last.
+    pub version: Version,
+    /// What it takes and gives.
+    pub signature: Signature,
 }
 
 impl Default for DesiredModel {
     fn default() -> Self {
-        Self { desire: Desire::Loaded, intent: Intent::default(), pending: None }
+        Self { desire: Desire::Loaded, intent: Intent::default(), pending: None, callers: None }
     }
 }
 
@@ -305,7 +318,7 @@ mod tests {
             let chosen = version.map(|version| Choice { version, newest: version });
             let intent = Intent { chosen, ..Intent::default() };
             let desire = if *loaded { Desire::Loaded } else { Desire::Unloaded };
-            let model = DesiredModel { desire, intent, pending: None };
+            let model = DesiredModel { desire, intent, ..DesiredModel::default() };
             (ModelName::new(name).unwrap(), model)
         };
         DesiredState { models: models.iter().map(model).collect() }

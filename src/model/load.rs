@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::change::{Core, Lineup, Next, Warm, Wish};
+use super::desired::Callers;
 use super::error::ChangeError;
 use super::handle::Serving;
 use super::history::Cause;
@@ -221,7 +222,7 @@ impl Core {
         let missing = plan.versions.iter().filter(|version| !kept.contains_key(version));
         let loads = missing.map(|version| {
             let wish = Wish { entry, version: *version, operation };
-            let demands = self.demands(entry, *version == plan.current, options);
+            let demands = self.demands((entry, &plan.there), *version == plan.current, options);
             self.warm(wish, &plan.settings, demands)
         });
         let fresh = self.all_or_nothing(join_all(loads).await, operation).await?;
@@ -260,7 +261,12 @@ impl Core {
     }
 
     /// What a version has to be besides sound: like the one that it takes the place of.
-    fn demands(&self, entry: &ModelEntry, current: bool, options: LoadOptions) -> Demands {
+    fn demands(
+        &self,
+        (entry, there): (&ModelEntry, &Available),
+        current: bool,
+        options: LoadOptions,
+    ) -> Demands {
         let unverified = options.skip_verification;
         if !current || options.allow_incompatible {
             return Demands { unverified, ..Demands::default() };
@@ -268,8 +274,10 @@ impl Core {
         let demands = if let Some(routes) = self.serving.routes(&entry.name) {
             Demands::like(&routes.versions[&routes.current])
         } else {
-            // Callers do not know that it has gone for a while.
-            let like = entry.served_last().map(|served| (served.current, served.signature));
+            // They do not know that it has gone for a while. Where that version is no more, another is
+            // better than none.
+            let callers = entry.callers().filter(|it| there.all.contains(&it.version));
+            let like = callers.map(|Callers { version, signature }| (version, signature));
             Demands { like, ..Demands::default() }
         };
         Demands { unverified, ..demands }

@@ -55,7 +55,7 @@ mod tests;
 
 pub use change::Terms;
 pub use declared::{DeclaredSignature, DeclaredTensor};
-pub use desired::{Desire, DesiredModel, DesiredState, DesiredStore, PlannedChange};
+pub use desired::{Callers, Desire, DesiredModel, DesiredState, DesiredStore, PlannedChange};
 pub use error::{ChangeError, LoadError, LookupError};
 pub use eviction::{EvictionReport, EvictionVerdict, Resident};
 pub use golden::GoldenSample;

@@ -157,7 +157,8 @@ impl Core {
                 (model.clone(), Change::Apply(model.intent.clone()))
             } else {
                 let (desire, intent) = (Desire::Unloaded, entry.intent());
-                (DesiredModel { desire, intent, pending: None }, Change::Unload(None))
+                let model = DesiredModel { desire, intent, ..DesiredModel::default() };
+                (model, Change::Unload(None))
             };
             entry.outstanding(|outstanding| outstanding.declare(declared));
             (plan, change)

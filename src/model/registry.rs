@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::desired::{Desire, DesiredModel};
+use super::desired::{Callers, Desire, DesiredModel};
 use super::error::ChangeError;
 use super::history::{Cause, History, Tenure};
 use super::intent::Intent;
@@ -21,7 +21,6 @@ use super::reconcile::Outstanding;
 use super::record::VersionRecord;
 use super::state::StateKind;
 use super::trial::{OnTrial, TrialRules};
-use crate::inference::Signature;
 use crate::lifecycle::EventBus;
 
 /// The models by name. Its locks are held for moments only, never across a load or a drain.
@@ -86,6 +85,8 @@ struct Known {
     only_declared: bool,
     /// What has served before it went to make room; `None` where something serves.
     served: Option<Served>,
+    /// What its callers know.
+    callers: Option<Callers>,
     /// Whether a change has left it without a version that serves, which nobody wanted.
     stranded: bool,
     /// Whether what serves is there only because something else could not be loaded for now.
@@ -104,8 +105,6 @@ pub(super) struct Served {
     pub(super) current: Version,
     /// Each with the digest of its files.
     pub(super) versions: BTreeMap<Version, String>,
-    /// What the current one takes and gives.
-    pub(super) signature: Signature,
     /// The model's settings as they were then.
     pub(super) settings: ModelSettings,
     /// Whether who follows the repository has seen another one since.
@@ -367,9 +366,10 @@ impl ModelEntry {
 
     /// Takes over what was decided in an earlier life.
     pub(super) fn restore(&self, model: DesiredModel) {
-        let DesiredModel { desire, intent, pending } = model;
+        let DesiredModel { desire, intent, pending, callers } = model;
         let mut known = self.known();
         known.only_declared = desire == Desire::Open;
+        known.callers = callers;
         (known.intent, known.desire) = (intent, desire);
         drop(known);
         if let Some(pending) = pending {
@@ -389,6 +389,7 @@ impl ModelEntry {
             desire: known.desire,
             intent: known.intent.clone(),
             pending: known.outstanding.declared().cloned().map(Box::new),
+            callers: known.callers.clone(),
         }
     }
 
@@ -525,6 +526,15 @@ impl ModelEntry {
     /// Notes what has served and is to come back; `None` for nothing.
     pub(super) fn note_served(&self, served: Option<Served>) {
         self.known().served = served;
+    }
+
+    /// What callers of the model know.
+    pub(super) fn callers(&self) -> Option<Callers> {
+        self.known().callers.clone()
+    }
+
+    pub(super) fn note_callers(&self, callers: Option<Callers>) {
+        self.known().callers = callers;
     }
 
     /// What has served before the model went.

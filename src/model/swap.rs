@@ -417,7 +417,6 @@ pub(super) fn served(entry: &ModelEntry, routes: &Routes) -> Served {
     Served {
         current: routes.current,
         versions: staying.map(|(version, it)| (*version, it.digest.clone())).collect(),
-        signature: current.signature.clone(),
         settings: current.settings.clone(),
         is_outdated: false,
     }

@@ -23,6 +23,7 @@ impl Core {
             // Nothing is to come back on demand either.
             None if entry.unload_what_is_to_come() => {
                 entry.note_served(None);
+                entry.note_callers(None);
                 return Ok(UnloadReport::nothing());
             }
             None => return Err(ChangeError::NotLoaded(name.clone())),
@@ -31,6 +32,7 @@ impl Core {
         entry.seal()?;
         entry.load_on_demand(false);
         entry.note_served(None);
+        entry.note_callers(None);
         let versions = routes.versions.keys().copied().collect();
         entry.park(None);
         entry.want(false);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use super::callers::CallersForm;
 use crate::model::{
     AliasName, Choice, Desire, DesiredModel, DesiredState, Intent, ModelName, ShadowTarget,
     Version, Weights,
@@ -41,6 +42,8 @@ struct Model {
     pinned: Vec<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pending: Option<Box<Model>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    callers: Option<CallersForm>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,6 +108,7 @@ impl From<&DesiredModel> for Model {
             shadow: intent.shadow.map(|shadow| (shadow.version.number(), shadow.share)),
             pinned: intent.pinned.iter().map(number).collect(),
             pending: model.pending.as_deref().map(|pending| Box::new(Self::from(pending))),
+            callers: model.callers.as_ref().map(CallersForm::from),
         }
     }
 }
@@ -133,6 +137,7 @@ impl Model {
                 Some(false) => Desire::Unloaded,
             },
             pending: pending.transpose()?,
+            callers: self.callers.map(CallersForm::callers).transpose()?,
             intent: Intent {
                 chosen: chosen.transpose()?,
                 aliases: aliases.collect::<Result<_, String>>()?,
@@ -151,6 +156,22 @@ fn version(number: u64) -> Result<Version, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inference::{DataType, Dim, Signature, TensorSpec};
+    use crate::model::Callers;
+
+    fn callers() -> Callers {
+        let spec = |shape, optional| TensorSpec {
+            name: "x".to_owned(),
+            datatype: DataType::Fp32,
+            shape,
+            optional,
+        };
+        let shape =
+            vec![Dim::Dynamic("batch".to_owned()), Dim::Dynamic(String::new()), Dim::Fixed(3)];
+        let signature =
+            Signature { inputs: vec![spec(Some(shape), true)], outputs: vec![spec(None, false)] };
+        Callers { version: Version::new(2).unwrap(), signature }
+    }
 
     #[test]
     fn everything_comes_back() {
@@ -169,6 +190,7 @@ mod tests {
                     desire: Desire::Open,
                     intent: Intent::default(),
                     pending: Some(Box::new(DesiredModel { intent, ..DesiredModel::default() })),
+                    callers: Some(callers()),
                 },
             ),
             (

@@ -3,6 +3,7 @@
 //! `desired.json` is the state, `desired.previous.json` the one before. A file that cannot be trusted
 //! is set aside as `desired.corrupt-<milliseconds>.json`.
 
+mod callers;
 mod form;
 
 use std::fs::{self, File, TryLockError};

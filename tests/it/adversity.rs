@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::support::onnx::{add_constant, mlp, slow, slow_by_input};
+use crate::support::onnx::{add_constant, mlp, slow, slow_by_input, two_inputs_two_outputs};
 use crate::support::{Answer, Repository, Server, x};
 
 /// So many rounds that a warm-up takes about half a second.
@@ -252,6 +252,32 @@ async fn what_was_taken_back_is_not_what_the_next_life_begins_with() {
     change(&server, "load", json!({})).await.ok();
     assert_eq!(answered_by(&server).await, "3", "a newer one");
     drop(accepted);
+}
+
+#[tokio::test]
+async fn callers_meet_nothing_they_cannot_call_after_a_restart() {
+    let home = TempDir::new().unwrap();
+    let settings = [("models.state", home.path().to_str().unwrap())];
+    let server = Server::start_with(Repository::of("m", &add_constant(1.0)), &settings).await;
+    server.repository.put("m", 2, &two_inputs_two_outputs());
+    change(&server, "load", json!({})).await.refused(409, "incompatible", &["version 1"]);
+    let server = server.kill_and_restart().await;
+    assert_eq!(answered_by(&server).await, "1");
+    let problem = report(&server).await["problem"].clone();
+    assert!(problem.as_str().unwrap().contains("cannot take the place of version 1"), "{problem}");
+    // Where nothing else is left, it is better than nothing.
+    fs::remove_dir_all(server.repository.path().join("m/1")).unwrap();
+    let server = server.kill_and_restart().await;
+    assert_eq!(report(&server).await["current_version"], "2");
+}
+
+#[tokio::test]
+async fn a_bad_version_takes_nothing_down_after_a_restart() {
+    let server = Server::start(Repository::of("m", &add_constant(1.0))).await;
+    server.repository.put("m", 2, b"no graph");
+    let server = server.kill_and_restart().await;
+    assert_eq!(answered_by(&server).await, "1");
+    assert!(report(&server).await["problem"].as_str().unwrap().contains("m/2"));
 }
 
 #[tokio::test]

@@ -246,7 +246,7 @@ fn declared(model: &str, alias: u64) -> DesiredState {
     let aliases = [("stable".parse().unwrap(), version(alias))].into();
     let intent = Intent { aliases, ..Intent::default() };
     let desire = crate::model::Desire::Loaded;
-    let declared = DesiredModel { desire, intent, pending: None };
+    let declared = DesiredModel { desire, intent, ..DesiredModel::default() };
     DesiredState { models: [(name(model), declared)].into() }
 }
 
