@@ -14,7 +14,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve stores clients azurite test test-clients test-interleavings lint deny coverage schema bench bench-codec bench-isolation bench-memory bench-probes bench-shadow bench-swap check-metrics check-containers clean
+.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings lint deny coverage schema bench bench-codec bench-isolation bench-memory bench-probes bench-shadow bench-swap check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -38,17 +38,26 @@ $(TARGET_DIR)/stores/installed: tests/stores.requirements.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(TARGET_DIR)/stores -r $<
 	@touch $@
 
-clients: $(TARGET_DIR)/clients/installed ## install Triton's client, by which tests judge the server
+clients: $(TARGET_DIR)/clients/installed ## install what judges the server in tests
 
 $(TARGET_DIR)/clients/installed: tests/clients.requirements.txt
 	rm -rf $(TARGET_DIR)/clients
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(TARGET_DIR)/clients -r $<
 	@touch $@
 
-test-clients: onnxruntime clients ## let Triton's client judge the server
+test-clients: onnxruntime clients ## let Triton's client, ONNX's operator tests and Schemathesis judge the server
 	cargo test --locked --no-run --test it
 	PYTHONPATH=$(TARGET_DIR)/clients PYTHONDONTWRITEBYTECODE=1 SERVER_BINARY=$(abspath $(TARGET_DIR))/debug/onward \
 		$(PYTHON) -m pytest -q -p no:cacheprovider tests/clients
+
+perf-analyzer: build onnxruntime clients $(TARGET_DIR)/perf-analyzer/installed ## measure the server with Triton's perf_analyzer (Linux on x86-64)
+	PERF_ANALYZER=$(abspath $(TARGET_DIR))/perf-analyzer PYTHONPATH=$(TARGET_DIR)/clients PYTHONDONTWRITEBYTECODE=1 \
+		SERVER_BINARY=$(abspath $(BINARY)) $(PYTHON) -m pytest -q -p no:cacheprovider tests/clients/perf_analyzer.py
+
+$(TARGET_DIR)/perf-analyzer/installed: tests/perf_analyzer.requirements.txt
+	rm -rf $(TARGET_DIR)/perf-analyzer
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(TARGET_DIR)/perf-analyzer -r $<
+	@touch $@
 
 azurite: ## install Azure's emulator too, with npm; tests run against it from then on
 	npm install --silent --no-audit --no-fund --prefix $(TARGET_DIR)/azurite azurite@$(AZURITE_VERSION)

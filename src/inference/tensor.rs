@@ -270,6 +270,21 @@ impl Tensor {
         Self::from_bytes(datatype, shape, zeroed(bytes))
     }
 
+    /// Ones, or the text `1`: what a model takes that divides by its input, or reads numbers in it.
+    ///
+    /// # Errors
+    /// [`TensorError::ShapeOverflow`].
+    pub fn ones(datatype: DataType, shape: Vec<usize>) -> Result<Self, TensorError> {
+        let overflow = || TensorError::ShapeOverflow { shape: shape.clone() };
+        let count = element_count(&shape).ok_or_else(overflow)?;
+        let one = one(datatype);
+        if datatype == DataType::Bytes {
+            return Self::from_strings(shape, vec![Bytes::from(one); count]);
+        }
+        count.checked_mul(one.len()).ok_or_else(overflow)?;
+        Self::from_bytes(datatype, shape, Bytes::from(one.repeat(count)))
+    }
+
     /// The datatype of every element.
     pub fn datatype(&self) -> DataType {
         self.datatype
@@ -335,6 +350,21 @@ struct Owned<T>(Vec<T>);
 impl<T: Element> AsRef<[u8]> for Owned<T> {
     fn as_ref(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
+    }
+}
+
+/// The element that is one, little-endian.
+fn one(datatype: DataType) -> Vec<u8> {
+    match datatype {
+        DataType::Fp16 => f16::ONE.to_le_bytes().to_vec(),
+        DataType::Bf16 => bf16::ONE.to_le_bytes().to_vec(),
+        DataType::Fp32 => 1_f32.to_le_bytes().to_vec(),
+        DataType::Fp64 => 1_f64.to_le_bytes().to_vec(),
+        DataType::Bytes => b"1".to_vec(),
+        whole => {
+            let rest = whole.size().map_or(0, |size| size - 1);
+            std::iter::once(1).chain(std::iter::repeat_n(0, rest)).collect()
+        }
     }
 }
 
@@ -409,5 +439,31 @@ mod tests {
         assert_eq!(DataType::from_name("FP8"), None);
         let unknown = "float32".parse::<DataType>().unwrap_err().to_string();
         assert!(unknown.starts_with("unknown datatype 'float32', expected one of BOOL, "));
+    }
+
+    #[test]
+    fn ones_are_one_in_every_datatype() {
+        #[track_caller]
+        fn check<T: Element + PartialEq + fmt::Debug>(one: T) {
+            let ones = Tensor::ones(T::DATATYPE, vec![2]).unwrap();
+            assert_eq!(ones.as_slice::<T>(), Some(&[one, one][..]));
+        }
+        check(true);
+        check(1_u8);
+        check(1_u16);
+        check(1_u32);
+        check(1_u64);
+        check(1_i8);
+        check(1_i16);
+        check(1_i32);
+        check(1_i64);
+        check(f16::ONE);
+        check(bf16::ONE);
+        check(1_f32);
+        check(1_f64);
+        let texts = Tensor::ones(DataType::Bytes, vec![1, 2]).unwrap();
+        assert_eq!(texts.as_strings(), Some(&[Bytes::from("1"), Bytes::from("1")][..]));
+        let huge = Tensor::ones(DataType::Fp64, vec![usize::MAX]).unwrap_err();
+        assert!(matches!(huge, TensorError::ShapeOverflow { .. }));
     }
 }

@@ -22,8 +22,16 @@ const LARGEST: usize = 256 << 20;
 
 const ADVICE: &str = "set 'warm_up: off' in model.yaml if no generated input fits the model";
 
-/// Lets every instance answer requests of zeros: one of the smallest size that the model answers, then
-/// one for each batch size that is set, within the budget. Sizes whose request would take more than
+/// What a generated request is filled with: zeros, or ones for a model that divides by its input or takes
+/// it for a size.
+#[derive(Debug, Clone, Copy)]
+enum Fill {
+    Zeros,
+    Ones,
+}
+
+/// Lets every instance answer requests of zeros, or else of ones: one of the smallest size that the model
+/// answers, then one for each batch size that is set, within the budget. Sizes whose request would take more than
 /// [`LARGEST`] are not tried. Cancelling `control` ends the request that is under way.
 ///
 /// # Errors
@@ -37,7 +45,7 @@ pub(super) fn warm_up(
         return Ok(());
     }
     let began = Instant::now();
-    let size = smallest(signature, instances, control)?;
+    let (size, fill) = smallest(signature, instances, control)?;
     for batch in settings.warm_up_batches.iter().map(|batch| batch.get()) {
         let fits = bytes(signature, (size, batch)).is_some_and(|bytes| bytes <= LARGEST);
         let late = settings.warm_up_budget.is_some_and(|budget| began.elapsed() >= budget);
@@ -46,7 +54,7 @@ pub(super) fn warm_up(
             info!(batch, reason, "warm-up leaves a batch out");
             continue;
         }
-        let request = generated(signature, (size, batch))?;
+        let request = generated(signature, (size, batch), fill)?;
         let mut instances = instances.iter_mut().map(Box::as_mut);
         instances.try_for_each(|instance| answer(instance, &request, control)).map_err(
             |failure| LoadError::WarmUp(format!("batch of {batch}: {failure}; {ADVICE}")),
@@ -55,24 +63,32 @@ pub(super) fn warm_up(
     Ok(())
 }
 
-/// The smallest size that every instance answers.
+/// The smallest size that every instance answers, and what with.
 fn smallest(
     signature: &Signature,
     instances: &mut [Box<dyn Instance>],
     control: &RunControl,
-) -> Result<usize, LoadError> {
+) -> Result<(usize, Fill), LoadError> {
     let mut first_failure = None;
-    for size in sizes(signature) {
-        let request = generated(signature, (*size, *size))?;
+    let fills = fills(signature);
+    let tries = sizes(signature).iter().flat_map(|size| fills.iter().map(|fill| (*size, *fill)));
+    for (size, fill) in tries {
+        let request = generated(signature, (size, size), fill)?;
         let mut instances = instances.iter_mut().map(Box::as_mut);
         match instances.try_for_each(|instance| answer(instance, &request, control)) {
-            Ok(()) => return Ok(*size),
+            Ok(()) => return Ok((size, fill)),
             Err(failure) => first_failure.get_or_insert(failure),
         };
     }
     let too_large = || format!("its smallest input takes more than {} MiB", LARGEST >> 20);
     let failure = first_failure.unwrap_or_else(too_large);
     Err(LoadError::WarmUp(format!("{failure}; {ADVICE}")))
+}
+
+/// The fills worth a try: a model without inputs is asked the same with either.
+fn fills(signature: &Signature) -> &'static [Fill] {
+    let is_asked = required(signature).next().is_some();
+    if is_asked { &[Fill::Zeros, Fill::Ones] } else { &[Fill::Zeros] }
 }
 
 /// The sizes worth a try, smallest first.
@@ -127,10 +143,18 @@ fn bytes(signature: &Signature, size: (usize, usize)) -> Option<usize> {
     })
 }
 
-fn generated(signature: &Signature, size: (usize, usize)) -> Result<PreparedRequest, LoadError> {
+fn generated(
+    signature: &Signature,
+    size: (usize, usize),
+    fill: Fill,
+) -> Result<PreparedRequest, LoadError> {
+    let tensor = match fill {
+        Fill::Zeros => Tensor::zeros,
+        Fill::Ones => Tensor::ones,
+    };
     let inputs = required(signature)
         .map(|spec| {
-            let tensor = Tensor::zeros(spec.datatype, shape(spec, size))
+            let tensor = tensor(spec.datatype, shape(spec, size))
                 .map_err(|error| LoadError::WarmUp(error.to_string()))?;
             Ok(NamedTensor { name: spec.name.clone(), tensor })
         })

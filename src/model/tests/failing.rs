@@ -14,7 +14,7 @@ async fn fails(step: Step, fault: Fault, phase: StateKind) {
     let error = causes(&fixture.load("a").await.unwrap_err());
     let cause = match fault {
         Fault::Panic => format!("loading it panicked: {step:?} of a/2 panics"),
-        Fault::Fail | Fault::Io | Fault::Mute => format!("{step:?} of a/2 fails"),
+        Fault::Fail | Fault::Io | Fault::Mute | Fault::Divide => format!("{step:?} of a/2 fails"),
     };
     assert!(error.contains("failed to load 'a/2'") && error.contains(&cause), "{error}");
     let failed = fixture.version("a", 2);

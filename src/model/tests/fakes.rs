@@ -56,6 +56,8 @@ pub(super) enum Fault {
     Io,
     /// Only of [`Step::Run`]: it gives no outputs.
     Mute,
+    /// Only of [`Step::Run`]: it does not take zeros.
+    Divide,
 }
 
 /// Holds everybody who comes to it until the test opens it.
@@ -245,7 +247,7 @@ impl World {
         match fault {
             Some(Fault::Fail | Fault::Io) => Err(format!("{step:?} of {place} fails")),
             Some(Fault::Panic) => panic!("{step:?} of {place} panics"),
-            Some(Fault::Mute) | None => Ok(()),
+            Some(Fault::Mute | Fault::Divide) | None => Ok(()),
         }
     }
 
@@ -418,6 +420,9 @@ impl Instance for FakeInstance {
         drop(armed);
         if control.is_cancelled() {
             return Err(RunError::Cancelled);
+        }
+        if number == Some(0) && self.world.has_fault(Step::Run, &self.place, Fault::Divide) {
+            return Err(RunError::Rejected("division by zero".to_owned()));
         }
         if self.world.has_fault(Step::Run, &self.place, Fault::Mute) {
             return Ok(Vec::new());

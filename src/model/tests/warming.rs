@@ -37,13 +37,22 @@ async fn a_model_is_asked_in_the_smallest_shape_that_it_answers() {
 
 #[tokio::test]
 async fn larger_shapes_are_tried_where_a_dimension_is_open() {
-    for (dim, tries) in [(dynamic(), 5), (fixed(3), 1)] {
+    for (dim, tries) in [(dynamic(), 10), (fixed(3), 2)] {
         let fixture = taking(DataType::Fp32, &[&[dim]]);
         fixture.world.break_at(Step::Run, "a/1", fakes::Fault::Fail);
         let error = causes(&fixture.load("a").await.unwrap_err());
         assert!(error.contains("Run of a/1 fails; set 'warm_up: off'"), "{error}");
         assert_eq!(fixture.world.times(Step::Run, "a/1"), tries);
     }
+}
+
+#[tokio::test]
+async fn ones_are_tried_where_a_model_takes_no_zeros() {
+    let fixture = taking(DataType::Uint64, &[&[fixed(3)]]);
+    fixture.world.break_at(Step::Run, "a/1", fakes::Fault::Divide);
+    fixture.load("a").await.unwrap();
+    assert_eq!(fixture.world.times(Step::Run, "a/1"), 2);
+    assert_eq!(fixture.world.asked("a/1"), [1]);
 }
 
 #[tokio::test]
@@ -79,7 +88,7 @@ async fn sizes_that_would_be_too_large_are_left_out() {
     fixture.world.break_at(Step::Run, "a/1", fakes::Fault::Fail);
     let error = causes(&fixture.load("a").await.unwrap_err());
     assert!(error.contains("Run of a/1 fails"), "{error}");
-    assert_eq!(fixture.world.times(Step::Run, "a/1"), 3, "1, 2 and 8");
+    assert_eq!(fixture.world.times(Step::Run, "a/1"), 6, "1, 2 and 8, of zeros and of ones");
 }
 
 #[tokio::test]
