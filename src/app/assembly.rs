@@ -209,6 +209,8 @@ fn parts(
         events: application.events().clone(),
         cloud_events: CloudEvents::new(&instance()),
         hooks: Arc::clone(application.hooks()),
+        log: configuration.log(),
+        traces: Arc::default(),
         in_flight: InFlight::default(),
         closing: CancellationToken::new(),
     }
@@ -221,6 +223,8 @@ fn grpc_parts(rest: &Parts) -> grpc::Parts {
         models: rest.models.clone(),
         health: rest.health.clone(),
         events: rest.events.clone(),
+        log: Arc::clone(&rest.log),
+        traces: Arc::clone(&rest.traces),
         limits: Box::new(move || {
             let limits = **limits.load();
             grpc::Limits {

@@ -7,22 +7,22 @@ use arc_swap::ArcSwap;
 use super::assembly::cores;
 use crate::config::{Config, ConfigError, Effective, Layers, Reloaded};
 use crate::http::Limits;
-use crate::lifecycle::{Event, EventBus, LifecycleManager};
+use crate::lifecycle::{Event, EventBus, LifecycleManager, LogControl};
 use crate::model::{ModelLifecycleManager, Terms};
-use crate::telemetry::LogLevel;
+use crate::telemetry::Logs;
 
 /// The configuration in effect, with what it was made from and will be made from again.
 #[derive(Debug)]
 pub struct Configuration {
     layers: Layers,
     effective: Mutex<Effective>,
-    log_level: LogLevel,
+    logs: Logs,
 }
 
 impl Configuration {
     /// What was read from the layers, and what changes the logs of this process.
-    pub fn new(layers: Layers, effective: Effective, log_level: LogLevel) -> Self {
-        Self { layers, effective: Mutex::new(effective), log_level }
+    pub fn new(layers: Layers, effective: Effective, logs: Logs) -> Self {
+        Self { layers, effective: Mutex::new(effective), logs }
     }
 
     /// What the environment says of object stores, by the names that their clients know.
@@ -40,6 +40,11 @@ impl Configuration {
     /// The values in effect.
     pub(super) fn config(&self) -> Config {
         self.effective().config().clone()
+    }
+
+    /// What decides what of the log is written.
+    pub(super) fn log(&self) -> Arc<dyn LogControl> {
+        Arc::new(self.logs.clone())
     }
 
     /// What is in effect.
@@ -96,7 +101,7 @@ impl Reloading {
         self.lifecycle.reconfigure(config.lifecycle);
         self.models.reconfigure(terms(config));
         let level = &config.telemetry.log_level;
-        configuration.log_level.set(level).map_err(|error| error.to_string())
+        configuration.logs.set(level).map_err(|error| error.to_string())
     }
 }
 

@@ -11,14 +11,16 @@ use super::proto::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::model_metadata_response::TensorMetadata;
 use super::proto::repository_index_response::ModelIndex;
 use super::proto::{
-    ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
-    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ModelStatistics, ModelStatisticsRequest, ModelStatisticsResponse, RepositoryIndexRequest,
-    RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
-    RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveRequest,
-    ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
-    ServerReadyResponse,
+    LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse,
+    ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
+    ModelReadyRequest, ModelReadyResponse, ModelStatistics, ModelStatisticsRequest,
+    ModelStatisticsResponse, RepositoryIndexRequest, RepositoryIndexResponse,
+    RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse, TraceSettingRequest,
+    TraceSettingResponse,
 };
+use super::settings;
 use super::status::refused;
 use super::stream::{self, Answers};
 use super::terms::Terms;
@@ -125,7 +127,7 @@ impl GrpcInferenceService for Parts {
     ) -> Result<Response<ModelInferResponse>, Status> {
         let (terms, request) = parted(request);
         let bounds = terms.bounds(terms.received);
-        let answered = infer::answer(&self.models, request, (&terms, bounds)).await;
+        let answered = infer::answer((&self.models, &self.traces), request, (&terms, bounds)).await;
         let (response, digest) = answered.map_err(|refusal| refused(&refusal))?;
         let mut response = Response::new(response);
         let digest = MetadataValue::try_from(format!("sha256:{digest}"));
@@ -139,9 +141,29 @@ impl GrpcInferenceService for Parts {
     ) -> Result<Response<Answers>, Status> {
         let (terms, requests) = parted(request);
         let limit = (self.limits)().max_message_size;
-        let serving =
-            stream::Serving { models: self.models.clone(), terms: Arc::new(terms), limit };
+        let serving = stream::Serving {
+            models: self.models.clone(),
+            traces: Arc::clone(&self.traces),
+            terms: Arc::new(terms),
+            limit,
+        };
         Ok(Response::new(stream::answers(serving, requests, self.closing.clone())))
+    }
+
+    async fn log_settings(
+        &self,
+        request: Request<LogSettingsRequest>,
+    ) -> Result<Response<LogSettingsResponse>, Status> {
+        let settings = settings::log(&*self.log, request.get_ref());
+        Ok(Response::new(settings.map_err(|refusal| refused(&refusal))?))
+    }
+
+    async fn trace_setting(
+        &self,
+        request: Request<TraceSettingRequest>,
+    ) -> Result<Response<TraceSettingResponse>, Status> {
+        let settings = settings::trace((&self.models, &self.traces), request.into_inner());
+        Ok(Response::new(settings.map_err(|refusal| refused(&refusal))?))
     }
 
     async fn repository_index(

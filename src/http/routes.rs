@@ -11,8 +11,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{Parts, Services};
 use super::{
-    changes, checks, desired, documents, events, finish, health, infer, lifecycle, metadata,
-    model_config, models, operations, repository, residence, resources, statistics,
+    changes, checks, desired, documents, events, finish, health, infer, lifecycle, logging,
+    metadata, model_config, models, operations, repository, residence, resources, statistics,
+    trace,
 };
 
 type Handler = MethodRouter<Arc<Services>>;
@@ -73,6 +74,12 @@ fn protocol() -> Vec<Route> {
         read("/v2/models/{model}/versions/{version}/config", get(model_config::config)),
         write("/v2/models/{model}/infer", post(infer::infer)),
         write("/v2/models/{model}/versions/{version}/infer", post(infer::infer)),
+        read("/v2/logging", get(logging::settings)),
+        write("/v2/logging", post(logging::change)),
+        read("/v2/trace/setting", get(trace::of_all)),
+        write("/v2/trace/setting", post(trace::change_all)),
+        read("/v2/models/{model}/trace/setting", get(trace::of_model)),
+        write("/v2/models/{model}/trace/setting", post(trace::change_model)),
         write("/v2/repository/index", post(repository::index)),
         write("/v2/repository/models/{model}/load", post(repository::load)),
         write("/v2/repository/models/{model}/unload", post(repository::unload)),

@@ -10,12 +10,15 @@ use super::classification::classify;
 use super::parameters::{Parameters, RequestOptions};
 use super::raw;
 use super::refusal::Refusal;
+use super::trace::Trace;
 use crate::inference::{DataType, Dim, InferenceRequest, NamedTensor, Signature, Tensor};
-use crate::model::{ModelLifecycleManager, ModelName, VersionHandle, VersionRef, Wanted};
+use crate::model::{ModelLifecycleManager, ModelName, Traces, VersionHandle, VersionRef, Wanted};
 
 /// What a model is to be asked.
 #[derive(Debug)]
 pub(crate) struct Call {
+    /// By which it is found in the log where it is traced.
+    pub(crate) id: Option<String>,
     pub(crate) model: ModelName,
     pub(crate) version: Option<VersionRef>,
     pub(crate) options: RequestOptions,
@@ -73,10 +76,10 @@ impl Call {
     /// [`Refusal`].
     pub(crate) async fn run(
         self,
-        models: &ModelLifecycleManager,
+        (models, traces): (&ModelLifecycleManager, &Traces),
         (received, most): (Instant, Duration),
     ) -> Result<Reply, Refusal> {
-        let Self { model, version, options, inputs, outputs } = self;
+        let Self { id, model, version, options, inputs, outputs } = self;
         let deadline = received + options.timeout.map_or(most, |timeout| timeout.min(most));
         let wanted = Wanted::new(version.as_ref(), options.routing_key.as_deref());
         let version = models.acquire_waiting(model.as_str(), wanted, deadline).await?;
@@ -87,7 +90,12 @@ impl Call {
         inputs.iter().try_for_each(|input| fits(&model, &version, input))?;
         let names = outputs.iter().map(|output| output.name.clone()).collect();
         let request = InferenceRequest { inputs, outputs: names };
-        let answer = version.infer(request, deadline).await?;
+        let trace = traces.sample(&model).map(|number| Trace { number, id, received });
+        let answer = version.infer(request, deadline).await;
+        if let Some(trace) = trace {
+            trace.write(version.id(), answer.as_ref());
+        }
+        let answer = answer?;
         let mut tensors = Vec::with_capacity(answer.outputs.len());
         for (place, (position, tensor)) in answer.outputs.into_iter().enumerate() {
             let name = version.signature().outputs[position].name.clone();

@@ -26,6 +26,7 @@ mod inference;
 mod loading;
 mod modes;
 mod object_store;
+mod operating;
 mod operations;
 mod readme;
 mod reloading;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
 use super::target::Target;
-use super::{Shared, body};
+use super::{Shared, body, request_id};
 use crate::inference::InferError;
 use crate::oip::{Call, Inputs, RequestOptions};
 pub(super) use compression::{Coding, DecodeError};
@@ -36,6 +36,7 @@ pub(super) async fn infer(
     let limits = services.limits();
     let received = Instant::now();
     let headers = Headers::read(request.headers())?;
+    let request_id = request_id::of(&request);
     let deadline = received + limits.request_timeout;
     let body = body::read_coded(request, &limits, deadline).await?;
     let (size, limit, length) = (body.work(), limits.max_body_size, headers.length);
@@ -50,8 +51,9 @@ pub(super) async fn infer(
     let routing_key = headers.routing_key.or(options.routing_key);
     let options = RequestOptions { routing_key, ..options };
     let Target { model, version } = target;
-    let call = Call { model, version, options, inputs, outputs };
-    let reply = call.run(&services.parts.models, (received, limits.request_timeout)).await?;
+    let call = Call { id: id.clone().or(request_id), model, version, options, inputs, outputs };
+    let serving = (&services.parts.models, &*services.parts.traces);
+    let reply = call.run(serving, (received, limits.request_timeout)).await?;
     let wanted = Wanted { id, form, coding: headers.coding };
     response::write(&services.heavy, reply, wanted).await
 }
