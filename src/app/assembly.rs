@@ -8,6 +8,7 @@ use std::thread::available_parallelism;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
@@ -23,6 +24,7 @@ use crate::lifecycle::{Application, EventBus, Handler, HealthRegistry, Hooks};
 use crate::metrics::{self, Metrics, Observed};
 use crate::model::{ManagerOptions, ManagerParts, ModelLifecycleManager};
 use crate::onnx::OnnxRuntime;
+use crate::repository::OverlayRepository;
 use crate::state_file::{StateError, StateFolder};
 use crate::webhooks::{self, Secret};
 
@@ -66,8 +68,10 @@ impl App {
         let engine = resources.register(managed::engine(runtime));
         let place = Place::new(&config.models, configuration.store_options())?;
         let repository = resources.register(managed::repository(&place));
+        let repository = OverlayRepository::new(ManagedRepository::new(repository));
+        let clear_loads = repository.clear();
         let manager = ManagerParts {
-            source: Arc::new(ManagedRepository::new(repository)),
+            source: Arc::new(repository),
             backend: Arc::new(ManagedBackend::new(engine)),
             observer: Arc::new(Arc::clone(&metrics)),
             events,
@@ -89,6 +93,10 @@ impl App {
         let grpc = grpc_parts(&parts);
         let listeners = Listeners::new(&config.server, parts, grpc);
         register(&application, (&models, &config.models), &listeners);
+        // Files that loads have brought outlive the process otherwise.
+        application.on_drain("files of loads", move |_| async move {
+            spawn_blocking(clear_loads).await.map_err(|error| error.to_string())
+        });
         models.start_clean_up(config.lifecycle.cleanup_interval);
         models.start_reconciling();
         Ok(Self { application, listeners, _watch: watch })

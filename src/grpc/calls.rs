@@ -9,16 +9,17 @@ use super::Parts;
 use super::infer;
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::model_metadata_response::TensorMetadata;
+use super::proto::model_repository_parameter::ParameterChoice;
 use super::proto::repository_index_response::ModelIndex;
 use super::proto::{
     LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse,
     ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
-    ModelReadyRequest, ModelReadyResponse, ModelStatistics, ModelStatisticsRequest,
-    ModelStatisticsResponse, RepositoryIndexRequest, RepositoryIndexResponse,
-    RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
-    RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
-    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse, TraceSettingRequest,
-    TraceSettingResponse,
+    ModelReadyRequest, ModelReadyResponse, ModelRepositoryParameter, ModelStatistics,
+    ModelStatisticsRequest, ModelStatisticsResponse, RepositoryIndexRequest,
+    RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
+    RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveRequest,
+    ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
+    ServerReadyResponse, TraceSettingRequest, TraceSettingResponse,
 };
 use super::settings;
 use super::status::refused;
@@ -29,6 +30,7 @@ use crate::lifecycle::CheckKind;
 use crate::model::{IndexEntry, ModelName, VersionRef, Wanted};
 use crate::oip::metadata::{self, EXTENSIONS, ModelMetadata};
 use crate::oip::model_config::ModelConfig;
+use crate::oip::repository::Given;
 use crate::oip::{Refusal, repository, statistics};
 
 /// The metadata by which a prediction can be traced to the files that made it.
@@ -183,7 +185,8 @@ impl GrpcInferenceService for Parts {
         let RepositoryModelLoadRequest { model_name, parameters, .. } = request.into_inner();
         let load = async {
             let model = ModelName::new(&model_name)?;
-            repository::load(&self.models, &model, parameters.keys()).await
+            let given = parameters.into_iter().map(|(name, parameter)| (name, given(parameter)));
+            repository::load(&self.models, &model, repository::overrides(given)?).await
         };
         load.await.map_err(|refusal| refused(&refusal))?;
         Ok(Response::new(RepositoryModelLoadResponse {}))
@@ -207,6 +210,14 @@ impl GrpcInferenceService for Parts {
 fn parted<T>(mut request: Request<T>) -> (Terms, T) {
     let terms = request.extensions_mut().remove::<Terms>();
     (terms.expect("the front has read them"), request.into_inner())
+}
+
+fn given(parameter: ModelRepositoryParameter) -> Given {
+    match parameter.parameter_choice {
+        Some(ParameterChoice::StringParam(text)) => Given::Text(text),
+        Some(ParameterChoice::BytesParam(bytes)) => Given::Bytes(bytes),
+        _ => Given::Other,
+    }
 }
 
 /// The model, and the version where one is named.

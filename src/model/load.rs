@@ -82,13 +82,22 @@ impl Core {
         };
         let _permit = self.permit(&entry, operation).await?;
         let result = self.load_planned((&entry, None), (options, choose), operation).await;
+        self.noted(&entry, result)
+    }
+
+    /// The result of a load that was asked for, once it is told and kept as the model's problem.
+    pub(super) fn noted(
+        &self,
+        entry: &ModelEntry,
+        result: Result<LoadReport, ChangeError>,
+    ) -> Result<LoadReport, ChangeError> {
         if result.as_ref().is_err_and(ChangeError::is_no_room)
-            && self.serving.routes(name).is_none()
+            && self.serving.routes(&entry.name).is_none()
         {
             // There may be room when somebody needs it.
             entry.load_on_demand(true);
         }
-        told(&entry, result)
+        told(entry, result)
     }
 
     /// Loads a model that requests wait for. One that was evicted comes back as it was, unless the

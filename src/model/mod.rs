@@ -32,6 +32,7 @@ mod mirror;
 mod names;
 mod observer;
 mod operation;
+mod overriding;
 mod reconcile;
 mod record;
 mod registry;
@@ -81,6 +82,7 @@ pub use operation::{
     CancelError, Conditions, Done, Ended, IdempotencyKey, Operation, OperationKind,
     OperationReport, Step,
 };
+pub use overriding::{Laid, OverrideFile, Overrides};
 pub use reconcile::Unmet;
 pub use report::{
     IndexEntry, LoadReport, ModelReport, ServingReport, ShadowReport, SwapReport, TrafficReport,

@@ -28,6 +28,7 @@ mod modes;
 mod object_store;
 mod operating;
 mod operations;
+mod overrides;
 mod readme;
 mod reloading;
 mod residence;

@@ -1,9 +1,11 @@
 //! The log and the traces, as Triton's clients change them while the server runs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::time::{interval, timeout};
 use tonic::Code;
 
 use crate::support::grpc::proto::log_settings_request::SettingValue as LogValue;
@@ -13,6 +15,7 @@ use crate::support::grpc::proto::trace_setting_request::SettingValue as TraceVal
 use crate::support::grpc::proto::{LogSettingsRequest, TraceSettingRequest};
 use crate::support::grpc::{self, refused};
 use crate::support::onnx::add_constant;
+use crate::support::process::PATIENCE;
 use crate::support::{Repository, Server, x};
 
 async fn server() -> Server {
@@ -56,7 +59,17 @@ async fn a_reload_puts_the_log_back() {
     server.post("/v2/logging", &json!({ "log_info": false, "log_verbose_level": 2 })).await.ok();
     assert_eq!(server.get("/v2/logging").await.ok(), log(false, 2));
     server.process.signal("HUP");
-    server.process.logged(&["configuration", "INFO"]).await;
+    let told = async {
+        let mut ticks = interval(Duration::from_millis(10));
+        loop {
+            ticks.tick().await;
+            let page = server.get("/lifecycle/events?kind=configuration").await.ok();
+            if page["events"].as_array().is_some_and(|events| !events.is_empty()) {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, told).await.expect("the reload is told");
     assert_eq!(server.get("/v2/logging").await.ok(), log(true, 0));
 }
 
