@@ -36,6 +36,7 @@ mod routes;
 mod server;
 mod statistics;
 mod target;
+mod tfs;
 mod trace;
 mod watched_stream;
 mod wire;

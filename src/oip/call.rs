@@ -77,12 +77,39 @@ impl Call {
     pub(crate) async fn run(
         self,
         (models, traces): (&ModelLifecycleManager, &Traces),
-        (received, most): (Instant, Duration),
+        bounds: (Instant, Duration),
     ) -> Result<Reply, Refusal> {
-        let Self { id, model, version, options, inputs, outputs } = self;
-        let deadline = received + options.timeout.map_or(most, |timeout| timeout.min(most));
-        let wanted = Wanted::new(version.as_ref(), options.routing_key.as_deref());
-        let version = models.acquire_waiting(model.as_str(), wanted, deadline).await?;
+        let version = self.acquire(models, bounds).await?;
+        self.ask(version, traces, bounds).await
+    }
+
+    /// The version that is to answer, for those who need it to read the request. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(crate) async fn acquire(
+        &self,
+        models: &ModelLifecycleManager,
+        bounds: (Instant, Duration),
+    ) -> Result<VersionHandle, Refusal> {
+        let wanted = Wanted::new(self.version.as_ref(), self.options.routing_key.as_deref());
+        let deadline = self.options.deadline(bounds);
+        Ok(models.acquire_waiting(self.model.as_str(), wanted, deadline).await?)
+    }
+
+    /// Asks that version. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(crate) async fn ask(
+        self,
+        version: VersionHandle,
+        traces: &Traces,
+        bounds: (Instant, Duration),
+    ) -> Result<Reply, Refusal> {
+        let Self { id, model, options, inputs, outputs, .. } = self;
+        let deadline = options.deadline(bounds);
+        let (received, _) = bounds;
         let inputs = match inputs {
             Inputs::Tensors(tensors) => tensors,
             Inputs::Raw(raw) => vec![only_input(&model, version.signature(), raw)?],

@@ -37,6 +37,7 @@ mod samples;
 mod shutdown;
 mod support;
 mod swapping;
+mod tensorflow;
 mod traffic;
 mod triton_repository;
 mod webhooks;

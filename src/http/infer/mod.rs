@@ -19,7 +19,7 @@ use crate::oip::{Call, Inputs, RequestOptions};
 pub(super) use compression::{Coding, DecodeError};
 use request::Decoded;
 use response::Wanted;
-pub(super) use response::encode;
+pub(super) use response::{encode, text_size, trace};
 
 /// The header that tells how long the JSON is, after which the bytes of tensors come.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -99,7 +99,7 @@ fn check_length(header: Option<usize>, body: usize) -> Result<(), ApiError> {
 }
 
 /// What the caller wants to be recognised by, so that it always meets the same version.
-fn routing_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+pub(super) fn routing_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(given) = headers.get(ROUTING_KEY_HEADER) else { return Ok(None) };
     let wrong = || ApiError::bad_request(format!("{ROUTING_KEY_HEADER} is not visible ASCII"));
     given.to_str().map(|key| Some(key.to_owned())).map_err(|_| wrong())
