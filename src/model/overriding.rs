@@ -105,6 +105,9 @@ impl Core {
 
     /// Keeps what was laid over a model, or takes it back; on a thread where there is one, for files go.
     async fn settle(&self, name: &ModelName, laid: Laid, is_kept: bool) {
+        if laid.0.is_none() {
+            return;
+        }
         let settle = move || if is_kept { laid.keep() } else { drop(laid) };
         let settled = self.scans.run(&format!("settle {name}"), settle).await;
         if let Err(LoadError::Panicked(cause)) = settled {

@@ -196,7 +196,11 @@ impl ModelSource for OverlayRepository {
 
     fn lay(&self, name: &ModelName, overrides: Option<Overrides>) -> Result<Laid, SourceError> {
         let brought = overrides.map(|overrides| Brought::new(name, &overrides)).transpose()?;
+        let is_bare = brought.is_none();
         let before = put(&self.over, name, brought.map(Arc::new));
+        if is_bare && before.is_none() {
+            return Ok(Laid::nothing());
+        }
         let (over, name) = (Arc::clone(&self.over), name.clone());
         Ok(Laid::new(move || drop(put(&over, &name, before))))
     }
