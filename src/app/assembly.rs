@@ -8,6 +8,7 @@ use std::thread::available_parallelism;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
@@ -24,6 +25,7 @@ use crate::lifecycle::{Application, EventBus, Handler, HealthRegistry, Hooks};
 use crate::metrics::{self, Metrics, Observed};
 use crate::model::{ChangeError, ManagerOptions, ManagerParts, ModelLifecycleManager};
 use crate::onnx::OnnxRuntime;
+use crate::repository::OverlayRepository;
 use crate::state_file::{StateError, StateFolder};
 use crate::webhooks::{self, Secret};
 
@@ -67,8 +69,10 @@ impl App {
         let engine = resources.register(managed::engine(runtime));
         let place = Place::new(&config.models, configuration.store_options())?;
         let repository = resources.register(managed::repository(&place));
+        let repository = OverlayRepository::new(ManagedRepository::new(repository));
+        let clear_loads = repository.clear();
         let manager = ManagerParts {
-            source: Arc::new(ManagedRepository::new(repository)),
+            source: Arc::new(repository),
             backend: Arc::new(ManagedBackend::new(engine)),
             observer: Arc::new(Arc::clone(&metrics)),
             events,
@@ -90,6 +94,10 @@ impl App {
         let grpc = grpc_parts(&parts);
         let listeners = Listeners::new(&config.server, parts, grpc);
         register(&application, (&models, &config.models), &listeners);
+        // Files that loads have brought outlive the process otherwise.
+        application.on_drain("files of loads", move |_| async move {
+            spawn_blocking(clear_loads).await.map_err(|error| error.to_string())
+        });
         models.start_clean_up(config.lifecycle.cleanup_interval);
         models.start_reconciling();
         Ok(Self { application, listeners, _watch: watch })
@@ -213,6 +221,8 @@ fn parts(
         events: application.events().clone(),
         cloud_events: CloudEvents::new(&instance()),
         hooks: Arc::clone(application.hooks()),
+        log: configuration.log(),
+        traces: Arc::default(),
         in_flight: InFlight::default(),
         closing: CancellationToken::new(),
     }
@@ -225,6 +235,8 @@ fn grpc_parts(rest: &Parts) -> grpc::Parts {
         models: rest.models.clone(),
         health: rest.health.clone(),
         events: rest.events.clone(),
+        log: Arc::clone(&rest.log),
+        traces: Arc::clone(&rest.traces),
         limits: Box::new(move || {
             let limits = **limits.load();
             grpc::Limits {

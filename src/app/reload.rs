@@ -8,22 +8,22 @@ use tracing::{Level, enabled};
 use super::assembly::cores;
 use crate::config::{Config, ConfigError, Effective, Layers, Reloaded};
 use crate::http::Limits;
-use crate::lifecycle::{Event, EventBus, LifecycleManager};
+use crate::lifecycle::{Event, EventBus, LifecycleManager, LogControl};
 use crate::model::{ModelLifecycleManager, Terms};
-use crate::telemetry::LogLevel;
+use crate::telemetry::Logs;
 
 /// The configuration in effect, with what it was made from and will be made from again.
 #[derive(Debug)]
 pub struct Configuration {
     layers: Layers,
     effective: Mutex<Effective>,
-    log_level: LogLevel,
+    logs: Logs,
 }
 
 impl Configuration {
     /// What was read from the layers, and what changes the logs of this process.
-    pub fn new(layers: Layers, effective: Effective, log_level: LogLevel) -> Self {
-        Self { layers, effective: Mutex::new(effective), log_level }
+    pub fn new(layers: Layers, effective: Effective, logs: Logs) -> Self {
+        Self { layers, effective: Mutex::new(effective), logs }
     }
 
     /// What the environment says of object stores, by the names that their clients know.
@@ -41,6 +41,11 @@ impl Configuration {
     /// The values in effect.
     pub(super) fn config(&self) -> Config {
         self.effective().config().clone()
+    }
+
+    /// What decides what of the log is written.
+    pub(super) fn log(&self) -> Arc<dyn LogControl> {
+        Arc::new(self.logs.clone())
     }
 
     /// What is in effect.
@@ -83,7 +88,7 @@ impl Reloading {
                     ignored: ignored.into_iter().map(str::to_owned).collect(),
                     detail: String::new(),
                 };
-                let level = || configuration.log_level.set(&config.telemetry.log_level);
+                let level = || configuration.logs.set(&config.telemetry.log_level);
                 // It is logged by the level before or after, whichever lets it through.
                 let set = if enabled!(Level::INFO) {
                     self.events.publish(event);

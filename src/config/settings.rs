@@ -125,7 +125,7 @@ settings! {
         workers "COUNT" = "auto" in "1" to "1024":
             "threads that serve connections; one per core";
         max_body_size "SIZE" = "64MiB" in "1B" to "1024GiB", live:
-            "the largest body of an inference; any other has 64 KiB at most";
+            "the largest body of an inference, or of a load; any other has 64 KiB at most";
         request_timeout "DURATION" = "1m" in "1ms" to "365days", live:
             "the deadline of an inference, its upload included";
         allow_unauthenticated_management "BOOL" = "false":

@@ -9,16 +9,19 @@ use super::Parts;
 use super::infer;
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::model_metadata_response::TensorMetadata;
+use super::proto::model_repository_parameter::ParameterChoice;
 use super::proto::repository_index_response::ModelIndex;
 use super::proto::{
-    ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
-    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ModelStatistics, ModelStatisticsRequest, ModelStatisticsResponse, RepositoryIndexRequest,
+    LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse,
+    ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
+    ModelReadyRequest, ModelReadyResponse, ModelRepositoryParameter, ModelStatistics,
+    ModelStatisticsRequest, ModelStatisticsResponse, RepositoryIndexRequest,
     RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
     RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveRequest,
     ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
-    ServerReadyResponse,
+    ServerReadyResponse, TraceSettingRequest, TraceSettingResponse,
 };
+use super::settings;
 use super::status::refused;
 use super::stream::{self, Answers};
 use super::terms::Terms;
@@ -27,6 +30,7 @@ use crate::lifecycle::CheckKind;
 use crate::model::{IndexEntry, ModelName, VersionRef, Wanted};
 use crate::oip::metadata::{self, EXTENSIONS, ModelMetadata};
 use crate::oip::model_config::ModelConfig;
+use crate::oip::repository::Given;
 use crate::oip::{Refusal, repository, statistics};
 
 /// The metadata by which a prediction can be traced to the files that made it.
@@ -125,7 +129,7 @@ impl GrpcInferenceService for Parts {
     ) -> Result<Response<ModelInferResponse>, Status> {
         let (terms, request) = parted(request);
         let bounds = terms.bounds(terms.received);
-        let answered = infer::answer(&self.models, request, (&terms, bounds)).await;
+        let answered = infer::answer((&self.models, &self.traces), request, (&terms, bounds)).await;
         let (response, digest) = answered.map_err(|refusal| refused(&refusal))?;
         let mut response = Response::new(response);
         let digest = MetadataValue::try_from(format!("sha256:{digest}"));
@@ -139,9 +143,29 @@ impl GrpcInferenceService for Parts {
     ) -> Result<Response<Answers>, Status> {
         let (terms, requests) = parted(request);
         let limit = (self.limits)().max_message_size;
-        let serving =
-            stream::Serving { models: self.models.clone(), terms: Arc::new(terms), limit };
+        let serving = stream::Serving {
+            models: self.models.clone(),
+            traces: Arc::clone(&self.traces),
+            terms: Arc::new(terms),
+            limit,
+        };
         Ok(Response::new(stream::answers(serving, requests, self.closing.clone())))
+    }
+
+    async fn log_settings(
+        &self,
+        request: Request<LogSettingsRequest>,
+    ) -> Result<Response<LogSettingsResponse>, Status> {
+        let settings = settings::log(&*self.log, request.get_ref());
+        Ok(Response::new(settings.map_err(|refusal| refused(&refusal))?))
+    }
+
+    async fn trace_setting(
+        &self,
+        request: Request<TraceSettingRequest>,
+    ) -> Result<Response<TraceSettingResponse>, Status> {
+        let settings = settings::trace((&self.models, &self.traces), request.into_inner());
+        Ok(Response::new(settings.map_err(|refusal| refused(&refusal))?))
     }
 
     async fn repository_index(
@@ -161,7 +185,8 @@ impl GrpcInferenceService for Parts {
         let RepositoryModelLoadRequest { model_name, parameters, .. } = request.into_inner();
         let load = async {
             let model = ModelName::new(&model_name)?;
-            repository::load(&self.models, &model, parameters.keys()).await
+            let given = parameters.into_iter().map(|(name, parameter)| (name, given(parameter)));
+            repository::load(&self.models, &model, repository::overrides(given)?).await
         };
         load.await.map_err(|refusal| refused(&refusal))?;
         Ok(Response::new(RepositoryModelLoadResponse {}))
@@ -185,6 +210,14 @@ impl GrpcInferenceService for Parts {
 fn parted<T>(mut request: Request<T>) -> (Terms, T) {
     let terms = request.extensions_mut().remove::<Terms>();
     (terms.expect("the front has read them"), request.into_inner())
+}
+
+fn given(parameter: ModelRepositoryParameter) -> Given {
+    match parameter.parameter_choice {
+        Some(ParameterChoice::StringParam(text)) => Given::Text(text),
+        Some(ParameterChoice::BytesParam(bytes)) => Given::Bytes(bytes),
+        _ => Given::Other,
+    }
 }
 
 /// The model, and the version where one is named.

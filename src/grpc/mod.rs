@@ -12,6 +12,7 @@ mod front;
 mod health;
 mod infer;
 mod proto;
+mod settings;
 mod statistics;
 mod status;
 mod stream;
@@ -26,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use front::{is_grpc, router};
 
-use crate::lifecycle::{EventBus, HealthRegistry};
-use crate::model::ModelLifecycleManager;
+use crate::lifecycle::{EventBus, HealthRegistry, LogControl};
+use crate::model::{ModelLifecycleManager, Traces};
 
 /// Bounds on what one call may take.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +47,10 @@ pub struct Parts {
     pub health: HealthRegistry,
     /// Its events, by which changes of its health are noticed.
     pub events: EventBus,
+    /// Decides what of its log is written.
+    pub log: Arc<dyn LogControl>,
+    /// Decides which inferences are traced.
+    pub traces: Arc<Traces>,
     /// What a call that comes now may take.
     pub limits: Box<dyn Fn() -> Limits + Send + Sync>,
     /// Cancelled when streams without an end are to end.

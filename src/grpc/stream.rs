@@ -17,7 +17,7 @@ use super::proto::{
 };
 use super::status::{self, CODE, status};
 use super::terms::Terms;
-use crate::model::ModelLifecycleManager;
+use crate::model::{ModelLifecycleManager, Traces};
 use crate::oip::{Code, FINAL_RESPONSE, FINAL_RESPONSE_WANTED};
 
 /// How many requests of one stream are worked on at once; further ones are not read until the first of
@@ -37,6 +37,7 @@ pub(super) type Answers =
 #[derive(Clone)]
 pub(super) struct Serving {
     pub(super) models: ModelLifecycleManager,
+    pub(super) traces: Arc<Traces>,
     pub(super) terms: Arc<Terms>,
     /// The largest message.
     pub(super) limit: usize,
@@ -71,7 +72,7 @@ async fn answer(
     let (model_name, id) = (request.model_name.clone(), request.id.clone());
     let tells_final = wants_final(&request);
     let bounds = serving.terms.bounds(Instant::now());
-    let work = infer::answer(&serving.models, request, (&serving.terms, bounds));
+    let work = infer::answer((&serving.models, &serving.traces), request, (&serving.terms, bounds));
     let failure = match AssertUnwindSafe(work).catch_unwind().await {
         Ok(Ok((mut response, _))) => {
             if tells_final {

@@ -12,17 +12,19 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::{debug, error};
 
+use super::Shared;
 use super::error::{ApiError, Failure};
+use super::request_id::{self, RequestId};
 use super::routes::methods;
-use super::{Shared, request_id};
 use crate::causes;
 use crate::lifecycle::AppState;
 
 /// Counts the request, and completes its answer.
-pub(super) async fn finish(State(services): Shared, request: Request, next: Next) -> Response {
+pub(super) async fn finish(State(services): Shared, mut request: Request, next: Next) -> Response {
     let _counted = services.parts.in_flight.enter();
     let started = Instant::now();
     let id = services.request_ids.of(request.headers());
+    request.extensions_mut().insert(RequestId(id.clone()));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = match cross_site(&request) {
         Some(refusal) => refusal.into_response(),

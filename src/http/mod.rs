@@ -22,6 +22,7 @@ mod held;
 mod in_flight;
 mod infer;
 mod lifecycle;
+mod logging;
 mod metadata;
 mod model_config;
 mod models;
@@ -35,6 +36,8 @@ mod routes;
 mod server;
 mod statistics;
 mod target;
+mod tfs;
+mod trace;
 mod watched_stream;
 mod wire;
 
@@ -51,8 +54,10 @@ pub use routes::{router, routes};
 pub use server::{Protocols, Served, serve};
 
 use crate::cloudevents::CloudEvents;
-use crate::lifecycle::{EventBus, HealthRegistry, Hooks, LifecycleManager, ResourceManager};
-use crate::model::ModelLifecycleManager;
+use crate::lifecycle::{
+    EventBus, HealthRegistry, Hooks, LifecycleManager, LogControl, ResourceManager,
+};
+use crate::model::{ModelLifecycleManager, Traces};
 use heavy::HeavyWork;
 use request_id::RequestIds;
 
@@ -101,6 +106,10 @@ pub struct Parts {
     pub cloud_events: CloudEvents,
     /// What runs when something happens.
     pub hooks: Arc<Hooks>,
+    /// Decides what of its log is written.
+    pub log: Arc<dyn LogControl>,
+    /// Decides which inferences are traced.
+    pub traces: Arc<Traces>,
     /// Counts the requests that are being answered.
     pub in_flight: InFlight,
     /// Cancelled when answers without an end are to end.

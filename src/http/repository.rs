@@ -3,15 +3,18 @@
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::target::Target;
 use super::wire::json;
 use super::{Services, Shared, body};
-use crate::model::IndexEntry;
-use crate::oip::repository;
+use crate::model::{IndexEntry, Overrides};
+use crate::oip::repository::{self, FILE, Given};
 
 #[derive(Default, Deserialize)]
 struct IndexRequest {
@@ -51,9 +54,10 @@ pub(super) async fn load(
     target: Target,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let body = read(&services, request).await?;
-    let ChangeRequest { parameters } = body::parse_or_default(&body)?;
-    repository::load(&services.parts.models, &target.model, parameters.keys()).await?;
+    let limits = services.limits();
+    let body = body::read(request, &limits, Instant::now() + limits.request_timeout).await?;
+    let overrides = services.heavy.run(body.len(), move || overrides(&body)).await?;
+    repository::load(&services.parts.models, &target.model, overrides).await?;
     Ok(().into_response())
 }
 
@@ -67,6 +71,26 @@ pub(super) async fn unload(
     let ChangeRequest { .. } = body::parse_or_default(&body)?;
     repository::unload(&services.parts.models, &target.model).await?;
     Ok(().into_response())
+}
+
+/// What a load brings; files are in base64.
+fn overrides(body: &[u8]) -> Result<Option<Overrides>, ApiError> {
+    let ChangeRequest { parameters } = body::parse_or_default(body)?;
+    let given = parameters.into_iter().map(|(name, value)| {
+        let given = match value {
+            Value::String(text) if name.starts_with(FILE) => {
+                let decoded = STANDARD.decode(text).map_err(|problem| {
+                    ApiError::bad_request(format!("parameter '{name}' is no base64: {problem}"))
+                });
+                Given::Bytes(decoded?.into())
+            }
+            Value::String(text) => Given::Text(text),
+            _ => Given::Other,
+        };
+        Ok((name, given))
+    });
+    let given = given.collect::<Result<Vec<_>, ApiError>>()?;
+    Ok(repository::overrides(given)?)
 }
 
 async fn read(services: &Services, request: Request) -> Result<Bytes, ApiError> {

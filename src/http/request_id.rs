@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header that carries the id both ways.
@@ -10,6 +11,16 @@ pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that is taken from a caller.
 const LONGEST: usize = 128;
+
+/// The id of a request, for its handler.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) HeaderValue);
+
+/// The id of a request that is being handled.
+pub(super) fn of(request: &Request) -> Option<String> {
+    let RequestId(id) = request.extensions().get()?;
+    id.to_str().ok().map(str::to_owned)
+}
 
 /// Makes ids that no other process makes.
 #[derive(Debug)]

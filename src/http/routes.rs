@@ -11,8 +11,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{Parts, Services};
 use super::{
-    changes, checks, desired, documents, events, finish, health, infer, lifecycle, metadata,
-    model_config, models, operations, repository, residence, resources, statistics,
+    changes, checks, desired, documents, events, finish, health, infer, lifecycle, logging,
+    metadata, model_config, models, operations, repository, residence, resources, statistics, tfs,
+    trace,
 };
 
 /// The protocol's root is also asked for with a slash at its end.
@@ -52,11 +53,16 @@ pub fn router(parts: Parts) -> Router {
     let router = Router::new().route(ROOT_WITH_SLASH, get(metadata::server));
     table()
         .into_iter()
-        .fold(router, |router, route| router.route(route.path, route.handler))
+        .fold(router, |router, route| router.route(routed(route.path), route.handler))
         .fallback(finish::no_such_path)
         .method_not_allowed_fallback(finish::method_not_allowed)
         .layer(around)
         .with_state(services)
+}
+
+/// The path by which a request is routed: what stands behind a parameter is its handler's to read.
+fn routed(path: &'static str) -> &'static str {
+    path.strip_suffix(":predict").unwrap_or(path)
 }
 
 fn table() -> Vec<Route> {
@@ -86,6 +92,21 @@ fn protocol() -> Vec<Route> {
         read("/v2/models/{model}/versions/{version}/config", get(model_config::config)),
         write("/v2/models/{model}/infer", post(infer::infer)),
         write("/v2/models/{model}/versions/{version}/infer", post(infer::infer)),
+        read("/v2/logging", get(logging::settings)),
+        write("/v2/logging", post(logging::change)),
+        read("/v2/trace/setting", get(trace::of_all)),
+        write("/v2/trace/setting", post(trace::change_all)),
+        read("/v2/models/{model}/trace/setting", get(trace::of_model)),
+        write("/v2/models/{model}/trace/setting", post(trace::change_model)),
+        write("/v1/models/{model}:predict", post(tfs::predict)),
+        write("/v1/models/{model}/versions/{version}:predict", post(tfs::predict)),
+        write("/v1/models/{model}/labels/{label}:predict", post(tfs::predict)),
+        read("/v1/models/{model}", get(tfs::states)),
+        read("/v1/models/{model}/versions/{version}", get(tfs::states)),
+        read("/v1/models/{model}/labels/{label}", get(tfs::states)),
+        read("/v1/models/{model}/metadata", get(tfs::metadata)),
+        read("/v1/models/{model}/versions/{version}/metadata", get(tfs::metadata)),
+        read("/v1/models/{model}/labels/{label}/metadata", get(tfs::metadata)),
         write("/v2/repository/index", post(repository::index)),
         write("/v2/repository/models/{model}/load", post(repository::load)),
         write("/v2/repository/models/{model}/unload", post(repository::unload)),

@@ -111,11 +111,14 @@ impl<S: Send + Sync> FromRequestParts<S> for ResourceTarget {
     }
 }
 
-async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, ApiError> {
+pub(super) async fn params<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<RawPathParams, ApiError> {
     let params = RawPathParams::from_request_parts(parts, state).await;
     params.map_err(|_| ApiError::bad_request("the path is not UTF-8 after percent-decoding"))
 }
 
-fn param<'a>(params: &'a RawPathParams, wanted: &str) -> Option<&'a str> {
+pub(super) fn param<'a>(params: &'a RawPathParams, wanted: &str) -> Option<&'a str> {
     params.iter().find(|(key, _)| *key == wanted).map(|(_, value)| value)
 }

@@ -6,8 +6,10 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::lifecycle::CheckReport;
+use crate::oip::Parameter;
 
 /// The type of every JSON answer. Clients compare it literally, so it has no charset.
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -34,6 +36,21 @@ const LAST_SECOND: u64 = 253_402_300_799;
 /// A duration as a number of milliseconds.
 pub(super) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
+}
+
+/// A parameter's value.
+pub(super) fn parameter(value: Value) -> Parameter {
+    match value {
+        Value::Bool(value) => Parameter::Bool(value),
+        Value::String(text) => Parameter::Text(text),
+        Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+            (Some(number), ..) => Parameter::Uint(number),
+            (_, Some(number), _) => Parameter::Int(number),
+            (.., Some(number)) => Parameter::Double(number),
+            _ => Parameter::Other(number.to_string()),
+        },
+        other => Parameter::Other(other.to_string()),
+    }
 }
 
 /// A health check.

@@ -33,6 +33,8 @@ pub struct PoolOptions {
 /// Where the time of one request went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timings {
+    /// When it was admitted.
+    pub admitted: Option<Instant>,
     /// From admission until an instance took it.
     pub queue: Duration,
     /// Inside the engine, conversion of the outputs included.
@@ -339,6 +341,10 @@ fn answer(instance: &mut dyn Instance, job: &Job) -> Result<Completion, InferErr
         let fault = format!("it gave {given} outputs, {wanted} were asked for");
         return Err(RunError::Engine(fault).into());
     }
-    let timings = Timings { queue: started - job.admitted, compute: started.elapsed() };
+    let timings = Timings {
+        admitted: Some(job.admitted),
+        queue: started - job.admitted,
+        compute: started.elapsed(),
+    };
     Ok(Completion { outputs, timings })
 }

@@ -1,8 +1,13 @@
 //! A tensor's `data`: numbers in JSON, flat or nested as its shape says, in row-major order. Each number
 //! goes from its digits straight into a buffer of its own type.
 
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use half::{bf16, f16};
+use serde::Deserialize;
 
 use super::cursor::{Cursor, JsonError};
 use super::element::JsonElement;
@@ -20,6 +25,14 @@ pub(crate) enum DataError {
     NotAnArray,
     #[error("its data is nested deeper than its shape")]
     TooDeep,
+    #[error("its data is nested deeper than {most} dimensions")]
+    Deepest { most: usize },
+    #[error("its data is no rectangle: at element {index} it is nested otherwise than before")]
+    Unlike { index: usize },
+    #[error(
+        "its data is no rectangle: dimension {dimension} has {expected} entries at first, but {actual} before element {index}"
+    )]
+    Uneven { dimension: usize, expected: usize, actual: usize, index: usize },
     #[error("its data is ragged: at element {index} it does not nest as its shape does")]
     Ragged { index: usize },
     #[error(
@@ -65,6 +78,23 @@ pub(crate) fn read(
 fn fixed<T: JsonElement>(shape: Vec<usize>, cursor: &mut Cursor<'_>) -> Result<Tensor, DataError> {
     let values = elements(T::DATATYPE, &shape, cursor, T::read)?;
     Ok(Tensor::from_vec(shape, values)?)
+}
+
+/// The text that the rest begins with, or the bytes that are there in base64, and the length of that; `None`
+/// where it is neither.
+pub(super) fn bytes(rest: &[u8]) -> Option<(Bytes, usize)> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Encoded<'a> {
+        #[serde(borrow)]
+        b64: Cow<'a, str>,
+    }
+    if rest.first() != Some(&b'{') {
+        return text(rest);
+    }
+    let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<Encoded<'_>>();
+    let Encoded { b64 } = values.next()?.ok()?;
+    Some((STANDARD.decode(b64.as_bytes()).ok()?.into(), values.byte_offset()))
 }
 
 /// The text that the rest begins with, unescaped, and its length there; `None` where that is none.
@@ -123,7 +153,7 @@ fn elements<T>(
 
 /// Reads elements up to what is none: a bracket, or the end of the array. One that stands without
 /// brackets is alone.
-fn row<T>(
+pub(super) fn row<T>(
     (datatype, is_alone): (DataType, bool),
     cursor: &mut Cursor<'_>,
     values: &mut Vec<T>,

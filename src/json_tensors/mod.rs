@@ -3,8 +3,12 @@
 mod cursor;
 mod data;
 mod element;
+mod inferred;
+mod nested;
 mod number;
 
 pub(crate) use cursor::{Cursor, JsonError};
 pub(crate) use data::{DataError, read};
 pub(crate) use element::word;
+pub(crate) use inferred::{Column, column};
+pub(crate) use nested::Nested;

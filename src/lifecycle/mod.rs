@@ -8,6 +8,7 @@ mod deadline;
 mod event;
 mod handler;
 mod health;
+mod logging;
 mod manager;
 mod order;
 mod resource;
@@ -26,6 +27,7 @@ pub use health::{
     Check, CheckChange, CheckDetail, CheckKind, CheckReport, CheckResult, CheckRunError,
     CheckSchedule, CheckStatus, HealthOptions, HealthRegistry, HealthReporter, Jitter, Verdict,
 };
+pub use logging::{LogChange, LogControl, LogSettings};
 pub use manager::{
     LifecycleConfig, LifecycleManager, NotRunning, ShutdownReport, StartupError, Transition,
     TransitionError,

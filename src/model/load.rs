@@ -87,13 +87,21 @@ impl Core {
         };
         let _permit = self.permit(&entry, operation).await?;
         let result = self.load_what_can_be(&entry, (options, choose), operation).await;
+        self.comes_on_demand(&entry, &result);
+        result
+    }
+
+    /// A model for which there was no room is loaded when somebody needs it: there may be by then.
+    pub(super) fn comes_on_demand(
+        &self,
+        entry: &ModelEntry,
+        result: &Result<LoadReport, ChangeError>,
+    ) {
         if result.as_ref().is_err_and(ChangeError::is_no_room)
-            && self.serving.routes(name).is_none()
+            && self.serving.routes(&entry.name).is_none()
         {
-            // There may be room when somebody needs it.
             entry.load_on_demand(true);
         }
-        result
     }
 
     /// Loads what the policy selects; where that fails and nothing serves, and nobody waits for just that,
@@ -423,7 +431,7 @@ impl Core {
 }
 
 /// A load's result, once it is told and kept as the model's problem.
-fn told(
+pub(super) fn told(
     entry: &ModelEntry,
     result: Result<LoadReport, ChangeError>,
 ) -> Result<LoadReport, ChangeError> {

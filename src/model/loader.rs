@@ -9,6 +9,7 @@ use super::declared::DeclaredSignature;
 use super::golden::GoldenSample;
 use super::hints::Hints;
 use super::names::{ModelName, Version, VersionId};
+use super::overriding::{Laid, Overrides};
 use crate::inference::ModelFiles;
 
 /// The most instances that a version may have.
@@ -242,6 +243,21 @@ pub trait ModelSource: Send + Sync + 'static {
     /// [`SourceError`], also when a sample cannot be read.
     fn samples(&self, _id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
         Ok(Vec::new())
+    }
+
+    /// Lays what a load brings over a model from now on, in the place of what was laid over it before;
+    /// `None` lays nothing there.
+    ///
+    /// # Errors
+    /// [`SourceError`]; then nothing is changed.
+    fn lay(&self, name: &ModelName, overrides: Option<Overrides>) -> Result<Laid, SourceError> {
+        match overrides {
+            None => Ok(Laid::nothing()),
+            Some(_) => Err(SourceError::Invalid {
+                what: format!("the load of '{name}'"),
+                problem: "a load cannot bring anything here".to_owned(),
+            }),
+        }
     }
 }
 

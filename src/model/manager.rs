@@ -30,6 +30,7 @@ use super::memory::MemoryMeter;
 use super::names::{ModelName, Version, VersionRef};
 use super::observer::ModelObserver;
 use super::operation::{Begun, By, Conditions, Done, Ended, Operation, OperationKind, Operations};
+use super::overriding::Overrides;
 use super::registry::{ModelEntry, Registry};
 use super::report::{self, IndexEntry, LoadReport, ModelReport, SwapReport, UnloadReport};
 use super::routing::RoutingChange;
@@ -92,6 +93,8 @@ impl fmt::Debug for ManagerParts {
 pub enum Change {
     /// Loads what the model's version policy selects.
     Load(LoadOptions),
+    /// The same, with what the load brings in the place of what the source has.
+    LoadWith(Overrides),
     /// Unloads the model; or one version of it, which nothing needs.
     Unload(Option<Version>),
     /// Lets another version answer.
@@ -109,7 +112,7 @@ pub enum Change {
 impl Change {
     fn kind(&self) -> OperationKind {
         match self {
-            Self::Load(_) => OperationKind::Load,
+            Self::Load(_) | Self::LoadWith(_) => OperationKind::Load,
             Self::Unload(_) => OperationKind::Unload,
             Self::Swap(_) => OperationKind::Swap,
             Self::Rollback(_) => OperationKind::Rollback,
@@ -131,9 +134,15 @@ impl Change {
                 By::Follower | By::Reconciler => {
                     core.load(model, (options, Choose::Settled), operation).await
                 }
+                // What an earlier load has brought holds until here.
+                By::Caller => core.load_over(model, (options, None), operation).await,
                 _ => core.load(model, (options, Choose::Any), operation).await,
             }
             .map(Done::Load),
+            Self::LoadWith(overrides) => {
+                let how = (LoadOptions::default(), Some(overrides));
+                core.load_over(model, how, operation).await.map(Done::Load)
+            }
             Self::Unload(None) => core.unload(model, operation).await.map(Done::Unload),
             Self::Unload(Some(version)) => {
                 core.unload_version(model, version, operation).await.map(Done::Unload)
@@ -439,6 +448,22 @@ impl ModelLifecycleManager {
     /// [`ChangeError`].
     pub async fn load(&self, name: &ModelName) -> Result<LoadReport, Arc<ChangeError>> {
         match self.run(name, Change::Load(LoadOptions::default())).await? {
+            Done::Load(report) => Ok(report),
+            other => unreachable!("a load ended as {other:?}"),
+        }
+    }
+
+    /// The same with what the load brings, which holds until another load. Where it fails, what was
+    /// brought before holds.
+    ///
+    /// # Errors
+    /// As [`ModelLifecycleManager::load`].
+    pub async fn load_with(
+        &self,
+        name: &ModelName,
+        overrides: Overrides,
+    ) -> Result<LoadReport, Arc<ChangeError>> {
+        match self.run(name, Change::LoadWith(overrides)).await? {
             Done::Load(report) => Ok(report),
             other => unreachable!("a load ended as {other:?}"),
         }

@@ -32,6 +32,7 @@ mod mirror;
 mod names;
 mod observer;
 mod operation;
+mod overriding;
 mod reconcile;
 mod record;
 mod registry;
@@ -41,6 +42,7 @@ mod routing;
 mod serving_map;
 mod state;
 mod swap;
+mod traces;
 mod traffic;
 mod trial;
 mod turn;
@@ -80,6 +82,7 @@ pub use operation::{
     CancelError, Conditions, Done, Ended, IdempotencyKey, Operation, OperationKind,
     OperationReport, Step,
 };
+pub use overriding::{Laid, OverrideFile, Overrides};
 pub use reconcile::Unmet;
 pub use report::{
     IndexEntry, LoadReport, ModelReport, ServingReport, ShadowReport, SwapReport, TrafficReport,
@@ -89,6 +92,7 @@ pub use routing::RoutingChange;
 pub use serving_map::Wanted;
 pub use state::{FailureReason, IllegalTransition, StateKind, VersionEvent, VersionState};
 pub use swap::{Keep, RollbackOptions, Strategy, SwapOptions};
+pub use traces::{TraceChange, TraceLevel, TraceSettings, Traces, Update};
 pub use traffic::{WHOLE, Weights, WeightsError};
 pub use trial::{Bake, CanaryPlan};
 pub use usage::{LatencyReport, Spent, UsageReport, WorkReport};

@@ -10,12 +10,15 @@ use super::classification::classify;
 use super::parameters::{Parameters, RequestOptions};
 use super::raw;
 use super::refusal::Refusal;
+use super::trace::Trace;
 use crate::inference::{DataType, Dim, InferenceRequest, NamedTensor, Signature, Tensor};
-use crate::model::{ModelLifecycleManager, ModelName, VersionHandle, VersionRef, Wanted};
+use crate::model::{ModelLifecycleManager, ModelName, Traces, VersionHandle, VersionRef, Wanted};
 
 /// What a model is to be asked.
 #[derive(Debug)]
 pub(crate) struct Call {
+    /// By which it is found in the log where it is traced.
+    pub(crate) id: Option<String>,
     pub(crate) model: ModelName,
     pub(crate) version: Option<VersionRef>,
     pub(crate) options: RequestOptions,
@@ -73,13 +76,40 @@ impl Call {
     /// [`Refusal`].
     pub(crate) async fn run(
         self,
-        models: &ModelLifecycleManager,
-        (received, most): (Instant, Duration),
+        (models, traces): (&ModelLifecycleManager, &Traces),
+        bounds: (Instant, Duration),
     ) -> Result<Reply, Refusal> {
-        let Self { model, version, options, inputs, outputs } = self;
-        let deadline = received + options.timeout.map_or(most, |timeout| timeout.min(most));
-        let wanted = Wanted::new(version.as_ref(), options.routing_key.as_deref());
-        let version = models.acquire_waiting(model.as_str(), wanted, deadline).await?;
+        let version = self.acquire(models, bounds).await?;
+        self.ask(version, traces, bounds).await
+    }
+
+    /// The version that is to answer, for those who need it to read the request. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(crate) async fn acquire(
+        &self,
+        models: &ModelLifecycleManager,
+        bounds: (Instant, Duration),
+    ) -> Result<VersionHandle, Refusal> {
+        let wanted = Wanted::new(self.version.as_ref(), self.options.routing_key.as_deref());
+        let deadline = self.options.deadline(bounds);
+        Ok(models.acquire_waiting(self.model.as_str(), wanted, deadline).await?)
+    }
+
+    /// Asks that version. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(crate) async fn ask(
+        self,
+        version: VersionHandle,
+        traces: &Traces,
+        bounds: (Instant, Duration),
+    ) -> Result<Reply, Refusal> {
+        let Self { id, model, options, inputs, outputs, .. } = self;
+        let deadline = options.deadline(bounds);
+        let (received, _) = bounds;
         let inputs = match inputs {
             Inputs::Tensors(tensors) => tensors,
             Inputs::Raw(raw) => vec![only_input(&model, version.signature(), raw)?],
@@ -87,7 +117,12 @@ impl Call {
         inputs.iter().try_for_each(|input| fits(&model, &version, input))?;
         let names = outputs.iter().map(|output| output.name.clone()).collect();
         let request = InferenceRequest { inputs, outputs: names };
-        let answer = version.infer(request, deadline).await?;
+        let trace = traces.sample(&model).map(|number| Trace { number, id, received });
+        let answer = version.infer(request, deadline).await;
+        if let Some(trace) = trace {
+            trace.write(version.id(), answer.as_ref());
+        }
+        let answer = answer?;
         let mut tensors = Vec::with_capacity(answer.outputs.len());
         for (place, (position, tensor)) in answer.outputs.into_iter().enumerate() {
             let name = version.signature().outputs[position].name.clone();

@@ -13,13 +13,15 @@ pub(crate) const SERVER: &str = "onward";
 pub(crate) const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The protocol's extensions that are served; a client takes this literally.
-pub(crate) const EXTENSIONS: [&str; 6] = [
+pub(crate) const EXTENSIONS: [&str; 8] = [
     "binary_tensor_data",
     "classification",
+    "logging",
     "model_configuration",
     "model_repository",
     "parameters",
     "statistics",
+    "trace",
 ];
 
 /// A model that answers requests.

@@ -3,6 +3,7 @@
 mod call;
 mod classification;
 mod code;
+pub(crate) mod logging;
 pub(crate) mod metadata;
 pub(crate) mod model_config;
 mod parameters;
@@ -10,6 +11,7 @@ pub(crate) mod raw;
 mod refusal;
 pub(crate) mod repository;
 pub(crate) mod statistics;
+pub(crate) mod trace;
 
 pub(crate) use call::{Call, Inputs, Reply, WantedOutput};
 pub(crate) use code::Code;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::refusal::Refusal;
 
 /// A parameter's value, whatever has carried it.
@@ -49,6 +51,14 @@ pub(crate) struct RequestOptions {
     pub(crate) timeout: Option<Duration>,
     /// What the caller wants to be recognised by.
     pub(crate) routing_key: Option<String>,
+}
+
+impl RequestOptions {
+    /// When a request that came then has to be answered, which has `most` from then on, or what it asks for
+    /// if that is less.
+    pub(crate) fn deadline(&self, (received, most): (Instant, Duration)) -> Instant {
+        received + self.timeout.map_or(most, |timeout| timeout.min(most))
+    }
 }
 
 impl Parameters {

@@ -1,7 +1,20 @@
 //! The model repository extension: index, load, unload.
 
+use bytes::Bytes;
+
 use super::refusal::Refusal;
-use crate::model::{IndexEntry, ModelLifecycleManager, ModelName, StateKind};
+use crate::model::{
+    IndexEntry, ModelLifecycleManager, ModelName, OverrideFile, Overrides, StateKind, Version,
+};
+
+/// The parameter with a model's configuration, as JSON.
+const CONFIG: &str = "config";
+
+/// What the name of a parameter with a file begins with.
+pub(crate) const FILE: &str = "file:";
+
+/// Longer paths are cut short in messages.
+const SHOWN: usize = 80;
 
 /// Every model of the repository with its versions; only those that answer requests where `ready`.
 ///
@@ -18,20 +31,75 @@ pub(crate) async fn index(
     Ok(entries)
 }
 
-/// Loads a model and waits for it; `parameters` are the names of what the request says beside that.
+/// What a parameter of a load has in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Given {
+    Text(String),
+    Bytes(Bytes),
+    Other,
+}
+
+/// What the parameters of a load bring; `None` where they bring nothing. Names that mean nothing are the
+/// caller's own.
 ///
 /// # Errors
-/// Where the load fails, or is to load something else than what the repository has.
-pub(crate) async fn load<'a>(
+/// What makes no sense.
+pub(crate) fn overrides(
+    parameters: impl IntoIterator<Item = (String, Given)>,
+) -> Result<Option<Overrides>, Refusal> {
+    let (mut config, mut files) = (None, Vec::new());
+    for (name, given) in parameters {
+        if let Some(path) = name.strip_prefix(FILE) {
+            files.push(file(path, given)?);
+        } else if name == CONFIG {
+            let Given::Text(text) = given else {
+                return Err(Refusal::invalid("parameter 'config' is a string"));
+            };
+            config = Some(text);
+        }
+    }
+    match (config, files.is_empty()) {
+        (Some(config), _) => Ok(Some(Overrides { config, files })),
+        (None, true) => Ok(None),
+        (None, false) => {
+            let text = "a load with files needs the parameter 'config' too";
+            Err(Refusal::invalid(text))
+        }
+    }
+}
+
+/// A file by its path in the model's folder, which is that of a version and a name.
+fn file(path: &str, content: Given) -> Result<OverrideFile, Refusal> {
+    let wrong = || {
+        let shown: String = path.chars().take(SHOWN).collect();
+        Refusal::invalid(format!(
+            "parameter '{FILE}{shown}': expected the path of a file in the folder of a version, such \
+             as 1/model.onnx"
+        ))
+    };
+    let (version, name) = path.split_once('/').ok_or_else(wrong)?;
+    let version: Version = version.parse().map_err(|_| wrong())?;
+    // What can be no folder of a model can be no file either.
+    ModelName::new(name).map_err(|_| wrong())?;
+    let Given::Bytes(content) = content else {
+        return Err(Refusal::invalid(format!("parameter '{FILE}{path}' has no bytes")));
+    };
+    Ok(OverrideFile { version, name: name.to_owned(), content })
+}
+
+/// Loads a model, with what the load brings, and waits for it.
+///
+/// # Errors
+/// Where the load fails.
+pub(crate) async fn load(
     models: &ModelLifecycleManager,
     model: &ModelName,
-    mut parameters: impl Iterator<Item = &'a String>,
+    overrides: Option<Overrides>,
 ) -> Result<(), Refusal> {
-    if let Some(name) = parameters.find(|name| overrides(name)) {
-        let text = format!("a load with the parameter '{name}' is not supported: change the files");
-        return Err(Refusal::unsupported(text));
-    }
-    models.load(model).await?;
+    match overrides {
+        None => models.load(model).await?,
+        Some(overrides) => models.load_with(model, overrides).await?,
+    };
     Ok(())
 }
 
@@ -48,11 +116,6 @@ pub(crate) async fn unload(
     Ok(())
 }
 
-/// Whether the parameter asks for something else than what the repository has.
-fn overrides(name: &str) -> bool {
-    name == "config" || name.starts_with("file:")
-}
-
 /// The protocol's word for a state.
 pub(crate) const fn state(state: StateKind) -> &'static str {
     match state {
@@ -63,5 +126,46 @@ pub(crate) const fn state(state: StateKind) -> &'static str {
         StateKind::Ready => "READY",
         StateKind::Draining | StateKind::Unloading => "UNLOADING",
         StateKind::Unloaded | StateKind::Failed => "UNAVAILABLE",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(given: &[(&str, Given)]) -> Result<Option<Overrides>, Refusal> {
+        overrides(given.iter().map(|(name, given)| ((*name).to_owned(), given.clone())))
+    }
+
+    #[test]
+    fn a_load_brings_a_configuration_and_files() {
+        let (config, bytes) = (Given::Text("{}".to_owned()), Given::Bytes(Bytes::from("x")));
+        assert_eq!(read(&[("unload_dependents", Given::Other)]).unwrap(), None);
+        let given = [("config", config.clone()), ("file:2/model.onnx", bytes.clone())];
+        let overrides = read(&given).unwrap().unwrap();
+        assert_eq!(overrides.config, "{}");
+        let file = &overrides.files[0];
+        assert_eq!((file.version.number(), file.name.as_str()), (2, "model.onnx"));
+        let long = format!("file:1/{}", "x".repeat(256));
+        for path in [
+            "file:model.onnx",
+            "file:1/a/model.onnx",
+            "file:1/../model.onnx",
+            "file:../1/model.onnx",
+            "file:1/..",
+            "file:1/",
+            "file:/1/model.onnx",
+            "file:01/model.onnx",
+            "file:1/a\\b",
+            "file:1/\0",
+            "file:",
+            &long,
+        ] {
+            let refused = read(&[("config", config.clone()), (path, bytes.clone())]);
+            assert!(matches!(refused, Err(Refusal::Invalid(_))), "{path}");
+        }
+        assert!(read(&[("file:1/model.onnx", bytes)]).is_err(), "without a configuration");
+        assert!(read(&[("config", Given::Other)]).is_err());
+        assert!(read(&[("config", config), ("file:1/x", Given::Other)]).is_err());
     }
 }

@@ -8,6 +8,7 @@ mod labels;
 mod local;
 mod manifest;
 mod model_yaml;
+mod overlay;
 mod remote;
 mod settling;
 mod sightings;
@@ -17,4 +18,5 @@ mod watching;
 mod conformance;
 
 pub use local::LocalRepository;
+pub use overlay::OverlayRepository;
 pub use remote::{RemoteOptions, RemoteRepository};

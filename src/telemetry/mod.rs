@@ -1,16 +1,18 @@
 //! Logs, by `tracing`, to standard error.
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
-use tracing_subscriber::util::SubscriberInitExt;
+mod filter;
 
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing_subscriber::fmt as lines;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{Registry, reload};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{LogFilter, LogFormat, TelemetryConfig};
-
-/// ONNX Runtime tells much at its own `info`; a filter of the user's can ask for it.
-const ENGINE_FILTER: &str = "ort=warn,ort::logging=off";
+use crate::lifecycle::{LogChange, LogControl, LogSettings};
+use filter::Filter;
 
 /// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -26,17 +28,58 @@ pub enum TelemetryError {
     Gone(#[from] reload::Error),
 }
 
-/// Decides what of the logs of this process is written.
-#[derive(Debug, Clone)]
-pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
+/// Decides what of the logs of this process is written: what the filter `telemetry.log_level` lets
+/// through, and over that what operators have switched on or off since it was set.
+#[derive(Clone)]
+pub struct Logs {
+    handle: reload::Handle<Filter, Registry>,
+    /// Held while the filter is changed, so that it is what it says.
+    decided: Arc<Mutex<Decided>>,
+}
 
-impl LogLevel {
-    /// Writes what `filter` lets through from now on.
+#[derive(Debug, Clone)]
+struct Decided {
+    level: LogFilter,
+    switched: LogChange,
+}
+
+impl Logs {
+    /// Writes what `level` lets through from now on; what was switched before is forgotten.
     ///
     /// # Errors
     /// [`TelemetryError`]; then everything is as before.
-    pub fn set(&self, filter: &LogFilter) -> Result<(), TelemetryError> {
-        Ok(self.0.reload(env_filter(filter)?)?)
+    pub fn set(&self, level: &LogFilter) -> Result<(), TelemetryError> {
+        let switched = LogChange::default();
+        self.decide(&mut self.decided(), Decided { level: level.clone(), switched })
+    }
+
+    fn decide(&self, held: &mut Decided, next: Decided) -> Result<(), TelemetryError> {
+        self.handle.reload(filter::of(&next.level, next.switched)?)?;
+        *held = next;
+        Ok(())
+    }
+
+    fn decided(&self) -> MutexGuard<'_, Decided> {
+        self.decided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogControl for Logs {
+    fn settings(&self) -> LogSettings {
+        let Decided { level, switched } = self.decided().clone();
+        filter::settings(&level, switched)
+    }
+
+    fn change(&self, change: LogChange) -> Result<(), String> {
+        let mut held = self.decided();
+        let next = Decided { level: held.level.clone(), switched: change.over(held.switched) };
+        self.decide(&mut held, next).map_err(|error| error.to_string())
+    }
+}
+
+impl fmt::Debug for Logs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logs").field("decided", &self.decided).finish_non_exhaustive()
     }
 }
 
@@ -44,17 +87,16 @@ impl LogLevel {
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn init(config: &TelemetryConfig) -> Result<LogLevel, TelemetryError> {
-    let (filter, handle) = reload::Layer::new(env_filter(&config.log_level)?);
-    let logs = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+pub fn init(config: &TelemetryConfig) -> Result<Logs, TelemetryError> {
+    let decided = Decided { level: config.log_level.clone(), switched: LogChange::default() };
+    let (filter, handle) = reload::Layer::new(filter::of(&decided.level, decided.switched)?);
+    let lines = lines::layer().with_writer(std::io::stderr);
+    let logs = tracing_subscriber::registry();
     match config.log_format {
-        LogFormat::Text => logs.with(lines.with_ansi(false)).try_init()?,
-        LogFormat::Json => logs.with(lines.json().flatten_event(true)).try_init()?,
+        LogFormat::Text => logs.with(lines.with_ansi(false).with_filter(filter)).try_init()?,
+        LogFormat::Json => {
+            logs.with(lines.json().flatten_event(true).with_filter(filter)).try_init()?;
+        }
     }
-    Ok(LogLevel(handle))
-}
-
-fn env_filter(filter: &LogFilter) -> Result<EnvFilter, TelemetryError> {
-    Ok(EnvFilter::try_new(format!("{ENGINE_FILTER},{}", filter.as_str()))?)
+    Ok(Logs { handle, decided: Arc::new(Mutex::new(decided)) })
 }

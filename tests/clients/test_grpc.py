@@ -186,6 +186,36 @@ def test_repository(client):
         client.load_model("nobody")
 
 
+def test_a_load_brings_its_own(client):
+    graph = (PROJECT / "models/digits/1/model.onnx").read_bytes()
+    client.load_model("brought", config="{}", files={"file:3/model.onnx": graph})
+    assert list(client.get_model_metadata("brought").versions) == ["3"]
+    client.load_model("brought", config='{"max_batch_size": "4"}', files={"file:3/model.onnx": graph})
+    assert client.get_model_config("brought").config.max_batch_size == 4
+    with pytest.raises(InferenceServerException, match="'config'"):
+        client.load_model("brought", files={"file:3/model.onnx": graph})
+    client.unload_model("brought")
+
+
+def test_the_log_is_changed(client):
+    told = client.update_log_settings({"log_verbose_level": 1}, as_json=True)["settings"]
+    assert told["log_verbose_level"] == {"uint32_param": 1}
+    client.update_log_settings({"log_verbose_level": 0})
+    told = client.get_log_settings(as_json=True)["settings"]
+    assert told["log_info"] == {"bool_param": True}
+    with pytest.raises(InferenceServerException, match="log_file"):
+        client.update_log_settings({"log_file": "/tmp/log"})
+
+
+def test_traces_are_changed(client):
+    settings = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "trace_count": "5"}
+    told = client.update_trace_settings("digits", settings, as_json=True)["settings"]
+    assert told["trace_level"]["value"] == ["TIMESTAMPS"]
+    cleared = {name: None for name in settings}
+    told = client.update_trace_settings("digits", cleared, as_json=True)["settings"]
+    assert told == client.get_trace_settings(as_json=True)["settings"]
+
+
 def test_shared_memory_is_not_offered(client):
     with pytest.raises(InferenceServerException) as error:
         client.get_system_shared_memory_status()

@@ -172,9 +172,6 @@ async fn what_is_not_done_is_said_to_be_so() {
         }]),
     );
     server.infer("add", &both).await.refused(400, "invalid_request", &["not both"]);
-    let config = json!({ "parameters": { "config": "{}" } });
-    let load = server.post("/v2/repository/models/add/load", &config).await;
-    load.refused(501, "unsupported", &["config"]);
 }
 
 #[tokio::test]
@@ -264,7 +261,7 @@ async fn pages_of_other_sites_change_nothing() {
 async fn requests_that_change_something_are_small() {
     let server = server().await;
     let large = json!({ "parameters": { "x": "y".repeat(70_000) } });
-    for path in ["/v2/repository/models/add/load", "/lifecycle/models/add/swap"] {
+    for path in ["/v2/repository/models/add/unload", "/lifecycle/models/add/swap"] {
         server.post(path, &large).await.refused(413, "payload_too_large", &["65536"]);
     }
     let long = json!({ "reason": "x".repeat(2000) });

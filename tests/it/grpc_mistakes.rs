@@ -218,7 +218,11 @@ async fn what_is_no_message_is_refused() {
         ),
         (Frame::message(b"").with("grpc-timeout", "soon"), INVALID, &["grpc-timeout", "soon"]),
         (Frame::message(b"").of("ModelLook"), UNSUPPORTED, &["ModelLook is not offered"]),
-        (Frame::message(b"").of("TraceSetting"), UNSUPPORTED, &["TraceSetting is not offered"]),
+        (
+            Frame::message(b"").of("SystemSharedMemoryStatus"),
+            UNSUPPORTED,
+            &["SystemSharedMemoryStatus is not offered"],
+        ),
     ];
     for (frame, expected, texts) in cases {
         for address in [address, server.address] {

@@ -153,10 +153,12 @@ async fn metadata_tells_what_a_model_takes_and_gives() {
         let expected = [
             "binary_tensor_data",
             "classification",
+            "logging",
             "model_configuration",
             "model_repository",
             "parameters",
             "statistics",
+            "trace",
         ];
         assert_eq!(extensions, json!(expected));
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::proto::{ModelInferRequest, ModelInferResponse};
 use super::terms::Terms;
-use crate::model::ModelLifecycleManager;
+use crate::model::{ModelLifecycleManager, Traces};
 use crate::oip::Refusal;
 
 /// Asks the model; its answer, and the digest of the version that gave it. `bounds` are when the request
@@ -19,16 +19,16 @@ use crate::oip::Refusal;
 /// # Errors
 /// [`Refusal`].
 pub(super) async fn answer(
-    models: &ModelLifecycleManager,
-    mut request: ModelInferRequest,
+    serving: (&ModelLifecycleManager, &Traces),
+    request: ModelInferRequest,
     (terms, bounds): (&Terms, (Instant, Duration)),
 ) -> Result<(ModelInferResponse, String), Refusal> {
-    let id = std::mem::take(&mut request.id);
+    let id = request.id.clone();
     let mut call = request::read(request)?;
     if terms.routing_key.is_some() {
         call.options.routing_key.clone_from(&terms.routing_key);
     }
-    let reply = call.run(models, bounds).await?;
+    let reply = call.run(serving, bounds).await?;
     let digest = reply.version.digest().to_owned();
     Ok((response::write(&reply, id), digest))
 }

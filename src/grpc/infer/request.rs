@@ -15,7 +15,8 @@ use crate::oip::{Call, Inputs, Parameter, Parameters, Refusal, WantedOutput, raw
 /// # Errors
 /// The first thing that is wrong with it, named.
 pub(super) fn read(request: ModelInferRequest) -> Result<Call, Refusal> {
-    let ModelInferRequest { model_name, model_version, parameters, inputs, outputs, .. } = request;
+    let ModelInferRequest { id, model_name, model_version, parameters, inputs, outputs, .. } =
+        request;
     let raw = request.raw_input_contents;
     let (model, version) = target(&model_name, &model_version)?;
     let options = read_parameters(parameters)?.of_request()?;
@@ -25,7 +26,8 @@ pub(super) fn read(request: ModelInferRequest) -> Result<Call, Refusal> {
         raw_tensors(&model_name, inputs, raw)?
     };
     let outputs = outputs.into_iter().map(output).collect::<Result<_, _>>()?;
-    Ok(Call { model, version, options, inputs: Inputs::Tensors(tensors), outputs })
+    let id = (!id.is_empty()).then_some(id);
+    Ok(Call { id, model, version, options, inputs: Inputs::Tensors(tensors), outputs })
 }
 
 fn raw_tensors(

@@ -13,13 +13,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
 use super::target::Target;
-use super::{Shared, body};
+use super::{Shared, body, request_id};
 use crate::inference::InferError;
 use crate::oip::{Call, Inputs, RequestOptions};
 pub(super) use compression::{Coding, DecodeError};
 use request::Decoded;
 use response::Wanted;
-pub(super) use response::encode;
+pub(super) use response::{encode, text_size, trace};
 
 /// The header that tells how long the JSON is, after which the bytes of tensors come.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -36,6 +36,7 @@ pub(super) async fn infer(
     let limits = services.limits();
     let received = Instant::now();
     let headers = Headers::read(request.headers())?;
+    let request_id = request_id::of(&request);
     let deadline = received + limits.request_timeout;
     let body = body::read_coded(request, &limits, deadline).await?;
     let (size, limit, length) = (body.work(), limits.max_body_size, headers.length);
@@ -50,8 +51,9 @@ pub(super) async fn infer(
     let routing_key = headers.routing_key.or(options.routing_key);
     let options = RequestOptions { routing_key, ..options };
     let Target { model, version } = target;
-    let call = Call { model, version, options, inputs, outputs };
-    let reply = call.run(&services.parts.models, (received, limits.request_timeout)).await?;
+    let call = Call { id: id.clone().or(request_id), model, version, options, inputs, outputs };
+    let serving = (&services.parts.models, &*services.parts.traces);
+    let reply = call.run(serving, (received, limits.request_timeout)).await?;
     let wanted = Wanted { id, form, coding: headers.coding };
     response::write(&services.heavy, reply, wanted).await
 }
@@ -97,7 +99,7 @@ fn check_length(header: Option<usize>, body: usize) -> Result<(), ApiError> {
 }
 
 /// What the caller wants to be recognised by, so that it always meets the same version.
-fn routing_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+pub(super) fn routing_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(given) = headers.get(ROUTING_KEY_HEADER) else { return Ok(None) };
     let wrong = || ApiError::bad_request(format!("{ROUTING_KEY_HEADER} is not visible ASCII"));
     given.to_str().map(|key| Some(key.to_owned())).map_err(|_| wrong())

@@ -10,9 +10,10 @@ use serde_json::{Map, Value};
 
 use crate::http::body::is_blank;
 use crate::http::error::ApiError;
+use crate::http::wire::parameter;
 use crate::inference::{DataType, NamedTensor, Tensor, UnknownDataType};
 use crate::json_tensors::{self, Cursor, DataError, JsonError};
-use crate::oip::{Inputs, Parameter, Parameters, Refusal, RequestOptions, WantedOutput, raw};
+use crate::oip::{Inputs, Parameters, Refusal, RequestOptions, WantedOutput, raw};
 
 /// A request as it is taken, with what concerns the exchange over HTTP alone.
 #[derive(Debug)]
@@ -342,18 +343,4 @@ fn parameters(cursor: &mut Cursor<'_>, path: &str) -> Result<Option<Parameters>,
     let given: Option<Map<String, Value>> = cursor.value(path)?;
     let parameter = |(name, value)| (name, parameter(value));
     Ok(given.map(|given| Parameters(given.into_iter().map(parameter).collect::<BTreeMap<_, _>>())))
-}
-
-fn parameter(value: Value) -> Parameter {
-    match value {
-        Value::Bool(value) => Parameter::Bool(value),
-        Value::String(text) => Parameter::Text(text),
-        Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
-            (Some(number), ..) => Parameter::Uint(number),
-            (_, Some(number), _) => Parameter::Int(number),
-            (.., Some(number)) => Parameter::Double(number),
-            _ => Parameter::Other(number.to_string()),
-        },
-        other => Parameter::Other(other.to_string()),
-    }
 }

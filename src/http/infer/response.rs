@@ -200,7 +200,7 @@ fn has_non_finite(tensor: &Tensor) -> bool {
 }
 
 /// The headers by which a prediction can be traced.
-fn trace(reply: &Reply) -> HeaderMap {
+pub(in crate::http) fn trace(reply: &Reply) -> HeaderMap {
     let id = reply.version.id();
     [
         (MODEL, value(&visible(id.model.as_str()))),
@@ -229,7 +229,7 @@ fn value(text: &str) -> HeaderValue {
 }
 
 /// About how long the JSON of a tensor is.
-fn text_size(tensor: &Tensor) -> usize {
+pub(in crate::http) fn text_size(tensor: &Tensor) -> usize {
     match tensor.as_strings() {
         Some(elements) => elements.iter().map(|element| element.len() + 3).sum(),
         None => tensor.shape().iter().product::<usize>() * ELEMENT_TEXT,

@@ -3,6 +3,7 @@
 //! The fields are those of `ModelConfig` in Triton's `model_config.proto`. What is not honoured and
 //! would change answers is an error; everything else that is not is a warning.
 
+mod json;
 mod text;
 
 use std::num::NonZeroUsize;
@@ -60,11 +61,27 @@ pub(super) fn parse(
     text: &str,
     (name, labels): (&ModelName, ReadLabels<'_>),
 ) -> Result<ModelSettings, String> {
-    let message = text::read(text)?;
+    settings(&text::read(text)?, (name, labels))
+}
+
+/// What the same says as JSON, without files beside it.
+///
+/// # Errors
+/// What is wrong, with the field.
+pub(super) fn parse_json(text: &str, name: &ModelName) -> Result<ModelSettings, String> {
+    let none = |file: &str| Err(format!("there is no file '{file}' beside it"));
+    settings(&json::read(text)?, (name, &none))
+}
+
+fn settings(
+    message: &Message,
+    (name, labels): (&ModelName, ReadLabels<'_>),
+) -> Result<ModelSettings, String> {
     let mut reading = Reading { settings: ModelSettings::default(), labels };
     let mut declared = DeclaredSignature::default();
     for field in &message.0 {
-        let at = |problem: String| format!("line {}: {}: {problem}", field.line, field.name);
+        let line = field.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        let at = |problem: String| format!("{line}{}: {problem}", field.name);
         match field.name.as_str() {
             "name" => is_named(field, name).map_err(at)?,
             "platform" | "backend" | "runtime" => is_for_onnxruntime(field).map_err(at)?,
@@ -127,8 +144,8 @@ impl Reading<'_> {
         for field in &message(field)?.0 {
             match (field.name.as_str(), &field.value) {
                 ("count", _) => count = number(field)?,
-                ("name", _) => {}
-                ("kind", Value::Word(kind)) => match kind.as_str() {
+                ("name" | "passive" | "secondary_devices", _) => {}
+                ("kind", Value::Word(kind) | Value::Either(kind)) => match kind.as_str() {
                     "KIND_CPU" | "KIND_AUTO" => {}
                     "KIND_GPU" => self.warn("instance_group.kind", "instances run on the CPU"),
                     other => return Err(format!("the kind {other} is not served")),
@@ -154,6 +171,7 @@ impl Reading<'_> {
                 "name" => tensor.name = text(field)?,
                 "data_type" => tensor.datatype = Some(datatype(field)?),
                 "dims" => tensor.dims.get_or_insert_default().push(dim(field)?),
+                "label_filename" if text(field)?.is_empty() => {}
                 "label_filename" => labels = Some(self.label_file(&text(field)?)?),
                 "optional" | "format" => {}
                 "is_shape_tensor" | "allow_ragged_batch" | "is_non_linear_format_io"
@@ -244,7 +262,9 @@ fn policy(field: &Field) -> Result<VersionPolicy, String> {
 }
 
 fn datatype(field: &Field) -> Result<DataType, String> {
-    let Value::Word(word) = &field.value else { return Err("data_type is a word".to_owned()) };
+    let (Value::Word(word) | Value::Either(word)) = &field.value else {
+        return Err("data_type is a word".to_owned());
+    };
     let name = match word.strip_prefix("TYPE_") {
         Some("STRING") => Some("BYTES"),
         other => other,
@@ -271,13 +291,13 @@ fn batch(field: &Field) -> Result<u32, String> {
 
 fn number(field: &Field) -> Result<i64, String> {
     let wrong = || format!("{}: expected a whole number", field.name);
-    let Value::Word(word) = &field.value else { return Err(wrong()) };
+    let (Value::Word(word) | Value::Either(word)) = &field.value else { return Err(wrong()) };
     word.parse().map_err(|_| wrong())
 }
 
 fn text(field: &Field) -> Result<String, String> {
     match &field.value {
-        Value::Text(text) => Ok(text.clone()),
+        Value::Text(text) | Value::Either(text) => Ok(text.clone()),
         _ => Err(format!("{}: expected a text in quotes", field.name)),
     }
 }

@@ -103,3 +103,38 @@ fn mistakes_are_named() {
     refused("instance_group { kind: KIND_MODEL }", "KIND_MODEL");
     refused("name: \"m", "line 1: a text has no end");
 }
+
+#[test]
+fn the_same_fields_are_read_from_json() {
+    let read = |text: &str| parse_json(text, &ModelName::new("m").unwrap());
+    let settings = read(
+        r#"{"name": "m", "platform": "onnxruntime_onnx", "maxBatchSize": "8",
+            "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["3", -1],
+                       "format": "FORMAT_NONE", "is_shape_tensor": false, "label_filename": ""}],
+            "instance_group": [{"name": "m", "kind": "KIND_CPU", "count": 3, "gpus": []}],
+            "version_policy": {"latest": {"num_versions": 2}}, "default_model_filename": "model.onnx",
+            "model_transaction_policy": {"decoupled": false}, "parameters": {}, "metric_tags": {},
+            "cc_model_filenames": {}, "batch_input": [], "response_cache": null}"#,
+    )
+    .unwrap();
+    assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+    assert_eq!((settings.max_batch_size, settings.instances), (Some(8), NonZeroUsize::new(3)));
+    let declared = settings.declared.unwrap();
+    assert_eq!(declared.inputs[0].dims, Some(vec![Some(3), None]));
+    assert_eq!(declared.inputs[0].datatype, Some(DataType::Fp32));
+    assert_eq!(read("{\"dynamic_batching\": {}}").unwrap().warnings.len(), 1);
+    for (text, told) in [
+        ("", "EOF"),
+        ("[]", "expected an object"),
+        (r#"{"sequence_batching": {}}"#, "sequence_batching: it is not honoured"),
+        (r#"{"colour": "blue"}"#, "colour: there is no such field"),
+        (
+            r#"{"max_batch_size": "many"}"#,
+            "max_batch_size: max_batch_size: expected a whole number",
+        ),
+        (r#"{"output": [{"name": "y", "label_filename": "l.txt"}]}"#, "no file 'l.txt'"),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(error.contains(told), "{error}");
+    }
+}

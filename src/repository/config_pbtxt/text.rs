@@ -18,7 +18,8 @@ pub(super) struct Message(pub(super) Vec<Field>);
 pub(super) struct Field {
     pub(super) name: String,
     pub(super) value: Value,
-    pub(super) line: usize,
+    /// Where it is a text of several lines.
+    pub(super) line: Option<usize>,
 }
 
 /// What stands behind a field's name.
@@ -27,6 +28,8 @@ pub(super) enum Value {
     /// A number, a truth value or an enumerator, as it is written.
     Word(String),
     Text(String),
+    /// A text that may stand for a word.
+    Either(String),
     Message(Message),
 }
 
@@ -72,7 +75,7 @@ impl Reader<'_> {
     }
 
     fn field(&mut self, fields: &mut Vec<Field>, depth: usize) -> Result<(), String> {
-        let line = self.line;
+        let line = Some(self.line);
         let name = self.word();
         if !name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') {
             return Err(format!("expected the name of a field, got '{}'", self.shown(&name)));
@@ -219,7 +222,7 @@ mod tests {
     fn flat(message: &Message) -> String {
         let value = |value: &Value| match value {
             Value::Word(word) => word.clone(),
-            Value::Text(text) => format!("{text:?}"),
+            Value::Text(text) | Value::Either(text) => format!("{text:?}"),
             Value::Message(message) => format!("{{{}}}", flat(message)),
         };
         let fields =
@@ -268,7 +271,10 @@ mod tests {
     #[test]
     fn fields_know_their_lines() {
         let message = read("a: 1\n\n# x\nb: 2").unwrap();
-        assert_eq!(message.0.iter().map(|field| field.line).collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(
+            message.0.iter().map(|field| field.line).collect::<Vec<_>>(),
+            [Some(1), Some(4)]
+        );
     }
 
     proptest! {

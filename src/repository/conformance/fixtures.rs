@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::stores::{Protocol, StoreServer};
 use crate::model::ModelSource;
-use crate::repository::{LocalRepository, RemoteOptions, RemoteRepository};
+use crate::repository::{LocalRepository, OverlayRepository, RemoteOptions, RemoteRepository};
 
 /// Where the repository is in a store.
 pub(super) const FOLDER: &str = "some/where";
@@ -38,6 +38,36 @@ impl Local {
 impl Fixture for Local {
     fn name(&self) -> String {
         "a local folder".to_owned()
+    }
+
+    fn put(&self, path: &str, content: &[u8]) {
+        let file = self.0.path().join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, content).unwrap();
+    }
+
+    fn remove(&self, path: &str) {
+        fs::remove_file(self.0.path().join(path)).unwrap();
+    }
+
+    fn source(&self) -> &dyn ModelSource {
+        &self.1
+    }
+}
+
+/// A local folder with nothing over it.
+pub(super) struct Overlaid(TempDir, OverlayRepository);
+
+impl Overlaid {
+    pub(super) fn new() -> Self {
+        let Local(folder, repository) = Local::new();
+        Self(folder, OverlayRepository::new(repository))
+    }
+}
+
+impl Fixture for Overlaid {
+    fn name(&self) -> String {
+        "overlay".to_owned()
     }
 
     fn put(&self, path: &str, content: &[u8]) {

@@ -12,7 +12,7 @@ mod stores;
 use std::fs;
 
 use crate::model::{ModelName, ModelSource, SourceError, Version, VersionId, VersionPolicy};
-use fixtures::{Fixture, Local, Memory, Real};
+use fixtures::{Fixture, Local, Memory, Overlaid, Real};
 use stores::StoreServer;
 
 fn id(model: &str, version: u64) -> VersionId {
@@ -28,6 +28,7 @@ fn each(check: fn(&dyn Fixture)) {
         check(fixture);
     };
     over(&Local::new());
+    over(&Overlaid::new());
     over(&Memory::new());
     for protocol in StoreServer::installed() {
         over(&Real::new(protocol));

@@ -12,6 +12,9 @@ use super::text;
 pub(crate) static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_saphyr::from_str(&text("openapi.yaml")).expect("openapi.yaml is YAML"));
 
+/// What TensorFlow Serving has behind a name.
+const VERB: &str = ":predict";
+
 /// Checks that the document allows this answer to this request: its status, its content type and
 /// its body. A path or a method that the document does not have must be answered by an error.
 #[track_caller]
@@ -73,7 +76,9 @@ fn fits(template: &str, path: &str) -> bool {
     let (template, path): (Vec<&str>, Vec<&str>) =
         (template.split('/').collect(), path.split('/').collect());
     let same = |(expected, actual): (&&str, &&str)| {
-        expected == actual || (expected.starts_with('{') && !actual.is_empty())
+        // What stands behind a parameter is no part of it.
+        let verb = expected.ends_with(VERB) == actual.ends_with(VERB);
+        expected == actual || (expected.starts_with('{') && verb && !actual.is_empty())
     };
     template.len() == path.len() && template.iter().zip(&path).all(same)
 }

@@ -11,7 +11,10 @@ use onward::http::{
     self, ConfigurationPage, InFlight, Limits, MetricsPage, Parts, Protocols, Served,
 };
 use onward::inference::{Backend, BackendError, ModelFiles, OpenOptions, OpenedModel};
-use onward::lifecycle::{Application, EventBus, HealthRegistry, LifecycleConfig, ResourceManager};
+use onward::lifecycle::{
+    Application, EventBus, HealthRegistry, LifecycleConfig, LogChange, LogControl, LogSettings,
+    ResourceManager,
+};
 use onward::model::{ManagerOptions, ManagerParts, ModelLifecycleManager, Terms};
 use onward::repository::LocalRepository;
 use reqwest::Method;
@@ -114,6 +117,8 @@ fn parts(application: &Application) -> Parts {
         events: application.events().clone(),
         cloud_events: CloudEvents::new("in-process"),
         hooks: Arc::clone(application.hooks()),
+        log: Arc::new(NoLog),
+        traces: Arc::default(),
         in_flight: InFlight::default(),
         closing: CancellationToken::new(),
     }
@@ -146,6 +151,19 @@ fn models(application: &Application) -> ModelLifecycleManager {
         },
     };
     ModelLifecycleManager::new(parts, options)
+}
+
+#[derive(Debug)]
+struct NoLog;
+
+impl LogControl for NoLog {
+    fn settings(&self) -> LogSettings {
+        LogSettings { info: false, warning: false, error: false, verbose: 0 }
+    }
+
+    fn change(&self, _: LogChange) -> Result<(), String> {
+        Err("there is no log".to_owned())
+    }
 }
 
 struct NoEngine;

@@ -1,6 +1,7 @@
 //! A running server, and a client that holds every answer against `openapi.yaml`.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -45,6 +46,18 @@ impl Server {
         server
     }
 
+    /// Starts this command, with these settings, and waits until it is ready.
+    pub(crate) async fn start_by(
+        command: Command,
+        repository: Repository,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Self::launch_by(command, (anywhere, repository), settings).await;
+        server.is_ready().await;
+        server
+    }
+
     async fn is_ready(&self) {
         self.process.logged(&["health check passes", "application", "readiness"]).await;
     }
@@ -71,8 +84,15 @@ impl Server {
         repository: Repository,
         settings: &[(&str, &str)],
     ) -> Self {
+        Self::launch_by(onward(), (address, repository), settings).await
+    }
+
+    async fn launch_by(
+        mut command: Command,
+        (address, repository): (SocketAddr, Repository),
+        settings: &[(&str, &str)],
+    ) -> Self {
         let home = TempDir::new().expect("the system has a temporary folder");
-        let mut command = onward();
         command.arg("serve").arg("--server.listen").arg(address.to_string());
         command.arg("--models.repository").arg(repository.path());
         command.args(["--telemetry.log_format", "json"]);
