@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::wire::JSON;
 use crate::causes;
 use crate::inference::InferError;
+use crate::json_tensors::JsonError;
 use crate::lifecycle::{CheckRunError, NotRunning, ResourceError};
 use crate::model::{CancelError, ChangeError, LookupError, ModelName, NameError};
 use crate::oip::{Code, Refusal};
@@ -57,6 +58,12 @@ pub(super) enum ApiError {
     CrossSite,
     #[error("the request could not be answered because of a bug in the server")]
     Panicked(String),
+}
+
+impl From<JsonError> for ApiError {
+    fn from(error: JsonError) -> Self {
+        Self::bad_request(error.to_string())
+    }
 }
 
 /// The status that goes with a code.

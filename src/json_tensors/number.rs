@@ -94,12 +94,8 @@ impl<'a> Number<'a> {
     /// The nearest number in double precision, where that is one operation.
     #[inline]
     fn exact_f64(&self) -> Option<f64> {
-        let digits = self.digits.filter(|digits| *digits <= 1 << 53)?;
-        let power = *POWERS.get(usize::try_from(self.exponent.unsigned_abs()).ok()?)?;
-        #[expect(clippy::cast_precision_loss, reason = "it is at most 2^53")]
-        let whole = digits as f64;
-        let value = if self.exponent < 0 { whole / power } else { whole * power };
-        Some(if self.is_negative { -value } else { value })
+        let is_exact = self.digits.is_some_and(|digits| digits <= 1 << 53);
+        self.close_f64().filter(|_| is_exact)
     }
 
     /// A number in double precision that is at most two of its steps from the nearest one, where that is

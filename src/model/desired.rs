@@ -283,10 +283,7 @@ impl Core {
         wanted: Intent,
         operation: &Arc<Operation>,
     ) -> Result<LoadReport, ChangeError> {
-        let entry = match self.registry.get(name.as_str()) {
-            Some(entry) => entry,
-            None => self.discover(name).await?,
-        };
+        let entry = self.entry(name).await?;
         let _permit = self.permit(&entry, operation).await?;
         let available =
             self.ask(name, |loader, name| Ok(loader.source.model(name)?.versions)).await?;

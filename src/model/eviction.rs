@@ -156,7 +156,9 @@ impl Core {
         let entry = self.known(name)?;
         let permit = self.permit_now(&entry, operation).await?;
         let routes = self.routes_of(name)?;
-        self.can_come_back(&entry, &routes).await?;
+        // What may not come back is spared from then on.
+        let can_come_back = self.can_come_back(&entry, &routes).await;
+        can_come_back.inspect_err(|_| entry.note_irreplaceable(true))?;
         operation.commit()?;
         entry.seal()?;
         let versions = routes.versions.keys().copied().collect();
@@ -170,19 +172,16 @@ impl Core {
     }
 
     /// # Errors
-    /// Where a version that is needed could not be loaded again; the model is spared from then on.
+    /// Where a version that is needed could not be loaded again, or that cannot be told.
     async fn can_come_back(&self, entry: &ModelEntry, routes: &Routes) -> Result<(), ChangeError> {
         let all =
-            self.ask(&entry.name, |loader, name| Ok(loader.source.model(name)?.versions)).await;
-        // What cannot be told is not staked.
-        let all = all.inspect_err(|_| entry.note_irreplaceable(true))?;
+            self.ask(&entry.name, |loader, name| Ok(loader.source.model(name)?.versions)).await?;
         let intent = entry.intent();
         let needed = served(entry, routes).versions.into_keys().chain(intent.named());
-        let loaded = needed.filter(|version| routes.versions.contains_key(version));
-        match loaded.into_iter().find(|version| !all.contains(version)) {
+        let mut loaded = needed.filter(|version| routes.versions.contains_key(version));
+        match loaded.find(|version| !all.contains(version)) {
             None => Ok(()),
             Some(version) => {
-                entry.note_irreplaceable(true);
                 let id = VersionId { model: entry.name.clone(), version };
                 let source = SourceError::UnknownVersion(id);
                 Err(ChangeError::Source { model: entry.name.clone(), source })

@@ -56,13 +56,10 @@ struct Plan {
 }
 
 /// The versions in the repository, lowest first.
-#[derive(Default)]
 struct Available {
     all: Vec<Version>,
     /// Those that somebody is writing.
     unsettled: Vec<Version>,
-    /// Those that have just failed, where another is to be found.
-    failed: Vec<Version>,
 }
 
 impl Available {
@@ -80,11 +77,7 @@ impl Core {
         (options, choose): (LoadOptions, Choose<'_>),
         operation: &Arc<Operation>,
     ) -> Result<LoadReport, ChangeError> {
-        let known = self.registry.get(name.as_str());
-        let entry = match known {
-            Some(entry) => entry,
-            None => self.discover(name).await?,
-        };
+        let entry = self.entry(name).await?;
         let _permit = self.permit(&entry, operation).await?;
         let result = self.load_what_can_be(&entry, (options, choose), operation).await;
         self.comes_on_demand(&entry, &result);
@@ -192,21 +185,21 @@ impl Core {
             result => return told(entry, result),
         };
         let instead = load(second).await;
-        match instead {
-            Err(unsettled @ ChangeError::Unsettled { .. }) => told(entry, Err(unsettled)),
-            instead if !served.is_outdated => told(entry, instead),
-            // It is told as the model's problem.
-            instead => match (told(entry, Err(failure)), instead) {
-                (_, Ok(report)) => Ok(report),
-                (failed, Err(_)) => failed,
-            },
+        if !served.is_outdated || matches!(instead, Err(ChangeError::Unsettled { .. })) {
+            return told(entry, instead);
         }
+        // It is told as the model's problem, also where the other could be loaded.
+        told(entry, Err(failure)).or_else(|failure| instead.map_err(|_| failure))
     }
 
-    pub(super) async fn discover(
+    /// The entry of a model that is known or, by the source, exists.
+    pub(super) async fn entry(
         self: &Arc<Self>,
         name: &ModelName,
     ) -> Result<Arc<ModelEntry>, ChangeError> {
+        if let Some(entry) = self.registry.get(name.as_str()) {
+            return Ok(entry);
+        }
         self.ask(name, |loader, name| match loader.source.model(name) {
             Err(unknown @ SourceError::UnknownModel(_)) => Err(unknown),
             // Whatever else is wrong is found again by the load, and kept as the entry's problem.
@@ -302,7 +295,7 @@ impl Core {
         let is_loaded = |version: &Version| {
             loaded.as_ref().is_some_and(|routes| routes.versions.contains_key(version))
         };
-        let (mut settings, mut there) = self.look(&entry.name, choose).await?;
+        let (mut settings, there) = self.look(&entry.name, choose).await?;
         let intent = deciding.cloned().unwrap_or_else(|| {
             let (intent, warnings) = entry.intent().without(&there.all, is_loaded);
             settings.warnings.extend(warnings);
@@ -311,13 +304,8 @@ impl Core {
         for warning in &settings.warnings {
             warn!(model = %entry.name, warning, "the model has a warning");
         }
-        there.failed = failed.to_vec();
-        if let Choose::Last(served) = choose {
-            self.settle_by_digest(&entry.name, served, &mut there).await;
-        }
         let can_be_loaded = |version: &Version| is_loaded(version) || !there.is_written(*version);
-        let is_ready =
-            |version: &Version| can_be_loaded(version) && !there.failed.contains(version);
+        let is_ready = |version: &Version| can_be_loaded(version) && !failed.contains(version);
         let mut ready: Vec<_> = there.all.iter().copied().filter(is_ready).collect();
         if matches!(choose, Choose::Declared) && ready.is_empty() {
             ready.clone_from(&there.all);
@@ -359,7 +347,7 @@ impl Core {
             Choose::Last(served) => Some(served.settings.clone()),
             _ => None,
         };
-        self.ask(name, move |loader, name| {
+        let looked = self.ask(name, move |loader, name| {
             let settings = loader.source.settings(name);
             // What has served does so again, whatever has become of what is said of it.
             let settings = settings.or_else(|problem| match before {
@@ -371,13 +359,17 @@ impl Core {
             })?;
             let all = loader.source.model(name)?.versions;
             if any {
-                return Ok((settings, Available { all, ..Available::default() }));
+                return Ok((settings, Available { all, unsettled: Vec::new() }));
             }
             let glance = loader.source.glance(name)?;
             let unsettled = if glance.settled { glance.unsettled } else { all.clone() };
-            Ok((settings, Available { all, unsettled, ..Available::default() }))
-        })
-        .await
+            Ok((settings, Available { all, unsettled }))
+        });
+        let (settings, mut there) = looked.await?;
+        if let Choose::Last(served) = choose {
+            self.settle_by_digest(name, served, &mut there).await;
+        }
+        Ok((settings, there))
     }
 
     /// What has served and has the files that it had is complete, though somebody has touched them.

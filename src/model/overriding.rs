@@ -84,11 +84,8 @@ impl Core {
         operation: &Arc<Operation>,
     ) -> Result<LoadReport, ChangeError> {
         let brings_files = overrides.as_ref().is_some_and(|overrides| !overrides.files.is_empty());
-        let entry = match self.registry.get(name.as_str()) {
-            Some(entry) => entry,
-            None if brings_files => self.registry.entry(name),
-            None => self.discover(name).await?,
-        };
+        // What brings its files need not exist.
+        let entry = if brings_files { self.registry.entry(name) } else { self.entry(name).await? };
         let _permit = self.permit(&entry, operation).await?;
         let laying = self.ask(name, move |loader, name| loader.source.lay(name, overrides)).await;
         let result = match laying {

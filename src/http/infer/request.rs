@@ -85,31 +85,7 @@ impl Decoded {
         let mut cursor = Cursor::new(&json);
         cursor.object("", |cursor, key| reading.field(cursor, key))?;
         cursor.end()?;
-        Ok(reading.finished()?)
-    }
-}
-
-/// What is wrong with a body.
-#[derive(Debug, thiserror::Error)]
-enum BodyError {
-    #[error(transparent)]
-    Json(#[from] JsonError),
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-}
-
-impl From<BodyError> for ApiError {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::Json(error) => Self::bad_request(error.to_string()),
-            BodyError::Refused(refusal) => Self::Refused(refusal),
-        }
-    }
-}
-
-impl From<JsonError> for ApiError {
-    fn from(error: JsonError) -> Self {
-        Self::bad_request(error.to_string())
+        reading.finished()
     }
 }
 
@@ -131,7 +107,7 @@ struct Output {
 }
 
 impl Reading {
-    fn field(&mut self, cursor: &mut Cursor<'_>, key: &str) -> Result<(), BodyError> {
+    fn field(&mut self, cursor: &mut Cursor<'_>, key: &str) -> Result<(), ApiError> {
         match key {
             "id" => set(&mut self.id, key, cursor.value("id")?),
             "parameters" => set(&mut self.parameters, key, parameters(cursor, "parameters")?),
@@ -144,19 +120,19 @@ impl Reading {
         }
     }
 
-    fn inputs(&mut self, cursor: &mut Cursor<'_>) -> Result<Vec<NamedTensor>, BodyError> {
+    fn inputs(&mut self, cursor: &mut Cursor<'_>) -> Result<Vec<NamedTensor>, ApiError> {
         let mut inputs = Vec::new();
         cursor.array("inputs", |cursor, index| {
             let mut input = Input::new(index);
             let path = input.path.clone();
             cursor.object(&path, |cursor, key| input.field(cursor, key))?;
             inputs.push(input.finished(&mut self.tail)?);
-            Ok::<_, BodyError>(())
+            Ok::<_, ApiError>(())
         })?;
         Ok(inputs)
     }
 
-    fn finished(self) -> Result<Decoded, BodyError> {
+    fn finished(self) -> Result<Decoded, ApiError> {
         let missing = || JsonError::unexpected("", "missing field `inputs`");
         let inputs = self.inputs.ok_or_else(missing)?;
         if !self.tail.is_empty() {
@@ -183,7 +159,7 @@ impl Reading {
 }
 
 /// Takes what an object says of a key, once.
-fn set<T>(slot: &mut Option<T>, key: &str, value: Option<T>) -> Result<(), BodyError> {
+fn set<T>(slot: &mut Option<T>, key: &str, value: Option<T>) -> Result<(), ApiError> {
     match value {
         Some(_) if slot.is_some() => {
             Err(JsonError::unexpected(key, format!("duplicate field `{key}`")).into())
@@ -218,7 +194,7 @@ impl<'a> Input<'a> {
         Self { path, name: None, shape: None, datatype: None, parameters: None, data: None }
     }
 
-    fn field(&mut self, cursor: &mut Cursor<'a>, key: &str) -> Result<(), BodyError> {
+    fn field(&mut self, cursor: &mut Cursor<'a>, key: &str) -> Result<(), ApiError> {
         let path = format!("{}.{key}", self.path);
         match key {
             "name" => set(&mut self.name, key, Some(cursor.value(&path)?)),
@@ -242,7 +218,7 @@ impl<'a> Input<'a> {
     }
 
     /// What is wrong with its data.
-    fn wrong(&self, error: DataError) -> BodyError {
+    fn wrong(&self, error: DataError) -> ApiError {
         match error {
             DataError::Json(error) => error.into(),
             other => self.invalid(&other.to_string()).into(),
@@ -255,7 +231,7 @@ impl<'a> Input<'a> {
     }
 
     /// The tensor, whose bytes are taken from the tail where it has no data in JSON.
-    fn finished(mut self, tail: &mut Bytes) -> Result<NamedTensor, BodyError> {
+    fn finished(mut self, tail: &mut Bytes) -> Result<NamedTensor, ApiError> {
         let missing = |field: &str| {
             JsonError::unexpected(self.path.clone(), format!("missing field `{field}`"))
         };
@@ -301,7 +277,7 @@ impl<'a> Input<'a> {
     }
 }
 
-fn outputs(cursor: &mut Cursor<'_>) -> Result<Vec<Output>, BodyError> {
+fn outputs(cursor: &mut Cursor<'_>) -> Result<Vec<Output>, ApiError> {
     let mut outputs = Vec::new();
     cursor.array("outputs", |cursor, index| {
         let (mut name, mut given) = (None, None);
@@ -316,7 +292,7 @@ fn outputs(cursor: &mut Cursor<'_>) -> Result<Vec<Output>, BodyError> {
         })?;
         let missing = || JsonError::unexpected(path.clone(), "missing field `name`");
         outputs.push(output(name.ok_or_else(missing)?, &given.unwrap_or_default())?);
-        Ok::<_, BodyError>(())
+        Ok::<_, ApiError>(())
     })?;
     Ok(outputs)
 }

@@ -26,54 +26,34 @@ pub(super) enum Form {
     Columns,
 }
 
-/// What is wrong with a body.
-#[derive(Debug, thiserror::Error)]
-enum BodyError {
-    #[error(transparent)]
-    Json(#[from] JsonError),
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-}
-
-impl From<BodyError> for ApiError {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::Json(error) => error.into(),
-            BodyError::Refused(refusal) => refusal.into(),
-        }
-    }
-}
-
 impl Predict {
     /// Reads a body for a model of this signature.
     ///
     /// # Errors
     /// The first thing that is wrong with it, named.
     pub(super) fn read(body: &[u8], signature: &Signature) -> Result<Self, ApiError> {
-        Ok(read(body, signature)?)
+        let mut predict = None;
+        let mut cursor = Cursor::new(body);
+        cursor.object("", |cursor, key| {
+            let read = match key {
+                "instances" => rows(cursor, signature)?,
+                "inputs" => columns(cursor, signature)?,
+                "signature_name" => return is_the_signature(&cursor.value::<String>(key)?),
+                _ => return Ok(cursor.skip()?),
+            };
+            match predict.replace(read) {
+                None => Ok(()),
+                Some(_) => {
+                    Err(Refusal::invalid("give either 'instances' or 'inputs', once").into())
+                }
+            }
+        })?;
+        cursor.end()?;
+        predict.ok_or_else(|| Refusal::invalid("it has neither 'instances' nor 'inputs'").into())
     }
 }
 
-fn read(body: &[u8], signature: &Signature) -> Result<Predict, BodyError> {
-    let mut predict = None;
-    let mut cursor = Cursor::new(body);
-    cursor.object("", |cursor, key| {
-        let read = match key {
-            "instances" => rows(cursor, signature)?,
-            "inputs" => columns(cursor, signature)?,
-            "signature_name" => return is_the_signature(&cursor.value::<String>(key)?),
-            _ => return Ok(cursor.skip()?),
-        };
-        match predict.replace(read) {
-            None => Ok(()),
-            Some(_) => Err(Refusal::invalid("give either 'instances' or 'inputs', once").into()),
-        }
-    })?;
-    cursor.end()?;
-    predict.ok_or_else(|| Refusal::invalid("it has neither 'instances' nor 'inputs'").into())
-}
-
-fn is_the_signature(name: &str) -> Result<(), BodyError> {
+fn is_the_signature(name: &str) -> Result<(), ApiError> {
     if name == SIGNATURE || name.is_empty() {
         return Ok(());
     }
@@ -82,7 +62,7 @@ fn is_the_signature(name: &str) -> Result<(), BodyError> {
 }
 
 /// Instances, each a value of the only input, or an object of values by the names of the inputs.
-fn rows(cursor: &mut Cursor<'_>, signature: &Signature) -> Result<Predict, BodyError> {
+fn rows(cursor: &mut Cursor<'_>, signature: &Signature) -> Result<Predict, ApiError> {
     let (mut columns, mut count) = (Columns::new(signature), 0);
     cursor.array("instances", |cursor, row| {
         count = row + 1;
@@ -106,7 +86,7 @@ fn rows(cursor: &mut Cursor<'_>, signature: &Signature) -> Result<Predict, BodyE
 }
 
 /// The whole value of the only input, or an object of them by the names of the inputs.
-fn columns(cursor: &mut Cursor<'_>, signature: &Signature) -> Result<Predict, BodyError> {
+fn columns(cursor: &mut Cursor<'_>, signature: &Signature) -> Result<Predict, ApiError> {
     let mut columns = Columns::new(signature);
     if is_by_name(cursor)? {
         cursor.object("inputs", |cursor, name| {
@@ -177,7 +157,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Reads the value that an input has in a row.
-    fn read(&mut self, place: usize, cursor: &mut Cursor<'_>, row: usize) -> Result<(), BodyError> {
+    fn read(&mut self, place: usize, cursor: &mut Cursor<'_>, row: usize) -> Result<(), ApiError> {
         let TensorSpec { name, datatype, .. } = &self.specs[place];
         let column = self.columns[place].get_or_insert_with(|| column(*datatype));
         if column.count() > row {
@@ -187,7 +167,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Whether all inputs that are given have as many values.
-    fn are_even(&self, rows: usize) -> Result<(), BodyError> {
+    fn are_even(&self, rows: usize) -> Result<(), ApiError> {
         let given = self.specs.iter().zip(&self.columns);
         let counted = given.filter_map(|(spec, column)| Some((spec, column.as_ref()?.count())));
         match counted.into_iter().find(|(_, count)| *count != rows) {
@@ -204,7 +184,7 @@ impl<'a> Columns<'a> {
     fn tensors(
         self,
         tensor: fn(Box<dyn Column>) -> Result<Tensor, DataError>,
-    ) -> Result<Vec<NamedTensor>, BodyError> {
+    ) -> Result<Vec<NamedTensor>, ApiError> {
         let given = self.specs.iter().zip(self.columns);
         let given = given.filter_map(|(spec, column)| Some((&spec.name, column?)));
         let named = given.map(|(name, column)| {
@@ -216,7 +196,7 @@ impl<'a> Columns<'a> {
 }
 
 /// What is wrong with the values of an input.
-fn wrong(name: &str, error: DataError) -> BodyError {
+fn wrong(name: &str, error: DataError) -> ApiError {
     match error {
         DataError::Json(error) => error.into(),
         other => Refusal::invalid(format!("input '{name}': {other}")).into(),
@@ -244,7 +224,7 @@ mod tests {
 
     /// The names and shapes of the inputs.
     fn shapes(body: &str, signature: &Signature) -> (Vec<(String, Vec<usize>)>, Form) {
-        let Predict { inputs, form } = read(body.as_bytes(), signature).unwrap();
+        let Predict { inputs, form } = Predict::read(body.as_bytes(), signature).unwrap();
         let shape = |input: NamedTensor| (input.name, input.tensor.shape().to_vec());
         (inputs.into_iter().map(shape).collect(), form)
     }
@@ -258,7 +238,7 @@ mod tests {
 
     #[track_caller]
     fn refused(body: &str, told: &str) {
-        let error = read(body.as_bytes(), &pair()).unwrap_err().to_string();
+        let error = Predict::read(body.as_bytes(), &pair()).unwrap_err().to_string();
         assert!(error.contains(told), "no {told:?} in {error:?}");
     }
 

@@ -46,6 +46,15 @@ impl Fixture {
         Ok(soon(ask(&handle, 1)).await.unwrap())
     }
 
+    /// Begins to ask, beside the test, for the version that answers.
+    fn begin_asking(&self, model: &str) -> JoinHandle<Result<Version, LookupError>> {
+        let (manager, model) = (self.manager.clone(), model.to_owned());
+        tokio::spawn(async move {
+            let any = Wanted::Any { key: None };
+            manager.acquire_waiting(&model, any, later()).await.map(|handle| handle.id().version)
+        })
+    }
+
     async fn change(&self, change: Change) -> crate::model::Ended {
         let begun = self.manager.begin(&name("a"), change, Conditions::default()).unwrap();
         soon(begun.done()).await
@@ -117,13 +126,7 @@ async fn a_version_that_is_half_there_is_not_loaded_for_a_request() {
     fixture.world.write("a/2", true);
     fixture.evict().await;
     fixture.world.edit("a", |model| drop(model.versions.remove(&1)));
-    let asked = {
-        let manager = fixture.manager.clone();
-        tokio::spawn(async move {
-            let any = Wanted::Any { key: None };
-            manager.acquire_waiting("a", any, later()).await.map(|handle| handle.id().version)
-        })
-    };
+    let asked = fixture.begin_asking("a");
     fixture.world.has_taken(Step::Glance, "a", 3).await;
     assert!(!asked.is_finished(), "it waits until it is whole");
     fixture.world.write("a/2", false);
@@ -178,13 +181,7 @@ async fn requests_wait_for_room_that_is_about_to_come() {
     fixture.manager.load_all().await.unwrap();
     let door = fixture.world.door(Step::Run, "a/1");
     let inside = fixture.begin_stuck("a", &door).await;
-    let waiting = {
-        let manager = fixture.manager.clone();
-        tokio::spawn(async move {
-            let any = Wanted::Any { key: None };
-            manager.acquire_waiting("b", any, later()).await.map(drop)
-        })
-    };
+    let waiting = fixture.begin_asking("b");
     fixture.world.has_taken(Step::Digest, "b/1", 1).await;
     tokio::time::sleep(BRIEF * 5).await;
     assert!(!waiting.is_finished() && fixture.states("a") == [(1, Ready)]);
@@ -411,13 +408,7 @@ async fn what_was_evicted_and_touched_comes_back_and_no_other() {
     fixture.evict().await;
     // Now they are not, and it is waited for.
     fixture.world.put("a", 2, "half");
-    let asked = {
-        let manager = fixture.manager.clone();
-        tokio::spawn(async move {
-            let any = Wanted::Any { key: None };
-            manager.acquire_waiting("a", any, later()).await.map(|handle| handle.id().version)
-        })
-    };
+    let asked = fixture.begin_asking("a");
     let glances = fixture.world.times(Step::Glance, "a");
     fixture.world.has_taken(Step::Glance, "a", glances + 2).await;
     assert!(!asked.is_finished());
@@ -589,13 +580,7 @@ async fn operators_wait_for_what_the_server_does_by_itself() {
     fixture.world.put("a", 2, "two");
     fixture.evict().await;
     let door = fixture.world.door(Step::Open, "a/1");
-    let asked = {
-        let manager = fixture.manager.clone();
-        tokio::spawn(async move {
-            let any = Wanted::Any { key: None };
-            manager.acquire_waiting("a", any, later()).await.map(drop)
-        })
-    };
+    let asked = fixture.begin_asking("a");
     door.has_waiting(1).await;
     let swap = fixture.begin_swap("a", swap_to(2));
     tokio::time::sleep(BRIEF).await;

@@ -56,12 +56,13 @@ impl Fixture for Local {
 }
 
 /// A local folder with nothing over it.
-pub(super) struct Overlaid(TempDir, OverlayRepository);
+pub(super) struct Overlaid(Local, OverlayRepository);
 
 impl Overlaid {
     pub(super) fn new() -> Self {
-        let Local(folder, repository) = Local::new();
-        Self(folder, OverlayRepository::new(repository))
+        let below = Local::new();
+        let repository = OverlayRepository::new(below.1.clone());
+        Self(below, repository)
     }
 }
 
@@ -71,13 +72,11 @@ impl Fixture for Overlaid {
     }
 
     fn put(&self, path: &str, content: &[u8]) {
-        let file = self.0.path().join(path);
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(file, content).unwrap();
+        self.0.put(path, content);
     }
 
     fn remove(&self, path: &str) {
-        fs::remove_file(self.0.path().join(path)).unwrap();
+        self.0.remove(path);
     }
 
     fn source(&self) -> &dyn ModelSource {
