@@ -33,8 +33,11 @@ const LARGE: &str = "large";
 /// Of the large model: 125 million numbers of four bytes.
 const SHAPE: [usize; 3] = [12_500, 9_990, 10];
 
-/// Connections that ask at once.
-const CONCURRENCY: [usize; 2] = [1, 4];
+/// How the tiny model is asked: over so many connections, each with so long between two requests, or
+/// none. The last keeps both of two cores busy with requests alone.
+const CALLERS: [Callers; 3] = [(1, None), (8, Some(Duration::from_millis(2))), (4, None)];
+
+type Callers = (usize, Option<Duration>);
 
 /// What the median ratio of the 99th percentiles should stay below.
 const TARGET: f64 = 1.5;
@@ -68,14 +71,14 @@ async fn compare(options: &Options) -> Result<ExitCode> {
     println!("{} rounds of two phases of {:?} each", options.rounds, options.duration);
 
     let (mut worst, mut failures) = (0.0, 0);
-    for connections in CONCURRENCY {
+    for callers in CALLERS {
         let mut table = Table::default();
         for _ in 0..options.rounds {
-            table.quiet.push(load::run(&target, connections, options.duration).await);
-            let phase = (connections, options.duration);
+            table.quiet.push(ask(&target, callers, options.duration).await);
+            let phase = (callers, options.duration);
             table.loading.push(beside_loads(control, &target, phase, &mut table.loads).await?);
         }
-        table.print(connections);
+        table.print(callers);
         failures += table.failures();
         worst = f64::max(worst, table.ratio(0.99));
     }
@@ -83,16 +86,23 @@ async fn compare(options: &Options) -> Result<ExitCode> {
     Ok(if failures == 0 && worst <= TARGET { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+async fn ask(target: &Target, (connections, period): Callers, duration: Duration) -> Sample {
+    match period {
+        Some(period) => load::run_paced(target, (connections, period), duration).await,
+        None => load::run(target, connections, duration).await,
+    }
+}
+
 /// The load while the large model comes and goes.
 async fn beside_loads(
     control: Control,
     target: &Target,
-    (connections, duration): (usize, Duration),
+    (callers, duration): (Callers, Duration),
     loads: &mut Loads,
 ) -> Result<Sample> {
     let over = AtomicBool::new(false);
     let load = async {
-        let sample = load::run(target, connections, duration).await;
+        let sample = ask(target, callers, duration).await;
         over.store(true, Ordering::SeqCst);
         sample
     };
@@ -148,25 +158,26 @@ impl Table {
         median(self.ratios(share))
     }
 
-    fn print(&self, connections: usize) {
+    fn print(&self, (connections, period): Callers) {
+        let pace = period.map(|period| format!(" every {period:?}")).unwrap_or_default();
         let [what, rate, p50, p99, longest] = [
-            format!("{connections} connections"),
+            format!("{connections} connections{pace}"),
             "per second".into(),
             "p50 us".into(),
             "p99 us".into(),
             "longest ms".into(),
         ];
-        println!("{what:<26}{rate:>12}{p50:>10}{p99:>10}{longest:>12}");
+        println!("{what:<30}{rate:>12}{p50:>10}{p99:>10}{longest:>12}");
         for (what, samples) in [("nothing beside", &self.quiet), ("loads beside", &self.loading)] {
             let of = |share| median(samples.iter().map(|sample| micros(sample, share)));
             let rate = median(samples.iter().map(Sample::rate));
             let (p50, p99, longest) = (of(0.5), of(0.99), of(1.0) / 1e3);
-            println!("{what:<26}{rate:>12.0}{p50:>10.1}{p99:>10.1}{longest:>12.1}");
+            println!("{what:<30}{rate:>12.0}{p50:>10.1}{p99:>10.1}{longest:>12.1}");
         }
         let rate = self.loading.iter().zip(&self.quiet).map(|(a, b)| a.rate() / b.rate());
         let (p50, p99, longest) = (self.ratio(0.5), self.ratio(0.99), self.ratio(1.0));
         let what = "ratio, by round";
-        println!("{what:<26}{:>12.3}{p50:>10.3}{p99:>10.3}{longest:>12.3}", median(rate));
+        println!("{what:<30}{:>12.3}{p50:>10.3}{p99:>10.3}{longest:>12.3}", median(rate));
         let p99s: Vec<String> = self.ratios(0.99).iter().map(|p99| format!("{p99:.2}")).collect();
         println!("ratio of p99 in each round: {}", p99s.join(" "));
         println!(

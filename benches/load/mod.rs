@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use head::Head;
 
@@ -140,6 +140,18 @@ pub(crate) async fn run(target: &Target, concurrency: usize, duration: Duration)
     run_judged(target, concurrency, duration, &(Arc::new(Lenient) as _)).await
 }
 
+/// [`run`], but each connection sends a request every `period`, whether answers are quick or slow. One
+/// that could not be sent when it was due, because the answer before had not come, took from then on.
+pub(crate) async fn run_paced(
+    target: &Target,
+    (concurrency, period): (usize, Duration),
+    duration: Duration,
+) -> Sample {
+    let judge: Arc<dyn Judge> = Arc::new(Lenient);
+    let callers = (0..concurrency).map(|_| Caller::new(target, &judge, Some(period)));
+    run_callers(callers.collect(), duration).await
+}
+
 /// [`run`] with somebody who looks at the answers.
 pub(crate) async fn run_judged(
     target: &Target,
@@ -147,12 +159,15 @@ pub(crate) async fn run_judged(
     duration: Duration,
     judge: &Arc<dyn Judge>,
 ) -> Sample {
-    let target = Arc::new(target.clone());
-    let start = Arc::new(Barrier::new(concurrency));
-    let caller = || Caller { target: Arc::clone(&target), judge: Arc::clone(judge), idle: None };
+    let callers = (0..concurrency).map(|_| Caller::new(target, judge, None));
+    run_callers(callers.collect(), duration).await
+}
+
+async fn run_callers(callers: Vec<Caller>, duration: Duration) -> Sample {
+    let start = Arc::new(Barrier::new(callers.len()));
+    let mut tallies = Vec::with_capacity(callers.len());
     let mut callers: JoinSet<Tally> =
-        (0..concurrency).map(|_| caller().run(Arc::clone(&start), duration)).collect();
-    let mut tallies = Vec::with_capacity(concurrency);
+        callers.into_iter().map(|caller| caller.run(Arc::clone(&start), duration)).collect();
     while let Some(tally) = callers.join_next().await {
         tallies.push(tally.expect("callers neither panic nor are cancelled"));
     }
@@ -197,14 +212,20 @@ impl Tally {
     }
 }
 
-/// One closed loop, with at most one connection at a time.
+/// Sends one request after the other, over at most one connection at a time.
 struct Caller {
-    target: Arc<Target>,
+    target: Target,
     judge: Arc<dyn Judge>,
+    /// Between two requests; without it each is sent as soon as the one before was answered.
+    period: Option<Duration>,
     idle: Option<Connection>,
 }
 
 impl Caller {
+    fn new(target: &Target, judge: &Arc<dyn Judge>, period: Option<Duration>) -> Self {
+        Self { target: target.clone(), judge: Arc::clone(judge), period, idle: None }
+    }
+
     async fn run(mut self, start: Arc<Barrier>, duration: Duration) -> Tally {
         drop(timeout(PATIENCE, self.warm_up()).await);
         start.wait().await;
@@ -227,13 +248,18 @@ impl Caller {
     }
 
     async fn call_until(&mut self, end: Instant, tally: &mut Tally) {
+        let mut due = tally.started;
         loop {
-            let sent = Instant::now();
-            if sent >= end {
+            let begun = match self.period {
+                Some(_) => await_turn(due).await,
+                None => Instant::now(),
+            };
+            if begun >= end {
                 return;
             }
+            due += self.period.unwrap_or_default();
             match self.call().await {
-                Ok(200) => tally.nanos.push(nanos(sent.elapsed())),
+                Ok(200) => tally.nanos.push(nanos(begun.elapsed())),
                 Ok(_) => tally.failures += 1,
                 Err(_) => {
                     tally.failures += 1;
@@ -257,6 +283,16 @@ impl Caller {
         self.idle = head.keep_alive.then_some(connection);
         Ok(head.status)
     }
+}
+
+/// Waits until a request is due; from when on it takes its time. That this client wakes up late is not
+/// the server's fault, but that it is late already is.
+async fn await_turn(due: Instant) -> Instant {
+    if Instant::now() >= due {
+        return due;
+    }
+    sleep_until(due.into()).await;
+    Instant::now()
 }
 
 fn nanos(elapsed: Duration) -> u64 {
