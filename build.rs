@@ -1,20 +1,44 @@
-//! Generates the messages and services of gRPC from `proto/`, without a `protoc`.
+//! Generates the messages and services of gRPC from `proto/`, without a `protoc`, and compresses the
+//! files of `/docs`.
 
 use std::env;
 use std::error::Error;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{Cursor, Read, copy};
+use std::path::{Path, PathBuf};
 
+use flate2::{Compression, GzBuilder};
 use protox::prost::Message as _;
+use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
+use zip::ZipArchive;
+use zip::read::root_dir_common_filter;
 
 const FILES: [&str; 2] = ["inference.proto", "health.proto"];
+
+/// What `/docs` has of our own.
+const OWN: [&str; 2] = ["index.html", "start.js"];
+
+/// What it has of Swagger UI, whose license wants to go with it; the rest stays out of the binary.
+const SWAGGER_UI: [&str; 5] = [
+    "LICENSE",
+    "NOTICE",
+    "dist/favicon-32x32.png",
+    "dist/swagger-ui-bundle.js",
+    "dist/swagger-ui.css",
+];
 
 #[expect(clippy::disallowed_methods, reason = "Cargo tells by the environment where to write")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=src/http/docs");
     println!("cargo:rerun-if-changed=build.rs");
-    let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
+    messages(&out)?;
+    pages(&out.join("docs"))
+}
+
+fn messages(out: &Path) -> Result<(), Box<dyn Error>> {
+    let descriptors = protox::compile(FILES, ["proto"])?;
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     generate().build_client(false).compile_fds(descriptors.clone())?;
     // For the tests.
@@ -29,4 +53,29 @@ fn generate() -> tonic_prost_build::Builder {
     let builder = builder.generate_default_stubs(true);
     // Tensors are shared with the buffer that they came in, not copied.
     builder.bytes(".")
+}
+
+fn pages(out: &Path) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(out)?;
+    for name in OWN {
+        compress(File::open(Path::new("src/http/docs").join(name))?, &out.join(name))?;
+    }
+    let mut archive = ZipArchive::new(Cursor::new(SWAGGER_UI_VENDORED))?;
+    // It tells the version.
+    let root = archive.root_dir(root_dir_common_filter)?.ok_or("Swagger UI has another form")?;
+    for path in SWAGGER_UI.map(Path::new) {
+        let name = path.file_name().ok_or("it is the path of a file")?;
+        compress(archive.by_path(root.join(path))?, &out.join(name))?;
+    }
+    Ok(())
+}
+
+/// Writes it with `.gz` behind its name.
+fn compress(mut content: impl Read, path: &Path) -> Result<(), Box<dyn Error>> {
+    let file = File::create(path.with_added_extension("gz"))?;
+    // Without a time, so that each build makes the same.
+    let mut compressed = GzBuilder::new().write(file, Compression::best());
+    copy(&mut content, &mut compressed)?;
+    compressed.finish()?;
+    Ok(())
 }

@@ -12,6 +12,7 @@ mod checks;
 #[doc(hidden)]
 pub mod codec;
 mod desired;
+mod docs;
 mod documents;
 mod error;
 mod events;

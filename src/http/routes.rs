@@ -11,7 +11,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{Parts, Services};
 use super::{
-    changes, checks, desired, documents, events, finish, health, infer, lifecycle, logging,
+    changes, checks, desired, docs, documents, events, finish, health, infer, lifecycle, logging,
     metadata, model_config, models, operations, repository, residence, resources, statistics, tfs,
     trace,
 };
@@ -77,6 +77,9 @@ fn protocol() -> Vec<Route> {
         read("/startupz", get(health::startupz)),
         read("/metrics", get(documents::metrics)),
         read("/openapi.yaml", get(documents::openapi)),
+        read("/docs", get(docs::to_index)),
+        read("/docs/", get(docs::index)),
+        read("/docs/{asset}", get(docs::asset)),
         read("/v2", get(metadata::server)),
         read("/v2/health/live", get(health::live)),
         read("/v2/health/ready", get(health::ready)),

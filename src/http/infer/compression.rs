@@ -47,17 +47,26 @@ impl Coding {
 
     /// The best of those that a client takes; `None` where it has not said that it takes one.
     pub(super) fn accepted(headers: &HeaderMap) -> Option<Self> {
+        // The first of equal ones.
+        let better =
+            |one: (Self, f32), other: (Self, f32)| if other.1 > one.1 { other } else { one };
+        Self::all_accepted(headers).reduce(better).map(|(coding, _)| coding)
+    }
+
+    /// Whether a client has said that it takes this one.
+    pub(in crate::http) fn is_accepted(self, headers: &HeaderMap) -> bool {
+        Self::all_accepted(headers).any(|(coding, _)| coding == self)
+    }
+
+    /// Those that a client takes, and how gladly.
+    fn all_accepted(headers: &HeaderMap) -> impl Iterator<Item = (Self, f32)> {
         let lists = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
-        let accepted = lists.flat_map(|list| list.split(',')).filter_map(|item| {
+        lists.flat_map(|list| list.split(',')).filter_map(|item| {
             let (name, rest) = item.split_once(';').unwrap_or((item, ""));
             let quality = rest.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);
             let (coding, quality) = (Self::from_name(name.trim())?, quality.ok()?);
             (quality > 0.0).then_some((coding, quality))
-        });
-        // The first of equal ones.
-        let better =
-            |one: (Self, f32), other: (Self, f32)| if other.1 > one.1 { other } else { one };
-        accepted.reduce(better).map(|(coding, _)| coding)
+        })
     }
 
     /// Whether an answer of so many bytes is compressed.
@@ -161,5 +170,13 @@ mod tests {
             assert_eq!(accepted(none), None, "{none}");
         }
         assert_eq!(Coding::accepted(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn one_that_is_not_the_best_is_accepted_too() {
+        let value = HeaderValue::from_static("zstd, gzip;q=0.1, deflate;q=0");
+        let headers: HeaderMap = [(ACCEPT_ENCODING, value)].into_iter().collect();
+        let accepted = ALL.map(|coding| coding.is_accepted(&headers));
+        assert_eq!(accepted, [true, false, true]);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;
+use reqwest::redirect::Policy;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
@@ -211,11 +212,12 @@ impl Server {
     }
 }
 
-/// A client that goes to no proxy.
+/// A client that goes to no proxy and nowhere else than it is told.
 pub(crate) fn client() -> reqwest::Client {
     // Another test may have installed it before.
     rustls::crypto::ring::default_provider().install_default().ok();
-    reqwest::Client::builder().no_proxy().build().expect("the client is sound")
+    let client = reqwest::Client::builder().no_proxy().redirect(Policy::none());
+    client.build().expect("the client is sound")
 }
 
 impl Answer {
