@@ -133,7 +133,7 @@ impl VersionHandle {
 
     /// What the places of an output mean; empty where nobody has said.
     pub fn labels(&self, output: &str) -> &[String] {
-        self.settings().labels.get(output).map(Vec::as_slice).unwrap_or_default()
+        self.settings().labels.get(output).map(|labels| &*labels.texts).unwrap_or_default()
     }
 
     /// Checks the request and runs it.

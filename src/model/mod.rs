@@ -70,8 +70,8 @@ pub use lease::LeaseReport;
 pub use ledger::NoRoom;
 pub use load::LoadOptions;
 pub use loader::{
-    AvailableModel, Glance, MOST_INSTANCES, ModelSettings, ModelSource, SourceError, VersionPolicy,
-    WarmUp,
+    AvailableModel, Glance, Labels, MOST_INSTANCES, ModelSettings, ModelSource, SourceError,
+    VersionPolicy, WarmUp,
 };
 pub use manager::{Change, ManagerOptions, ManagerParts, ModelLifecycleManager};
 pub use memory::MemoryChange;
