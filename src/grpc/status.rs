@@ -99,6 +99,7 @@ fn log(code: Code, text: &str, secret: Option<&str>) {
 pub(super) fn of_library(found: &Status, call: &str, limit: usize) -> Status {
     let text = found.message();
     match found.code() {
+        _ if found.metadata().contains_key(CODE) => found.clone(),
         Grpc::OutOfRange | Grpc::ResourceExhausted => {
             let text = format!(
                 "the message is larger than {limit} bytes, the setting server.max_body_size"
