@@ -38,6 +38,7 @@ mod statistics;
 mod target;
 mod tfs;
 mod trace;
+mod unread;
 mod watched_stream;
 mod wire;
 
