@@ -153,6 +153,11 @@ impl Usage {
         self.ended();
     }
 
+    /// Counts one that was refused for what its caller has sent.
+    pub(super) fn refused(&self) {
+        self.failed(Duration::ZERO, None);
+    }
+
     fn ended(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let now = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
