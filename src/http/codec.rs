@@ -13,7 +13,7 @@ use crate::oip::Inputs;
 /// # Errors
 /// What a client is told.
 pub fn decode(body: Bytes, header: Option<usize>) -> Result<Vec<NamedTensor>, String> {
-    match infer::decode(body, header).map_err(|error| error.to_string())? {
+    match infer::decode(body, header, &model()).map_err(|error| error.to_string())? {
         Inputs::Tensors(tensors) => Ok(tensors),
         Inputs::Raw(_) => Ok(Vec::new()),
     }
@@ -34,7 +34,10 @@ pub fn decompress(coding: &str, body: &[u8], limit: usize) -> Result<Bytes, Stri
 /// # Errors
 /// What a client is told.
 pub fn encode(outputs: &[NamedTensor], is_binary: bool) -> Result<Vec<Bytes>, String> {
-    let id =
-        VersionId { model: ModelName::new("m").expect("it is a name"), version: Version::FIRST };
+    let id = VersionId { model: model(), version: Version::FIRST };
     infer::encode(&id, outputs, is_binary).map_err(|error| error.to_string())
+}
+
+fn model() -> ModelName {
+    ModelName::new("m").expect("it is a name")
 }

@@ -14,10 +14,13 @@ use crate::inference::InferError;
 use crate::json_tensors::JsonError;
 use crate::lifecycle::{CheckRunError, NotRunning, ResourceError};
 use crate::model::{CancelError, ChangeError, LookupError, ModelName, NameError};
-use crate::oip::{Code, Refusal};
+use crate::oip::{Code, Refusal, shortened};
 
 /// How long a client should wait before it asks again, where nothing tells better.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The longest message: a client may have sent a name of any length.
+const LONGEST: usize = 4096;
 
 /// Everything that can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -200,8 +203,8 @@ refusals!(NameError, LookupError, ChangeError, Arc<ChangeError>, InferError);
 impl Failure {
     /// What a request that failed so is told.
     pub(super) fn of(error: ApiError) -> Self {
-        let (code, text, retry_after) =
-            (error.code(), causes::of_error(&error), error.retry_after());
+        let (code, text) = (error.code(), causes::of_error(&error));
+        let (text, retry_after) = (shortened(&text, LONGEST).into_owned(), error.retry_after());
         let secret = match error {
             ApiError::Panicked(message) => Some(message),
             ApiError::Refused(refusal) => refusal.secret().map(str::to_owned),

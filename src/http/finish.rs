@@ -16,13 +16,15 @@ use super::Shared;
 use super::error::{ApiError, Failure};
 use super::request_id::{self, RequestId};
 use super::routes::methods;
+use super::unread;
 use crate::causes;
 use crate::lifecycle::AppState;
 
 /// Counts the request, and completes its answer.
-pub(super) async fn finish(State(services): Shared, mut request: Request, next: Next) -> Response {
+pub(super) async fn finish(State(services): Shared, request: Request, next: Next) -> Response {
     let _counted = services.parts.in_flight.enter();
     let started = Instant::now();
+    let (mut request, unread) = unread::watched(request);
     let id = services.request_ids.of(request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -40,21 +42,12 @@ pub(super) async fn finish(State(services): Shared, mut request: Request, next: 
     let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
     debug!(%method, path, status, duration_ms, request_id, "request answered");
     response.headers_mut().insert(request_id::HEADER, id);
-    if services.parts.lifecycle.state() == AppState::Stopping || body_is_unread(&response) {
+    // The end of a body that nobody has read would be taken for the next request.
+    if services.parts.lifecycle.state() == AppState::Stopping || unread.is_left() {
         // A client that is told so sends its next request on another connection, and loses none.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
-}
-
-/// Whether the request was refused for its body, of which there may be more to come.
-fn body_is_unread(response: &Response) -> bool {
-    let refusals = [
-        StatusCode::REQUEST_TIMEOUT,
-        StatusCode::PAYLOAD_TOO_LARGE,
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-    ];
-    refusals.contains(&response.status())
 }
 
 /// Refuses what a page of another site lets its reader's browser send: browsers send it also to

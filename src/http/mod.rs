@@ -39,6 +39,7 @@ mod statistics;
 mod target;
 mod tfs;
 mod trace;
+mod unread;
 mod watched_stream;
 mod wire;
 

@@ -46,6 +46,8 @@ struct OutputBody {
     name: String,
     data_type: &'static str,
     dims: Vec<i64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    label_filename: String,
 }
 
 #[derive(Serialize)]
@@ -99,13 +101,14 @@ impl From<VersionPolicy> for PolicyBody {
 
 impl From<ConfigTensor> for InputBody {
     fn from(tensor: ConfigTensor) -> Self {
-        let ConfigTensor { name, datatype, dims, optional } = tensor;
+        let ConfigTensor { name, datatype, dims, optional, .. } = tensor;
         Self { name, data_type: datatype_name(datatype), dims, optional }
     }
 }
 
 impl From<ConfigTensor> for OutputBody {
-    fn from(ConfigTensor { name, datatype, dims, .. }: ConfigTensor) -> Self {
-        Self { name, data_type: datatype_name(datatype), dims }
+    fn from(tensor: ConfigTensor) -> Self {
+        let ConfigTensor { name, datatype, dims, label_file, .. } = tensor;
+        Self { name, data_type: datatype_name(datatype), dims, label_filename: label_file }
     }
 }

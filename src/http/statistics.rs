@@ -8,7 +8,7 @@ use super::Shared;
 use super::error::ApiError;
 use super::target::Target;
 use super::wire::json;
-use crate::oip::statistics::{self, Counted, Statistics};
+use crate::oip::statistics::{self, Compute, Counted, Statistics};
 
 #[derive(Serialize)]
 struct StatisticsBody {
@@ -24,7 +24,7 @@ struct ItemBody {
     execution_count: u64,
     inference_stats: InferenceBody,
     response_stats: ResponsesBody,
-    batch_stats: [(); 0],
+    batch_stats: Vec<BatchBody>,
     memory_usage: [MemoryBody; 1],
 }
 
@@ -38,6 +38,14 @@ struct InferenceBody {
     compute_output: SpentBody,
     cache_hit: SpentBody,
     cache_miss: SpentBody,
+}
+
+#[derive(Serialize)]
+struct BatchBody {
+    batch_size: u64,
+    compute_input: SpentBody,
+    compute_infer: SpentBody,
+    compute_output: SpentBody,
 }
 
 #[derive(Serialize)]
@@ -83,7 +91,7 @@ impl From<Statistics> for ItemBody {
             inference_count: told.inference_count,
             execution_count: told.execution_count,
             response_stats: ResponsesBody {},
-            batch_stats: [],
+            batch_stats: told.batches.into_iter().map(BatchBody::from).collect(),
             memory_usage: [MemoryBody { r#type: "CPU", id: 0, byte_size: told.memory }],
         }
     }
@@ -95,11 +103,22 @@ impl From<&Statistics> for InferenceBody {
             success: told.success.into(),
             fail: told.fail.into(),
             queue: told.queue.into(),
-            compute_input: told.compute_input.into(),
-            compute_infer: told.compute_infer.into(),
-            compute_output: told.compute_output.into(),
+            compute_input: told.compute.input.into(),
+            compute_infer: told.compute.infer.into(),
+            compute_output: told.compute.output.into(),
             cache_hit: Counted::default().into(),
             cache_miss: Counted::default().into(),
+        }
+    }
+}
+
+impl From<(u64, Compute)> for BatchBody {
+    fn from((batch_size, Compute { input, infer, output }): (u64, Compute)) -> Self {
+        Self {
+            batch_size,
+            compute_input: input.into(),
+            compute_infer: infer.into(),
+            compute_output: output.into(),
         }
     }
 }

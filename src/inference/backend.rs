@@ -110,7 +110,8 @@ pub trait OpenedModel: Send {
 
 /// Something that runs one request at a time. Owned by one thread.
 pub trait Instance: Send {
-    /// Runs the model. The answer has one tensor per entry of `request.outputs()`, in that order.
+    /// Runs the model. The answer has one tensor per entry of `request.outputs()`, in that order. How far
+    /// it has come, it may tell `control`.
     ///
     /// # Errors
     /// [`RunError::Cancelled`] after `control` was cancelled, otherwise [`RunError::Rejected`] or

@@ -1,8 +1,10 @@
-//! Cancelling a run that is waiting or under way.
+//! What a caller and an engine tell each other of a run: that it is cancelled, and how far it has come.
 
 use std::fmt;
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::time::Instant;
 
 /// Stops one run that is under way; called at most once.
 pub type Terminator = Box<dyn FnOnce() + Send>;
@@ -14,6 +16,8 @@ pub type Terminator = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 pub struct RunControl {
     state: Mutex<State>,
+    computing: OnceLock<Instant>,
+    computed: OnceLock<Instant>,
 }
 
 #[derive(Default)]
@@ -50,6 +54,21 @@ impl RunControl {
             *state = State::Armed(terminate);
         }
         Armed(self)
+    }
+
+    /// Told by an engine that has its inputs, and begins to compute. It need not tell.
+    pub fn computing(&self) {
+        self.computing.get_or_init(Instant::now);
+    }
+
+    /// Told by an engine that has computed, and goes on to read the outputs. It need not tell.
+    pub fn computed(&self) {
+        self.computed.get_or_init(Instant::now);
+    }
+
+    /// When it was computing, and when it had computed, where the engine has told.
+    pub(super) fn steps(&self) -> (Option<Instant>, Option<Instant>) {
+        (self.computing.get().copied(), self.computed.get().copied())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

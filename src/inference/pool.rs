@@ -37,8 +37,12 @@ pub struct Timings {
     pub admitted: Option<Instant>,
     /// From admission until an instance took it.
     pub queue: Duration,
-    /// Inside the engine, conversion of the outputs included.
+    /// With the instance: until it was given the outputs.
     pub compute: Duration,
+    /// Of that, until the engine had the inputs; zero where it does not tell.
+    pub input: Duration,
+    /// Of that, from the moment when all was computed; zero where it does not tell.
+    pub output: Duration,
 }
 
 /// A finished run.
@@ -341,10 +345,18 @@ fn answer(instance: &mut dyn Instance, job: &Job) -> Result<Completion, InferErr
         let fault = format!("it gave {given} outputs, {wanted} were asked for");
         return Err(RunError::Engine(fault).into());
     }
-    let timings = Timings {
+    let timings = timings(job, (started, Instant::now()));
+    Ok(Completion { outputs, timings })
+}
+
+fn timings(job: &Job, (started, ended): (Instant, Instant)) -> Timings {
+    let (computing, computed) = job.control.steps();
+    let since = |begin: Instant, end: Instant| end.saturating_duration_since(begin);
+    Timings {
         admitted: Some(job.admitted),
         queue: started - job.admitted,
-        compute: started.elapsed(),
-    };
-    Ok(Completion { outputs, timings })
+        compute: ended - started,
+        input: computing.map(|at| since(started, at)).unwrap_or_default(),
+        output: computed.map(|at| since(at, ended)).unwrap_or_default(),
+    }
 }

@@ -89,6 +89,25 @@ impl DataType {
         Self::ALL.map(Self::name).join(", ")
     }
 
+    /// What its elements can be, in words.
+    pub(crate) const fn values(self) -> &'static str {
+        match self {
+            Self::Bool => "true or false",
+            Self::Uint8 => "a whole number from 0 to 255",
+            Self::Uint16 => "a whole number from 0 to 65535",
+            Self::Uint32 => "a whole number from 0 to 4294967295",
+            Self::Uint64 => "a whole number from 0 to 18446744073709551615",
+            Self::Int8 => "a whole number from -128 to 127",
+            Self::Int16 => "a whole number from -32768 to 32767",
+            Self::Int32 => "a whole number from -2147483648 to 2147483647",
+            Self::Int64 => "a whole number from -9223372036854775808 to 9223372036854775807",
+            Self::Fp16 => "a number from -65504 to 65504",
+            Self::Bf16 | Self::Fp32 => "a number from -3.4e38 to 3.4e38",
+            Self::Fp64 => "a number from -1.8e308 to 1.8e308",
+            Self::Bytes => "a text",
+        }
+    }
+
     /// Bytes per element; `None` for [`DataType::Bytes`], whose elements vary.
     pub const fn size(self) -> Option<usize> {
         match self {
@@ -172,8 +191,13 @@ pub enum TensorError {
         actual: usize,
     },
     /// A BOOL byte that is neither 0 nor 1.
-    #[error("a BOOL element must be 0 or 1, got {0}")]
-    BoolValue(u8),
+    #[error("element {index} of its data must be 0 or 1 (BOOL), got {byte}")]
+    BoolValue {
+        /// Which element it is, from zero.
+        index: usize,
+        /// What it is.
+        byte: u8,
+    },
     /// Raw numeric bytes were given for BYTES, whose elements have no fixed size.
     #[error("BYTES elements have no fixed size")]
     NotFixedSize,
@@ -240,9 +264,9 @@ impl Tensor {
             return Err(TensorError::ByteLength { datatype, shape, expected, actual });
         }
         if datatype == DataType::Bool
-            && let Some(bad) = raw.iter().find(|byte| **byte > 1)
+            && let Some(index) = raw.iter().position(|byte| *byte > 1)
         {
-            return Err(TensorError::BoolValue(*bad));
+            return Err(TensorError::BoolValue { index, byte: raw[index] });
         }
         Ok(Self { datatype, shape, data: TensorData::Fixed(aligned(raw, size)) })
     }
@@ -322,8 +346,6 @@ impl Tensor {
     }
 }
 
-/// The product of the dimensions; `None` when it overflows. A zero dimension makes it zero, however
-/// large the others are.
 /// The number of elements; `None` where it, or what it would be without dimensions of zero, is beyond
 /// what engines count with.
 fn element_count(shape: &[usize]) -> Option<usize> {
@@ -414,7 +436,7 @@ mod tests {
         let short = Tensor::from_bytes(DataType::Fp32, vec![2], Bytes::from_static(&[0; 7]));
         assert_eq!(short.unwrap_err().to_string(), "FP32 of shape [2] needs 8 bytes, got 7");
         let bad = Tensor::from_bytes(DataType::Bool, vec![2], Bytes::from_static(&[1, 7]));
-        assert_eq!(bad.unwrap_err(), TensorError::BoolValue(7));
+        assert_eq!(bad.unwrap_err(), TensorError::BoolValue { index: 1, byte: 7 });
         let huge = Tensor::zeros(DataType::Fp32, vec![usize::MAX, 2]).unwrap_err();
         assert!(matches!(huge, TensorError::ShapeOverflow { .. }));
     }

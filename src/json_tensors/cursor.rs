@@ -12,11 +12,29 @@ use serde_json::error::Category;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum JsonError {
     /// It is no JSON.
-    #[error("the body is not valid JSON: {problem} at line {} column {}", .place.0, .place.1)]
-    Syntax { problem: String, place: (usize, usize) },
+    #[error("{} valid JSON: {problem} at line {} column {}", Part(*.part), .place.0, .place.1)]
+    Syntax {
+        /// How long the text is, where more than that comes after it.
+        part: Option<usize>,
+        problem: String,
+        place: (usize, usize),
+    },
     /// It is JSON of something else.
     #[error("the body is not what is expected: {}{problem}", At(.path))]
     Unexpected { path: String, problem: String },
+}
+
+struct Part(Option<usize>);
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("the body is not"),
+            Some(length) => {
+                write!(f, "the first {length} bytes of the body, its JSON part, are not")
+            }
+        }
+    }
 }
 
 struct At<'a>(&'a str);
@@ -38,11 +56,18 @@ impl JsonError {
 pub(crate) struct Cursor<'a> {
     text: &'a [u8],
     pub(super) at: usize,
+    /// Whether the text is the beginning of a body.
+    is_part: bool,
 }
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0 }
+        Self { text, at: 0, is_part: false }
+    }
+
+    /// A cursor on what stands before the rest of a body, and is said to have this length.
+    pub(crate) fn of_part(text: &'a [u8]) -> Self {
+        Self { is_part: true, ..Self::new(text) }
     }
 
     /// What comes next, without what may stand between.
@@ -151,7 +176,13 @@ impl<'a> Cursor<'a> {
     /// # Errors
     /// [`JsonError::Syntax`].
     pub(crate) fn skip(&mut self) -> Result<(), JsonError> {
-        self.value::<IgnoredAny>("").map(drop)
+        let begin = self.at;
+        self.value::<IgnoredAny>("")?;
+        // Texts that nobody reads are not looked at by that.
+        str::from_utf8(&self.text[begin..self.at]).map(drop).map_err(|error| {
+            self.at = begin + error.valid_up_to();
+            self.syntax("a text is not UTF-8")
+        })
     }
 
     /// Goes past a value that is going to be read, of which an array's brackets and quotes are all that is
@@ -221,7 +252,7 @@ impl<'a> Cursor<'a> {
                 .map(<[u8]>::len)
                 .sum();
             let at = self.at + before + error.column().saturating_sub(1);
-            return JsonError::Syntax { problem: problem.to_owned(), place: self.place(at) };
+            return self.syntax_at(problem, at);
         }
         let mut reader = serde_json::Deserializer::from_slice(self.rest());
         let tracked = serde_path_to_error::deserialize::<_, T>(&mut reader).err();
@@ -240,7 +271,12 @@ impl<'a> Cursor<'a> {
         } else {
             problem.to_owned()
         };
-        JsonError::Syntax { problem, place: self.place(self.at) }
+        self.syntax_at(&problem, self.at)
+    }
+
+    fn syntax_at(&self, problem: &str, at: usize) -> JsonError {
+        let part = self.is_part.then_some(self.text.len());
+        JsonError::Syntax { part, problem: problem.to_owned(), place: self.place(at) }
     }
 
     /// The line and the column of a byte, both from one.
@@ -315,6 +351,11 @@ mod tests {
         syntax("{\"b\": \"\\x\"}", "invalid escape", 1, 9);
         syntax("{} x", "trailing characters", 1, 4);
         syntax("{\"a\": }", "expected value", 1, 7);
+        let torn = Cursor::of_part(b"{\"a\": [").skip().unwrap_err().to_string();
+        let told = "the first 7 bytes of the body, its JSON part, are not valid JSON: EOF while";
+        assert!(torn.starts_with(told), "{torn}");
+        let ignored = Cursor::new(b" {\"a\": \"\xff\"}").skip().unwrap_err().to_string();
+        assert!(ignored.ends_with("a text is not UTF-8 at line 1 column 9"), "{ignored}");
         let unexpected = |text: &str, told: &str| {
             refused(text, &format!("the body is not what is expected: {told}"));
         };

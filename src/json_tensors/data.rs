@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use half::{bf16, f16};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::cursor::{Cursor, JsonError};
 use super::element::JsonElement;
@@ -39,8 +40,10 @@ pub(crate) enum DataError {
         "its data is ragged: dimension {dimension} has {expected} entries by its shape, but {actual} before element {index}"
     )]
     RaggedRow { dimension: usize, expected: usize, actual: usize, index: usize },
-    #[error("element {index} of its data is no {datatype}: {token}")]
+    #[error("element {index} of its data must be {} ({datatype}), got {token}", .datatype.values())]
     Element { index: usize, datatype: DataType, token: String },
+    #[error("element {index} of its data is a text that is not UTF-8")]
+    NotUtf8 { index: usize },
     #[error(transparent)]
     Tensor(#[from] TensorError),
 }
@@ -179,11 +182,13 @@ pub(super) fn row<T>(
 /// What is told of a token that is no element.
 fn bad(index: usize, datatype: DataType, cursor: &Cursor<'_>) -> DataError {
     let mut after = cursor.clone();
-    if let Err(error) = after.skip() {
+    if let Err(error) = after.value::<IgnoredAny>("") {
         return error.into();
     }
     let rest = cursor.rest();
-    let token = String::from_utf8_lossy(&rest[..rest.len() - after.rest().len()]);
+    let Ok(token) = str::from_utf8(&rest[..rest.len() - after.rest().len()]) else {
+        return DataError::NotUtf8 { index };
+    };
     let mut shown: String = token.chars().take(TOKEN_SHOWN).collect();
     if shown.len() < token.len() {
         shown.push('…');
@@ -324,13 +329,16 @@ mod tests {
         assert!(texts("[\"a\", \"b\n\", \"c\"]").is_err());
         assert!(texts(r#"["a", 1, "b"]"#).is_err());
         assert!(texts(r#"["a", "\ud800", "b"]"#).is_err());
+        let mut cursor = Cursor::new(b"[\"a\", \"\xff\", \"b\"]");
+        let refused = super::read(DataType::Bytes, vec![3], &mut cursor).unwrap_err();
+        assert_eq!(refused, DataError::NotUtf8 { index: 1 });
     }
 
     #[test]
     fn what_is_no_json_is_told_with_its_place() {
         let syntax = |text: &str, problem: &str, column| {
             let problem = problem.to_owned();
-            let error = JsonError::Syntax { problem, place: (1, column) };
+            let error = JsonError::Syntax { part: None, problem, place: (1, column) };
             assert_eq!(int32(&[2], text), Err(error.into()), "{text}");
         };
         syntax("", "EOF while parsing a value", 1);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -133,7 +134,7 @@ impl VersionHandle {
 
     /// What the places of an output mean; empty where nobody has said.
     pub fn labels(&self, output: &str) -> &[String] {
-        self.settings().labels.get(output).map(Vec::as_slice).unwrap_or_default()
+        self.settings().labels.get(output).map(|labels| &*labels.texts).unwrap_or_default()
     }
 
     /// Checks the request and runs it.
@@ -155,6 +156,12 @@ impl VersionHandle {
             copy.send(answer);
         }
         result
+    }
+
+    /// Counts a request for this version that is refused before it is asked to answer it.
+    pub fn refused(&self) {
+        self.serving.usage.refused();
+        self.serving.observer.request(Outcome::Invalid, Duration::ZERO, None);
     }
 
     /// How many entries the batch of a request has; one where the model takes none.

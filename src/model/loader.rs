@@ -77,9 +77,18 @@ pub struct ModelSettings {
     /// The largest batch, where somebody has said; zero for a model without batches.
     pub max_batch_size: Option<u32>,
     /// What each place of an output means, by the output's name.
-    pub labels: BTreeMap<String, Vec<String>>,
+    pub labels: BTreeMap<String, Labels>,
     /// What was set and is not honoured, in words.
     pub warnings: Vec<String>,
+}
+
+/// What each place of an output means.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Labels {
+    /// The name of the file that says so, where it is one.
+    pub file: Option<String>,
+    /// One for each place; empty for a place without one.
+    pub texts: Vec<String>,
 }
 
 /// What a version must answer before it is ready.

@@ -4,6 +4,7 @@
 //! ([`ModelLifecycleManager::acquire`]) reads an immutable snapshot and takes no lock that a change
 //! holds.
 
+mod batches;
 mod change;
 mod compatibility;
 mod declared;
@@ -55,6 +56,7 @@ mod warm_up;
 #[cfg(test)]
 mod tests;
 
+pub use batches::RunsReport;
 pub use change::Terms;
 pub use declared::{DeclaredSignature, DeclaredTensor};
 pub use desired::{Callers, Desire, DesiredModel, DesiredState, DesiredStore, PlannedChange};
@@ -70,8 +72,8 @@ pub use lease::LeaseReport;
 pub use ledger::NoRoom;
 pub use load::LoadOptions;
 pub use loader::{
-    AvailableModel, Glance, MOST_INSTANCES, ModelSettings, ModelSource, SourceError, VersionPolicy,
-    WarmUp,
+    AvailableModel, Glance, Labels, MOST_INSTANCES, ModelSettings, ModelSource, SourceError,
+    VersionPolicy, WarmUp,
 };
 pub use manager::{Change, ManagerOptions, ManagerParts, ModelLifecycleManager};
 pub use memory::MemoryChange;

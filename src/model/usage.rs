@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::batches::{Batches, RunsReport};
 use super::latency::{Latencies, LatencyCounts};
 use crate::inference::{InferError, RunError, Timings};
 
@@ -30,7 +31,7 @@ struct Work {
     success: Total,
     failure: Total,
     queue: Total,
-    compute: Total,
+    batches: Batches,
 }
 
 /// How often something happened, and how many nanoseconds it took in all.
@@ -63,7 +64,7 @@ pub struct Spent {
 }
 
 /// What a version has worked on, read at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WorkReport {
     /// Inferences that were answered: a request with a batch has as many as that has entries.
     pub inferences: u64,
@@ -73,12 +74,15 @@ pub struct WorkReport {
     pub failure: Spent,
     /// Of those that were answered, the wait for an instance.
     pub queue: Spent,
-    /// Of those that were answered, the time inside the engine.
-    pub compute: Spent,
+    /// Of those that were answered, the runs; there is one for each.
+    pub runs: RunsReport,
+    /// The same by the size of their batch, the smallest first. Of very many sizes, these are the first that
+    /// there were.
+    pub batches: Vec<(u64, RunsReport)>,
 }
 
 /// A version's use, read at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageReport {
     /// Requests that came to an end, failures included.
     pub requests: u64,
@@ -135,7 +139,7 @@ impl Usage {
         self.work.inferences.fetch_add(batch, Ordering::Relaxed);
         self.work.success.add(total);
         self.work.queue.add(timings.queue);
-        self.work.compute.add(timings.compute);
+        self.work.batches.add(batch, &timings);
         self.ended();
     }
 
@@ -147,6 +151,11 @@ impl Usage {
             self.faults.fetch_add(1, Ordering::Relaxed);
         }
         self.ended();
+    }
+
+    /// Counts one that was refused for what its caller has sent.
+    pub(super) fn refused(&self) {
+        self.failed(Duration::ZERO, None);
     }
 
     fn ended(&self) {
@@ -188,7 +197,8 @@ impl Work {
             success: self.success.read(),
             failure: self.failure.read(),
             queue: self.queue.read(),
-            compute: self.compute.read(),
+            runs: self.batches.total(),
+            batches: self.batches.by_size(),
         }
     }
 }

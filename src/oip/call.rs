@@ -110,11 +110,7 @@ impl Call {
         let Self { id, model, options, inputs, outputs, .. } = self;
         let deadline = options.deadline(bounds);
         let (received, _) = bounds;
-        let inputs = match inputs {
-            Inputs::Tensors(tensors) => tensors,
-            Inputs::Raw(raw) => vec![only_input(&model, version.signature(), raw)?],
-        };
-        inputs.iter().try_for_each(|input| fits(&model, &version, input))?;
+        let inputs = fitting(&model, &version, inputs).inspect_err(|_| version.refused())?;
         let names = outputs.iter().map(|output| output.name.clone()).collect();
         let request = InferenceRequest { inputs, outputs: names };
         let trace = traces.sample(&model).map(|number| Trace { number, id, received });
@@ -134,6 +130,20 @@ impl Call {
         }
         Ok(Reply { version, outputs: tensors })
     }
+}
+
+/// The tensors, once what the protocol asks of them beside the signature is looked at.
+fn fitting(
+    model: &ModelName,
+    version: &VersionHandle,
+    inputs: Inputs,
+) -> Result<Vec<NamedTensor>, Refusal> {
+    let inputs = match inputs {
+        Inputs::Tensors(tensors) => tensors,
+        Inputs::Raw(raw) => vec![only_input(model, version.signature(), raw)?],
+    };
+    inputs.iter().try_for_each(|input| fits(model, version, input))?;
+    Ok(inputs)
 }
 
 /// Whether an input's batch is as large as it may be.
@@ -191,9 +201,18 @@ fn only_input(
     let mut shape: Vec<usize> = known.collect();
     // As in Triton, raw bytes are one text.
     let raw = if is_text { length_prefixed(&raw) } else { raw };
-    if let Some(open) = open.filter(|_| !is_text) {
-        let row = shape.iter().product::<usize>() * spec.datatype.size().unwrap_or(1);
-        shape[open] = raw.len().checked_div(row).unwrap_or(0);
+    if let (Some(open), Some(size)) = (open, spec.datatype.size()) {
+        let row = shape.iter().try_fold(size, |row, dim| row.checked_mul(*dim)).unwrap_or(0);
+        let rows = raw.len().checked_div(row).unwrap_or(0);
+        if rows == 0 || rows * row != raw.len() {
+            let (shape, given) = (spec.shape_text(), raw.len());
+            let problem = format!(
+                "{} of shape {shape} needs a multiple of {row} bytes, got {given}",
+                spec.datatype
+            );
+            return Err(unexpected_size(&spec.name, &problem));
+        }
+        shape[open] = rows;
     }
     let tensor = raw::read(spec.datatype, shape, raw);
     let tensor = tensor.map_err(|error| unexpected_size(&spec.name, &error.to_string()))?;

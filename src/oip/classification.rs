@@ -27,9 +27,10 @@ pub(crate) fn classify(
     let rows = batch.unwrap_or(1);
     let width = values.len().checked_div(rows).unwrap_or(0);
     let count = count.get().min(width);
-    let mut classes = Vec::with_capacity(rows * count);
-    for row in 0..rows {
-        let best = best(&values[row * width..(row + 1) * width], count);
+    let mut classes = Vec::new();
+    // Nothing is to be done for rows that are empty, of which there can be any number.
+    for row in values.chunks(width.max(1)) {
+        let best = best(row, count);
         classes.extend(best.into_iter().map(|(index, value)| class(index, value, labels)));
     }
     let shape = batch.into_iter().chain([count]).collect();
@@ -132,6 +133,7 @@ mod tests {
         check(rows.clone(), (true, 1), (&[2, 1], &["2:1", "5:0:a"]));
         check(rows, (false, 2), (&[2], &["5:2:c", "5:3"]));
         check((&[0, 3][..], Vec::<f32>::new()), (true, 2), (&[0, 0], &[]));
+        check((&[1 << 62, 0][..], Vec::<f32>::new()), (true, 2), (&[1 << 62, 0], &[]));
         let text = Tensor::from_strings(vec![1], vec![Bytes::from("x")]).unwrap();
         assert!(classify(&text, (false, NonZeroUsize::MIN), &[]).is_err());
     }

@@ -10,7 +10,9 @@ mod parameters;
 pub(crate) mod raw;
 mod refusal;
 pub(crate) mod repository;
+pub(crate) mod shape;
 pub(crate) mod statistics;
+mod text;
 pub(crate) mod trace;
 
 pub(crate) use call::{Call, Inputs, Reply, WantedOutput};
@@ -19,3 +21,4 @@ pub(crate) use parameters::{
     FINAL_RESPONSE, FINAL_RESPONSE_WANTED, Parameter, Parameters, RequestOptions,
 };
 pub(crate) use refusal::Refusal;
+pub(crate) use text::shortened;

@@ -35,6 +35,8 @@ pub(crate) struct ConfigTensor {
     pub(crate) dims: Vec<i64>,
     /// Whether a request may leave it out.
     pub(crate) optional: bool,
+    /// The name of the file with what its places mean; empty where there is none.
+    pub(crate) label_file: String,
 }
 
 impl ModelConfig {
@@ -55,13 +57,18 @@ impl ModelConfig {
         // A configuration has no inputs without dimensions: clients cannot make them.
         let is_batched = handle.is_batched() && (most.is_some() || has_rows(signature));
         let tensor = |spec: &TensorSpec| ConfigTensor::new(spec, is_batched);
+        let labelled = |spec: &TensorSpec| {
+            let labels = settings.labels.get(&spec.name);
+            let label_file = labels.and_then(|labels| labels.file.clone()).unwrap_or_default();
+            ConfigTensor { label_file, ..tensor(spec) }
+        };
         Self {
             name: handle.id().model.to_string(),
             platform: handle.platform(),
             version_policy: settings.version_policy.clone(),
             max_batch_size: if is_batched { most.unwrap_or(i32::MAX) } else { 0 },
             inputs: signature.inputs.iter().map(tensor).collect(),
-            outputs: signature.outputs.iter().map(tensor).collect(),
+            outputs: signature.outputs.iter().map(labelled).collect(),
             instances: i32::try_from(handle.instances()).unwrap_or(i32::MAX),
         }
     }
@@ -81,7 +88,7 @@ impl ConfigTensor {
             dims.remove(0);
         }
         let TensorSpec { name, datatype, optional, .. } = spec.clone();
-        Self { name, datatype, dims, optional }
+        Self { name, datatype, dims, optional, label_file: String::new() }
     }
 }
 

@@ -10,6 +10,11 @@ use crate::inference::{DataType, Tensor, TensorError};
 pub(crate) enum RawError {
     #[error(transparent)]
     Tensor(#[from] TensorError),
+    /// There are too few bytes for the length of a BYTES element.
+    #[error(
+        "element {index} of its data has no length: that takes 4 bytes, but only {left} are left"
+    )]
+    NoLength { index: usize, left: usize },
     /// A BYTES element is longer than what there is.
     #[error(
         "element {index} of its data has {length} bytes by its length, but only {left} are left"
@@ -33,7 +38,7 @@ fn strings(mut raw: Bytes) -> Result<Vec<Bytes>, RawError> {
     while !raw.is_empty() {
         let index = elements.len();
         if raw.len() < 4 {
-            return Err(RawError::CutOff { index, length: 4, left: raw.len() });
+            return Err(RawError::NoLength { index, left: raw.len() });
         }
         let length = raw.get_u32_le() as usize;
         if length > raw.len() {

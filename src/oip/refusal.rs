@@ -36,8 +36,17 @@ impl Refusal {
 
     /// The same, with the output's name where it is the request that makes no sense.
     pub(crate) fn of_output(self, name: &str) -> Self {
+        self.of(&format!("output '{name}'"))
+    }
+
+    /// The same, with the input's name.
+    pub(crate) fn of_input(self, name: &str) -> Self {
+        self.of(&format!("input '{name}'"))
+    }
+
+    fn of(self, what: &str) -> Self {
         match self {
-            Self::Invalid(text) => Self::invalid(format!("output '{name}': {text}")),
+            Self::Invalid(text) => Self::invalid(format!("{what}: {text}")),
             other => other,
         }
     }

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::refusal::Refusal;
 use crate::model::{
-    ModelLifecycleManager, ModelName, ModelReport, ServingReport, Spent, VersionRef, VersionReport,
-    Wanted,
+    ModelLifecycleManager, ModelName, ModelReport, RunsReport, ServingReport, Spent, VersionRef,
+    VersionReport, Wanted,
 };
 
 /// What one version has done since it was loaded.
@@ -20,11 +20,9 @@ pub(crate) struct Statistics {
     pub(crate) success: Counted,
     pub(crate) fail: Counted,
     pub(crate) queue: Counted,
-    /// Tensors are used where they are, so that this takes no time of its own.
-    pub(crate) compute_input: Counted,
-    pub(crate) compute_infer: Counted,
-    /// What it takes is part of `compute_infer`.
-    pub(crate) compute_output: Counted,
+    pub(crate) compute: Compute,
+    /// By the size of the batch, the smallest first.
+    pub(crate) batches: Vec<(u64, Compute)>,
     /// The memory that it is estimated to take, in bytes.
     pub(crate) memory: u64,
 }
@@ -34,6 +32,17 @@ pub(crate) struct Statistics {
 pub(crate) struct Counted {
     pub(crate) count: u64,
     pub(crate) nanoseconds: u64,
+}
+
+/// Runs, and where their time went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Compute {
+    /// Making values of the engine of the tensors of requests, which were read before.
+    pub(crate) input: Counted,
+    /// The engine.
+    pub(crate) infer: Counted,
+    /// Making tensors of the engine's values, which are written later.
+    pub(crate) output: Counted,
 }
 
 /// Of every version that is loaded.
@@ -69,20 +78,18 @@ fn of_report(report: ModelReport) -> Vec<Statistics> {
 impl Statistics {
     fn new((name, version): (&str, String), serving: &ServingReport) -> Self {
         let (usage, work) = (&serving.usage, &serving.usage.work);
-        let without_time = Counted { count: work.compute.count, nanoseconds: 0 };
         Self {
             name: name.to_owned(),
             version,
             last_inference: usage.last_access.map_or(0, milliseconds),
             inference_count: work.inferences,
             // Requests are not put together into batches.
-            execution_count: work.compute.count,
+            execution_count: work.runs.count,
             success: work.success.into(),
             fail: work.failure.into(),
             queue: work.queue.into(),
-            compute_input: without_time,
-            compute_infer: work.compute.into(),
-            compute_output: without_time,
+            compute: work.runs.into(),
+            batches: work.batches.iter().map(|(size, runs)| (*size, (*runs).into())).collect(),
             memory: serving.memory,
         }
     }
@@ -96,6 +103,13 @@ fn milliseconds(moment: SystemTime) -> u64 {
 impl From<Spent> for Counted {
     fn from(Spent { count, total }: Spent) -> Self {
         Self { count, nanoseconds: nanoseconds(total) }
+    }
+}
+
+impl From<RunsReport> for Compute {
+    fn from(RunsReport { count, input, infer, output }: RunsReport) -> Self {
+        let spent = |total| Counted { count, nanoseconds: nanoseconds(total) };
+        Self { input: spent(input), infer: spent(infer), output: spent(output) }
     }
 }
 

@@ -38,7 +38,9 @@ impl Instance for OnnxInstance {
             // It can only fail on a null pointer; the run would then go on to its end.
             terminated.terminate().ok();
         }));
+        control.computing();
         let outputs = self.session.run_with_options(inputs, options.as_ref());
+        control.computed();
         let outputs = outputs.map_err(|error| {
             if control.is_cancelled() { RunError::Cancelled } else { failed(&error) }
         })?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::labels::{ReadLabels, check_name};
-use crate::model::{MOST_INSTANCES, ModelSettings, Version, VersionPolicy, WarmUp};
+use crate::model::{Labels, MOST_INSTANCES, ModelSettings, Version, VersionPolicy, WarmUp};
 use crate::units;
 
 /// The file's content. Every key is optional; an unknown one is an error.
@@ -112,10 +112,7 @@ pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSett
     let version_policy = yaml.version_policy.map(policy).transpose()?.unwrap_or_default();
     let idle_ttl = yaml.idle_ttl.map(|text| duration("idle_ttl", &text)).transpose()?;
     let labels = yaml.labels.into_iter().map(|(output, given)| {
-        let labels = match given {
-            LabelsYaml::Inline(labels) => Ok(labels.into_iter().map(label).collect()),
-            LabelsYaml::File(name) => check_name(&name).and_then(|()| read_labels(&name)),
-        };
+        let labels = labels(given, read_labels);
         let labels = labels.map_err(|problem| format!("labels.{output}: {problem}"))?;
         Ok((output, labels))
     });
@@ -152,6 +149,18 @@ fn told(error: &serde_saphyr::Error, text: &str) -> String {
     let key = text.lines().nth(index).and_then(|line| line.split_once(':'));
     let key = key.map(|(key, _)| format!("{}: ", key.trim())).unwrap_or_default();
     format!("line {line}: {key}{problem}")
+}
+
+fn labels(given: LabelsYaml, read: ReadLabels<'_>) -> Result<Labels, String> {
+    match given {
+        LabelsYaml::Inline(labels) => {
+            Ok(Labels { file: None, texts: labels.into_iter().map(label).collect() })
+        }
+        LabelsYaml::File(name) => {
+            check_name(&name)?;
+            Ok(Labels { texts: read(&name)?, file: Some(name) })
+        }
+    }
 }
 
 fn label(yaml: LabelYaml) -> String {
@@ -217,8 +226,8 @@ mod tests {
         let text = "max_batch_size: 8\nlabels: {x: labels.txt, y: [7, 'yes', '']}";
         let settings = parse(text).unwrap();
         assert_eq!(settings.max_batch_size, Some(8));
-        assert_eq!(settings.labels["x"], ["cat", "dog"]);
-        assert_eq!(settings.labels["y"], ["7", "yes", ""]);
+        assert_eq!(settings.labels["x"].texts, ["cat", "dog"]);
+        assert_eq!(settings.labels["y"].texts, ["7", "yes", ""]);
     }
 
     #[test]

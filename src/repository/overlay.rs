@@ -13,8 +13,8 @@ use super::LocalRepository;
 use super::config_pbtxt;
 use crate::inference::ModelFiles;
 use crate::model::{
-    AvailableModel, Glance, GoldenSample, Hints, Laid, ModelName, ModelSettings, ModelSource,
-    OverrideFile, Overrides, SourceError, VersionId,
+    AvailableModel, Glance, GoldenSample, Hints, Labels, Laid, ModelName, ModelSettings,
+    ModelSource, OverrideFile, Overrides, SourceError, VersionId,
 };
 
 /// What errors call the configuration of a load.
@@ -95,8 +95,12 @@ impl Brought {
         files.map_or(below, |files| &files.repository)
     }
 
-    fn new(name: &ModelName, overrides: &Overrides) -> Result<Self, SourceError> {
-        let settings = config_pbtxt::parse_json(&overrides.config, name);
+    fn new(
+        (name, overrides): (&ModelName, &Overrides),
+        below: &dyn ModelSource,
+    ) -> Result<Self, SourceError> {
+        let labels = |file: &str| known_labels(below, name, file);
+        let settings = config_pbtxt::parse_json(&overrides.config, (name, &labels));
         let settings = settings.map_err(|problem| {
             let what = CONFIG.to_owned();
             SourceError::Invalid { what, problem }
@@ -120,6 +124,19 @@ impl Files {
         let repository = LocalRepository::open(&root)?;
         Ok(Self { repository, root, _folder: folder })
     }
+}
+
+/// What a file of labels says, where the settings of the source name it too: a configuration that was told
+/// can be brought back.
+fn known_labels(
+    below: &dyn ModelSource,
+    name: &ModelName,
+    file: &str,
+) -> Result<Vec<String>, String> {
+    let known = below.settings(name).map(|settings| settings.labels).unwrap_or_default();
+    let is_named = |labels: &Labels| labels.file.as_deref() == Some(file);
+    let labels = known.into_values().find(is_named).map(|labels| labels.texts);
+    labels.ok_or_else(|| format!("the model's settings in the repository name no file '{file}'"))
 }
 
 fn write(model: &Path, file: &OverrideFile) -> io::Result<()> {
@@ -195,7 +212,8 @@ impl ModelSource for OverlayRepository {
     }
 
     fn lay(&self, name: &ModelName, overrides: Option<Overrides>) -> Result<Laid, SourceError> {
-        let brought = overrides.map(|overrides| Brought::new(name, &overrides)).transpose()?;
+        let bring = |overrides| Brought::new((name, &overrides), &*self.below);
+        let brought = overrides.map(bring).transpose()?;
         let is_bare = brought.is_none();
         let before = put(&self.over, name, brought.map(Arc::new));
         if is_bare && before.is_none() {
@@ -268,6 +286,25 @@ mod tests {
         assert_eq!(versions(&overlay, "m"), [1]);
         assert_eq!(overlay.settings(&name("m")).unwrap().max_batch_size, Some(4));
         assert_eq!(listed(&overlay), ["m"]);
+    }
+
+    #[test]
+    fn labels_are_those_of_the_repository() {
+        let (folder, overlay) = overlay();
+        let model = folder.path().join("m");
+        let config = "output { name: 'y' label_filename: 'labels.txt' }";
+        fs::write(model.join("config.pbtxt"), config).unwrap();
+        fs::write(model.join("labels.txt"), b"cat\ndog\n").unwrap();
+        fs::write(model.join("other.txt"), b"a\n").unwrap();
+        let config =
+            |file: &str| format!(r#"{{"output": [{{"name": "y", "label_filename": "{file}"}}]}}"#);
+        let brought = bringing(&config("labels.txt"), &[]);
+        overlay.lay(&name("m"), Some(brought)).unwrap().keep();
+        let labels = overlay.settings(&name("m")).unwrap().labels;
+        assert_eq!(labels["y"].texts, ["cat", "dog"]);
+        let refused = overlay.lay(&name("m"), Some(bringing(&config("other.txt"), &[]))).err();
+        let told = refused.unwrap().to_string();
+        assert!(told.contains("label_filename") && told.contains("no file 'other.txt'"), "{told}");
     }
 
     #[test]

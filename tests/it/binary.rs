@@ -1,5 +1,6 @@
 //! Tensors as bytes, classification, and bodies that are compressed.
 
+use std::cmp::Ordering;
 use std::io::{Read, Write};
 
 use flate2::Compression;
@@ -8,6 +9,7 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::support::connection::Connection;
 use crate::support::contract;
 use crate::support::onnx::{
     Dim, Elem, add_constant, identity, two_inputs_two_outputs, with_symbolic_and_fixed,
@@ -154,8 +156,21 @@ async fn raw_bytes_are_the_only_input() {
     }
     let (header, tail) = parts(&raw("text", b"plain".to_vec()).await);
     assert_eq!((&header["outputs"][0]["shape"], &tail[4..]), (&json!([1]), &b"plain"[..]));
-    raw("add", vec![0; 7]).await.refused(400, "invalid_request", &["'x'"]);
+    for bytes in [0, 7, 17] {
+        let told = format!("FP32 of shape [-1,4] needs a multiple of 16 bytes, got {bytes}");
+        raw("add", vec![0; bytes]).await.refused(400, "invalid_request", &["input 'x'", &told]);
+    }
     raw("pair", vec![0; 8]).await.refused(400, "invalid_request", &["exactly one input"]);
+    let metrics = String::from_utf8(server.get("/metrics").await.body).unwrap();
+    let counted = |model: &str| {
+        format!(
+            "onward_inference_requests_total{{model=\"{model}\",outcome=\"invalid\",version=\"1\"}}"
+        )
+    };
+    for (model, refused) in [("add", 3), ("pair", 1), ("text", 0)] {
+        let line = format!("{} {refused}\n", counted(model));
+        assert!(metrics.contains(&line), "no {line} in {metrics}");
+    }
 }
 
 #[tokio::test]
@@ -177,14 +192,6 @@ async fn bytes_that_do_not_fit_are_told() {
     ] {
         send(&server, "add", &header, tail).await.refused(400, "invalid_request", &[told]);
     }
-    let body = x(&[1, 4], &[0.0; 4]).to_string().into_bytes();
-    let long = (body.len() + 1).to_string();
-    for length in [long.as_str(), "-1", "x", "18446744073709551616", "1.5", ""] {
-        let refused = post(&server, "add", &[(LENGTH, length)], body.clone()).await;
-        refused.refused(400, "invalid_request", &[LENGTH]);
-    }
-    let cut = post(&server, "add", &[(LENGTH, "10")], body).await;
-    cut.refused(400, "invalid_request", &["not valid JSON"]);
     // Of BYTES, each element is checked.
     let text = identity(Elem::String, &[Dim::Symbolic("n")]);
     let server = Server::start(Repository::of("text", &text)).await;
@@ -200,6 +207,126 @@ async fn bytes_that_do_not_fit_are_told() {
     let tail = [&1_u32.to_le_bytes()[..], b"\xff"].concat();
     let refused = send(&server, "text", &header, &tail).await;
     refused.refused(501, "unsupported", &["UTF-8", "binary_data"]);
+}
+
+/// The bytes of one tensor with its header, and how long that is.
+fn with_header() -> (Vec<u8>, usize) {
+    let input = json!({
+        "name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": { "binary_data_size": 16 },
+    });
+    let header = json!({ "inputs": [input] }).to_string();
+    let body = [header.as_bytes(), &floats(&[1.0; 4])].concat();
+    (body, header.len())
+}
+
+#[tokio::test]
+async fn a_header_of_a_wrong_length_is_told() {
+    let server = Server::start(Repository::of("add", &add_constant(1.0))).await;
+    let mut connection = Connection::open(server.address).await;
+    let path = "/v2/models/add/infer";
+    let (body, length) = with_header();
+    let expected =
+        "the number of bytes before the tensors, from 0 to the length of the body, got '";
+    let long = "9".repeat(1000);
+    for wrong in
+        ["-1", "x", "+5", "0x10", "1.5", "1e2", "", "1 2", "\u{fc}", "18446744073709551616", &long]
+    {
+        let answer = connection.post(path, &[(LENGTH, wrong)], &body).await;
+        answer.refused(400, "invalid_request", &[LENGTH, expected]);
+    }
+    for beyond in [body.len() + 1, usize::MAX] {
+        let beyond = beyond.to_string();
+        let answer = connection.post(path, &[(LENGTH, &beyond)], &body).await;
+        let told = format!("{LENGTH} is {beyond}, but the body has only {} bytes", body.len());
+        answer.refused(400, "invalid_request", &[&told]);
+    }
+    // What is cut off of the JSON is no tensor, and what is added to it is missing from one.
+    for wrong in 1..=body.len() {
+        let answer = connection.post(path, &[(LENGTH, &wrong.to_string())], &body).await;
+        let told = match wrong.cmp(&length) {
+            Ordering::Less => {
+                format!("the first {wrong} bytes of the body, its JSON part, are not valid JSON")
+            }
+            Ordering::Equal => {
+                answer.ok();
+                continue;
+            }
+            Ordering::Greater => format!("expecting {} additional bytes", wrong - length),
+        };
+        answer.refused(400, "invalid_request", &[&told]);
+    }
+    let (length, other) = (length.to_string(), (length + 1).to_string());
+    let twice = connection.post(path, &[(LENGTH, &length), (LENGTH, &other)], &body).await;
+    twice.refused(400, "invalid_request", &[LENGTH, "more than once"]);
+    // All of it is said to be one tensor, of which no multiple is that long.
+    let raw = connection.post(path, &[(LENGTH, "0")], &body).await;
+    raw.refused(400, "invalid_request", &["input 'x'", "a multiple of 16 bytes"]);
+    let without = connection.post(path, &[], &body).await;
+    without.refused(400, "invalid_request", &["input 'x'", "expecting 16 additional bytes"]);
+    let answer = connection.post(path, &[(LENGTH, &length)], &body).await;
+    assert_eq!(answer.output("y"), json!([2.0, 2.0, 2.0, 2.0]));
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_anywhere_is_refused() {
+    let server = Server::start(Repository::of("add", &add_constant(1.0))).await;
+    let mut connection = Connection::open(server.address).await;
+    let (body, length) = with_header();
+    let headers = [(LENGTH, &*length.to_string())];
+    for end in 0..body.len() {
+        let answer = connection.post("/v2/models/add/infer", &headers, &body[..end]).await;
+        let missing = body.len() - end;
+        let told = if end < length {
+            format!("{LENGTH} is {length}, but the body has only {end} bytes")
+        } else {
+            format!(
+                "unexpected size for input 'x', expecting {missing} additional bytes for model 'add'"
+            )
+        };
+        answer.refused(400, "invalid_request", &[&told]);
+    }
+    let more = [&body[..], b"more"].concat();
+    let answer = connection.post("/v2/models/add/infer", &headers, &more).await;
+    let told = "unexpected additional input data for model 'add': 4 bytes are left";
+    answer.refused(400, "invalid_request", &[told]);
+    connection.post("/v2/models/add/infer", &headers, &body).await.output("y");
+}
+
+#[tokio::test]
+async fn elements_in_bytes_are_checked() {
+    let free = [Dim::Symbolic("n")];
+    let repository = Repository::of("bool", &identity(Elem::Bool, &free))
+        .and("text", 1, &identity(Elem::String, &free))
+        .and("half", 1, &identity(Elem::Float16, &free));
+    let server = Server::start(repository).await;
+    let element = |length: u32, text: &[u8]| [&length.to_le_bytes()[..], text].concat();
+    for (model, datatype, bytes, told) in [
+        ("bool", "BOOL", vec![1, 2], "element 1 of its data must be 0 or 1 (BOOL), got 2"),
+        ("half", "FP16", vec![0; 3], "FP16 of shape [2] needs 4 bytes, got 3"),
+        ("text", "BYTES", vec![], "shape [2] needs 2 elements, got 0"),
+        ("text", "BYTES", element(1, b"a"), "shape [2] needs 2 elements, got 1"),
+        ("text", "BYTES", vec![0; 12], "shape [2] needs 2 elements, got 3"),
+        (
+            "text",
+            "BYTES",
+            vec![0; 7],
+            "element 1 of its data has no length: that takes 4 bytes, but only 3",
+        ),
+        ("text", "BYTES", element(u32::MAX, b"a"), "element 0 of its data has 4294967295 bytes"),
+        ("text", "BYTES", element(2, b"a"), "element 0 of its data has 2 bytes by its length, but"),
+    ] {
+        let parameters = json!({ "binary_data_size": bytes.len() });
+        let input =
+            json!({ "name": "x", "shape": [2], "datatype": datatype, "parameters": parameters });
+        let answer = send(&server, model, &json!({ "inputs": [input] }), &bytes).await;
+        answer.refused(400, "invalid_request", &["input 'x'", told]);
+    }
+    for size in [json!(-1), json!("many"), json!(1.5), json!(null), json!([1])] {
+        let input = json!({ "name": "x", "shape": [2], "datatype": "BOOL", "parameters": { "binary_data_size": size } });
+        let answer = send(&server, "bool", &json!({ "inputs": [input] }), &[1, 0]).await;
+        let told = "input 'x': parameter 'binary_data_size' is a number of bytes, got";
+        answer.refused(400, "invalid_request", &[told]);
+    }
 }
 
 #[tokio::test]
@@ -305,14 +432,28 @@ async fn bodies_are_compressed_both_ways() {
 async fn a_bomb_is_stopped_at_the_limit() {
     let repository = Repository::of("add", &add_constant(1.0));
     let server = Server::start_with(repository, &[("server.max_body_size", "64KiB")]).await;
+    let before = server.process.peak();
     let bomb = vec![b' '; 64 << 20];
     for coding in ["gzip", "deflate", "zstd"] {
         let small = compress(coding, &bomb);
         // What is too large already as it comes is told so, too.
-        let answer = post(&server, "add", &[("content-encoding", coding)], small).await;
-        answer.refused(413, "payload_too_large", &["65536"]);
+        for header in [&[][..], &[(LENGTH, "0")], &[(LENGTH, "1000")]] {
+            let headers = [&[("content-encoding", coding)], header].concat();
+            let answer = post(&server, "add", &headers, small.clone()).await;
+            answer.refused(413, "payload_too_large", &["65536"]);
+        }
         let damaged = post(&server, "add", &[("content-encoding", coding)], vec![1; 50]).await;
-        damaged.refused(400, "invalid_request", &[coding]);
+        damaged.refused(400, "invalid_request", &["the body cannot be read as", coding]);
+        let sound = compress(coding, x(&[1, 4], &[0.0; 4]).to_string().as_bytes());
+        let with_more = [&sound[..], b"more"].concat();
+        for wrong in [&sound[..sound.len() - 1], &with_more, b""] {
+            let answer = post(&server, "add", &[("content-encoding", coding)], wrong.into()).await;
+            answer.refused(400, "invalid_request", &["the body cannot be read as", coding]);
+        }
+        post(&server, "add", &[("content-encoding", coding)], sound).await.output("y");
+    }
+    if let Some((before, after)) = before.zip(server.process.peak()) {
+        assert!(after - before < 16 << 20, "{before} bytes became {after}");
     }
     server.infer("add", &x(&[1, 4], &[0.0; 4])).await.ok();
 }

@@ -8,10 +8,11 @@ use crate::support::grpc::health::{HealthCheckRequest, HealthCheckResponse};
 use crate::support::grpc::proto::infer_parameter::ParameterChoice;
 use crate::support::grpc::proto::model_infer_request::InferRequestedOutputTensor;
 use crate::support::grpc::proto::{
-    InferParameter, InferTensorContents, ModelConfigRequest, ModelInferRequest,
-    ModelMetadataRequest, ModelReadyRequest, ModelStatisticsRequest, RepositoryIndexRequest,
-    RepositoryModelLoadRequest, RepositoryModelUnloadRequest, ServerLiveRequest,
-    ServerMetadataRequest, ServerReadyRequest,
+    InferBatchStatistics, InferParameter, InferTensorContents, ModelConfigRequest,
+    ModelInferRequest, ModelMetadataRequest, ModelReadyRequest, ModelStatistics,
+    ModelStatisticsRequest, RepositoryIndexRequest, RepositoryModelLoadRequest,
+    RepositoryModelUnloadRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
+    StatisticDuration,
 };
 use crate::support::grpc::{Client, channel, connect, floats, raw, refused, x};
 use crate::support::onnx::{
@@ -303,6 +304,28 @@ async fn a_model_tells_how_it_is_set_up_over_both_interfaces() {
     server.get("/v2/models/no/config").await.refused(404, "unknown_model", &["no"]);
 }
 
+/// What has been spent on requests with batches of three and of one, and on one that was refused.
+fn spent_on_two_and_a_mistake(told: &ModelStatistics) {
+    let spent = told.inference_stats.unwrap();
+    let (success, infer) = (spent.success.unwrap(), spent.compute_infer.unwrap());
+    assert_eq!((success.count, spent.fail.unwrap().count, infer.count), (2, 1, 2));
+    let (input, output) = (spent.compute_input.unwrap(), spent.compute_output.unwrap());
+    assert_eq!((input.count, output.count), (2, 2));
+    assert!(input.ns > 0 && infer.ns > 0 && output.ns > 0);
+    assert!(success.ns >= input.ns + infer.ns + output.ns);
+    let sizes: Vec<u64> = told.batch_stats.iter().map(|batch| batch.batch_size).collect();
+    assert_eq!(sizes, [1, 3]);
+    let of = |step: fn(&InferBatchStatistics) -> Option<StatisticDuration>| {
+        let steps: Vec<_> = told.batch_stats.iter().map(|batch| step(batch).unwrap()).collect();
+        assert!(steps.iter().all(|step| step.count == 1));
+        steps.iter().map(|step| step.ns).sum::<u64>()
+    };
+    assert_eq!(of(|batch| batch.compute_input), input.ns);
+    assert_eq!(of(|batch| batch.compute_infer), infer.ns);
+    assert_eq!(of(|batch| batch.compute_output), output.ns);
+    assert!(told.response_stats.is_empty());
+}
+
 #[tokio::test]
 async fn what_models_have_done_is_told_over_both_interfaces() {
     let repository = Repository::of("add", &add_constant(1.0)).and("idle", 1, &add_constant(1.0));
@@ -319,16 +342,18 @@ async fn what_models_have_done_is_told_over_both_interfaces() {
         assert_eq!((told.name.as_str(), told.version.as_str()), ("add", "1"));
         assert!(told.last_inference > 1_700_000_000_000);
         assert_eq!((told.inference_count, told.execution_count), (4, 2));
-        let spent = told.inference_stats.unwrap();
-        let (success, infer) = (spent.success.unwrap(), spent.compute_infer.unwrap());
-        assert_eq!((success.count, spent.fail.unwrap().count, infer.count), (2, 1, 2));
-        assert!(success.ns >= infer.ns && infer.ns > 0);
+        spent_on_two_and_a_mistake(told);
     }
     let rest = server.get("/v2/models/add/stats").await.ok();
     assert_eq!(rest, server.get("/v2/models/add/versions/1/stats").await.ok());
     let item = &rest["model_stats"][0];
     assert_eq!((&item["inference_count"], &item["execution_count"]), (&json!(4), &json!(2)));
     assert_eq!(item["inference_stats"]["fail"]["count"], 1);
+    assert_eq!(item["batch_stats"][1]["batch_size"], 3);
+    assert_eq!(item["batch_stats"][1]["compute_infer"]["count"], 1);
+    assert!(item["inference_stats"]["compute_input"]["ns"].as_u64() > Some(0));
+    let idle = &server.get("/v2/models/idle/stats").await.ok()["model_stats"][0];
+    assert_eq!((&idle["batch_stats"], &idle["response_stats"]), (&json!([]), &json!({})));
     let all = server.get("/v2/models/stats").await.ok();
     let names: Vec<&str> = all["model_stats"]
         .as_array()

@@ -1,7 +1,10 @@
 //! What a call over gRPC may take, and that none is lost at the end.
 
+use std::io::Read;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::read::{GzEncoder, ZlibEncoder};
 use serde_json::json;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
@@ -66,6 +69,39 @@ async fn a_deadline_ends_a_run_that_is_under_way() {
     assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&given_up.code()), "{given_up:?}");
     // The instance is free again: it was not left to compute an answer that nobody wants.
     client.model_infer(slow(1)).await.unwrap();
+}
+
+/// Of a thousand times as many bytes as it has.
+#[tokio::test]
+async fn a_bomb_is_stopped_at_the_limit() {
+    let server = Server::start_with(id(), &[("server.max_body_size", "64KiB")]).await;
+    let before = server.process.peak();
+    let plain = vec![0; 64 << 20];
+    for (encoding, bomb) in [
+        ("gzip", compressed(GzEncoder::new(plain.as_slice(), Compression::fast()))),
+        ("deflate", compressed(ZlibEncoder::new(plain.as_slice(), Compression::fast()))),
+        ("zstd", zstd::encode_all(plain.as_slice(), 1).unwrap()),
+    ] {
+        // What is too large already as it comes is told so, too.
+        let length = u32::try_from(bomb.len()).unwrap().to_be_bytes();
+        let frame = Frame::bytes(&[&[1], &length[..], &bomb].concat());
+        let expected = (Code::ResourceExhausted, "payload_too_large");
+        for call in ["ModelInfer", "RepositoryModelLoad", "ServerLive"] {
+            let frame = frame.clone().with("grpc-encoding", encoding).of(call);
+            let refusal = frame.send(server.grpc_address().await).await;
+            refused(&refusal, expected, &["65536 bytes, the setting server.max_body_size"]);
+        }
+    }
+    if let Some((before, after)) = before.zip(server.process.peak()) {
+        assert!(after - before < 16 << 20, "{before} bytes became {after}");
+    }
+    server.grpc().await.model_infer(x("id", &[1], &[0.5])).await.unwrap();
+}
+
+fn compressed(mut encoder: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encoder.read_to_end(&mut bytes).unwrap();
+    bytes
 }
 
 /// By the server, whatever the client does.

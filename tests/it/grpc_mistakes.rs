@@ -1,11 +1,12 @@
 //! Mistakes of clients over gRPC: each is named, and none is the server's.
 
+use prost::Message;
 use tonic::Code;
 
 use crate::support::grpc::proto::infer_parameter::ParameterChoice;
 use crate::support::grpc::proto::model_infer_request::InferRequestedOutputTensor;
 use crate::support::grpc::proto::{InferParameter, InferTensorContents, ModelInferRequest};
-use crate::support::grpc::{Client, Frame, floats, http2, input, raw, refused, x};
+use crate::support::grpc::{Client, Frame, Stream, floats, http2, input, raw, refused, x};
 use crate::support::onnx::{Dim, Elem, add_constant, identity, two_inputs_two_outputs};
 use crate::support::{Repository, Server};
 
@@ -78,7 +79,7 @@ async fn datatypes_shapes_and_sizes_are_checked() {
         (raw("add", &[("x", "FP32", &[4], &four)]), &["input 'x' must have shape [-1,4], got [4]"]),
         (
             raw("add", &[("x", "FP32", &[-1, 4], &four)]),
-            &["input 'x'", "0 or more", "-1", "[-1, 4]"],
+            &["input 'x'", "0 or more, got -1 in the shape [-1,4]"],
         ),
         (raw("add", &[("x", "FP32", &huge, &four)]), &["input 'x'", "too many elements"]),
         (raw("add", &[("x", "FP32", &[i64::MIN], &four)]), &["input 'x'", "0 or more"]),
@@ -120,15 +121,152 @@ async fn contents_are_checked() {
         (both, &[text][..]),
         (too_few, &["input 'z' has no entry in raw_input_contents"]),
         (too_many, &["unexpected additional input data for model 'add'"]),
-        (with("bytes", "UINT8", uints(&[1, 256])), &["input 'x'", "element 1", "256", "no UINT8"]),
+        (
+            with("bytes", "UINT8", uints(&[1, 256])),
+            &["input 'x'", "element 1", "0 to 255 (UINT8), got 256"],
+        ),
         (with("bytes", "UINT8", uints(&[1])), &["input 'x'", "needs 2 elements, got 1"]),
         (with("bytes", "UINT8", none()), &["input 'x'", "needs 2 elements, got 0"]),
         (with("bytes", "INT8", uints(&[1, 2])), &["input 'x'", "int_contents", "uint_contents"]),
+        (
+            with(
+                "bytes",
+                "UINT8",
+                InferTensorContents { bool_contents: vec![true], ..uints(&[1, 2]) },
+            ),
+            &["input 'x': UINT8 goes into uint_contents, but bool_contents has elements"],
+        ),
         (with("bytes", "FP16", none()), &["input 'x'", "raw_input_contents"]),
     ];
     for (request, texts) in cases {
         check(&mut client, request, (INVALID, texts)).await;
     }
+}
+
+/// Elements travel in 32 bits or 64, and some datatypes have fewer.
+#[tokio::test]
+async fn elements_beyond_their_datatype_are_refused() {
+    let ints = |values: [i32; 2]| InferTensorContents {
+        int_contents: values.to_vec(),
+        ..InferTensorContents::default()
+    };
+    let uints = |values: [u32; 2]| InferTensorContents {
+        uint_contents: values.to_vec(),
+        ..InferTensorContents::default()
+    };
+    let cases = [
+        (Elem::Int8, "INT8", ints([127, 128]), "from -128 to 127 (INT8), got 128"),
+        (Elem::Int8, "INT8", ints([0, -129]), "from -128 to 127 (INT8), got -129"),
+        (Elem::Int16, "INT16", ints([0, 32768]), "from -32768 to 32767 (INT16), got 32768"),
+        (Elem::Int16, "INT16", ints([0, i32::MIN]), "(INT16), got -2147483648"),
+        (Elem::Uint8, "UINT8", uints([255, 256]), "from 0 to 255 (UINT8), got 256"),
+        (Elem::Uint16, "UINT16", uints([0, 65536]), "from 0 to 65535 (UINT16), got 65536"),
+        (Elem::Uint16, "UINT16", uints([0, u32::MAX]), "(UINT16), got 4294967295"),
+    ];
+    let repository = Repository::empty();
+    for (elem, datatype, ..) in &cases {
+        repository.put(datatype, 1, &identity(*elem, &[Dim::Symbolic("n")]));
+    }
+    let server = Server::start(repository).await;
+    let mut client = server.grpc().await;
+    for (_, datatype, contents, told) in cases {
+        let mut input = input("x", datatype, &[2]);
+        input.contents = Some(contents);
+        let request = ModelInferRequest { inputs: vec![input], ..raw(datatype, &[]) };
+        let texts = ["input 'x': element 1 of its contents must be a whole number", told];
+        check(&mut client, request, (INVALID, &texts)).await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_are_checked_to_be_elements() {
+    let free = [Dim::Symbolic("n")];
+    let repository = Repository::of("bool", &identity(Elem::Bool, &free))
+        .and("texts", 1, &identity(Elem::String, &free))
+        .and("half", 1, &identity(Elem::Float16, &free));
+    let server = Server::start(repository).await;
+    let mut client = server.grpc().await;
+    for (model, datatype, bytes, told) in [
+        ("bool", "BOOL", &[1, 2][..], "element 1 of its data must be 0 or 1 (BOOL), got 2"),
+        ("half", "FP16", &[0; 3], "FP16 of shape [2] needs 4 bytes, got 3"),
+        ("texts", "BYTES", &[], "shape [2] needs 2 elements, got 0"),
+        ("texts", "BYTES", &[0; 12], "shape [2] needs 2 elements, got 3"),
+        ("texts", "BYTES", &[0; 7], "element 1 of its data has no length"),
+        ("texts", "BYTES", b"\xff\xff\xff\xffa", "element 0 of its data has 4294967295 bytes"),
+        ("texts", "BYTES", b"\x02\0\0\0a", "has 2 bytes by its length, but only 1 are left"),
+    ] {
+        let request = raw(model, &[("x", datatype, &[2], bytes)]);
+        check(&mut client, request, (INVALID, &["input 'x'", told])).await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_cut_anywhere_is_refused() {
+    let server = server().await;
+    let address = server.grpc_address().await;
+    let message = good().encode_to_vec();
+    let framed = Frame::message(&message);
+    for end in 0..message.len() {
+        // As it is told to be so long, and as it is told to be longer.
+        let refusal = Frame::message(&message[..end]).send(address).await;
+        assert_eq!(refusal.code(), Code::InvalidArgument, "{end}: {refusal:?}");
+        let refusal = framed.cut(5 + end).send(address).await;
+        refused(&refusal, INVALID, &["the message cannot be read"]);
+    }
+    assert!(!framed.answer(address).await.is_empty());
+    server.grpc().await.model_infer(good()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_nested_deeply_or_has_very_many_parts_costs_nothing() {
+    let server = server().await;
+    let address = server.grpc_address().await;
+    let before = server.process.peak();
+    // The beginnings of groups in a field that there is not.
+    let deep = Frame::message(&[0x7b; 10_000]).send(address).await;
+    refused(&deep, INVALID, &["the message cannot be read"]);
+    let too_many = (Code::ResourceExhausted, "payload_too_large");
+    // Inputs, outputs and tensors of no bytes: two bytes each, and hundreds in memory.
+    for part in [0x2a, 0x32, 0x3a] {
+        let message = [part, 0].repeat(4 << 20);
+        let refusal = Frame::message(&message).send(address).await;
+        refused(&refusal, too_many, &["more than 65536 parts", "inputs, outputs"]);
+    }
+    let mut client = server.grpc().await;
+    let mut stream = Stream::open(&mut client).await;
+    stream.send(
+        "",
+        ModelInferRequest {
+            outputs: vec![InferRequestedOutputTensor::default(); 70_000],
+            ..good()
+        },
+    );
+    let refusal = stream.answers.message().await.unwrap_err();
+    refused(&refusal, too_many, &["more than 65536 parts"]);
+    // Eight MiB at a time, and what the test's own frames take on the way.
+    if let Some((before, after)) = before.zip(server.process.peak()) {
+        assert!(after - before < 128 << 20, "{before} bytes became {after}");
+    }
+    client.model_infer(good()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_does_not_say_that_it_is_grpc_is_none() {
+    let server = server().await;
+    let path = "/inference.GRPCInferenceService/ModelInfer";
+    for kind in ["application/json", "application/grpc-web", "application/grpcx", "text/plain", ""]
+    {
+        let post = |address| {
+            let request = http2().post(format!("http://{address}{path}"));
+            request.header("content-type", kind).body(vec![0; 5]).send()
+        };
+        let answer = post(server.grpc_address().await).await.unwrap();
+        assert_eq!(answer.status(), 415, "{kind}");
+        let answer = post(server.address).await.unwrap();
+        assert_eq!(answer.status(), 404, "{kind}");
+        assert_eq!(answer.headers()["content-type"], "application/json");
+    }
+    server.grpc().await.model_infer(good()).await.unwrap();
 }
 
 #[tokio::test]
@@ -209,7 +347,17 @@ async fn what_is_no_message_is_refused() {
         (
             Frame::message(b"").with("grpc-encoding", "br"),
             (Code::Unimplemented, "unsupported_encoding"),
-            &["br"],
+            &["br", "use gzip, deflate or zstd, or send messages as they are"],
+        ),
+        (
+            Frame::message(b"").with("grpc-encoding", "gzip, gzip"),
+            (Code::Unimplemented, "unsupported_encoding"),
+            &["gzip, gzip"],
+        ),
+        (
+            Frame::bytes(b"\x01\0\0\0\0").with("grpc-encoding", "gzip"),
+            INVALID,
+            &["the message cannot be read"],
         ),
         (
             Frame::bytes(b"\x01\0\0\0\x03abc").with("grpc-encoding", "gzip"),

@@ -1,39 +1,12 @@
 //! Inference over one stream of gRPC.
 
-use futures_util::stream;
-use tokio::sync::mpsc;
-use tonic::{Code, Streaming};
+use tonic::Code;
 
 use crate::support::grpc::proto::infer_parameter::ParameterChoice;
-use crate::support::grpc::proto::{InferParameter, ModelInferRequest, ModelStreamInferResponse};
-use crate::support::grpc::{Client, floats, raw, refused, x};
+use crate::support::grpc::proto::{InferParameter, ModelInferRequest};
+use crate::support::grpc::{Stream, floats, raw, refused, x};
 use crate::support::onnx::{Dim, Elem, add_constant, identity, slow_by_input};
 use crate::support::{Repository, Server};
-
-/// A stream whose requests are sent one by one.
-struct Stream {
-    requests: mpsc::UnboundedSender<ModelInferRequest>,
-    answers: Streaming<ModelStreamInferResponse>,
-}
-
-impl Stream {
-    async fn open(client: &mut Client) -> Self {
-        let (requests, receiver) = mpsc::unbounded_channel();
-        let sent = stream::unfold(receiver, |mut receiver| async move {
-            Some((receiver.recv().await?, receiver))
-        });
-        let answers = client.model_stream_infer(sent).await.unwrap().into_inner();
-        Self { requests, answers }
-    }
-
-    fn send(&self, id: &str, request: ModelInferRequest) {
-        self.requests.send(ModelInferRequest { id: id.to_owned(), ..request }).unwrap();
-    }
-
-    async fn answer(&mut self) -> ModelStreamInferResponse {
-        self.answers.message().await.unwrap().expect("the stream goes on")
-    }
-}
 
 fn slow(iterations: i64) -> ModelInferRequest {
     let (x, iterations) = (floats(&[0.0]), iterations.to_le_bytes());

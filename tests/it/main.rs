@@ -30,6 +30,7 @@ mod operating;
 mod operations;
 mod overrides;
 mod readme;
+mod refusals;
 mod reloading;
 mod residence;
 mod resources;

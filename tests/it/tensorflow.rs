@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::support::connection::Connection;
 use crate::support::onnx::{
     Dim, Elem, add_constant, identity, scalar_input, two_inputs_two_outputs, unknown_operator,
 };
@@ -99,6 +100,46 @@ async fn mistakes_are_the_clients_and_are_named() {
     predict(&server, "add/labels/9", &one).await.refused(400, "invalid_name", &[]);
     let other = server.post("/v1/models/add:classify", &one).await;
     other.refused(404, "not_found", &["/v1/models/add:classify"]);
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_sound_json_are_refused() {
+    let text = identity(Elem::String, &[Dim::Symbolic("n")]);
+    let repository = Repository::of("add", &add_constant(1.0)).and("text", 1, &text);
+    let server = Server::start_with(repository, &[("server.max_body_size", "64KiB")]).await;
+    let mut connection = Connection::open(server.address).await;
+    let path = "/v1/models/add:predict";
+    let sound = r#"{"signature_name":"","instances":[[1,2,3,4]],"more":"d"}"#;
+    for end in 0..sound.len() {
+        let answer = connection.post(path, &[], &sound.as_bytes()[..end]).await;
+        answer.refused(400, "invalid_request", &["the body is not valid JSON"]);
+    }
+    let path = "/v1/models/text:predict";
+    for (body, told) in [
+        (
+            &b"{\"instances\":[\"a\",\"\xff\"]}"[..],
+            "input 'x': element 1 of its data is a text that is not",
+        ),
+        (b"{\"instances\":[{\"b64\":\"\xff\"}]}", "input 'x': element 0"),
+        (
+            b"{\"instances\":[{\"b64\":\"*\"}]}",
+            "input 'x': element 0 of its data must be a text (BYTES)",
+        ),
+        (b"{\"instances\":[\"a\"],\"more\":\"\xff\"}", "a text is not UTF-8"),
+        (b"{\"instances\":[\"a\"],\"instances\":[\"a\"]}", "once"),
+    ] {
+        let answer = connection.post(path, &[], body).await;
+        answer.refused(400, "invalid_request", &[told]);
+    }
+    let answer = connection.post(path, &[], b"{\"instances\":[\"a\"]}").await;
+    assert_eq!(answer.ok(), json!({ "predictions": ["a"] }));
+    let encoded = connection.post(path, &[("content-encoding", "br")], b"x").await;
+    encoded.refused(415, "unsupported_encoding", &["'br'", "gzip, deflate or zstd"]);
+    let bomb = zstd::encode_all(vec![b' '; 64 << 20].as_slice(), 1).unwrap();
+    let mut connection = Connection::open(server.address).await;
+    let bomb = connection.post(path, &[("content-encoding", "zstd")], &bomb).await;
+    bomb.refused(413, "payload_too_large", &["65536"]);
+    predict(&server, "text", &json!({ "instances": ["a"] })).await.ok();
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::grpc::proto::ModelConfigRequest;
 use crate::support::onnx::{add_constant, two_inputs_two_outputs};
 use crate::support::{Repository, Server, x};
 
@@ -81,6 +82,21 @@ async fn outputs_are_classified_by_their_labels() {
     ask(8).await.ok();
     let told = ["batch-size must be <= 8 for 'dense'", "'x' has a batch of 9"];
     ask(9).await.refused(400, "invalid_request", &told);
+    let config = server.get("/v2/models/dense/config").await.ok();
+    assert_eq!(config["output"][0]["label_filename"], "labels.txt");
+    let request = ModelConfigRequest { name: "dense".to_owned(), version: String::new() };
+    let told = server.grpc().await.model_config(request).await.unwrap().into_inner();
+    assert_eq!(told.config.unwrap().output[0].label_filename, "labels.txt");
+    // What is told can be sent back.
+    let back = json!({ "parameters": { "config": config.to_string() } });
+    let load = server.post("/v2/repository/models/dense/load", &back).await;
+    assert_eq!(load.status, 200, "{load:?}");
+    assert_eq!(server.get("/v2/models/dense/config").await.ok(), config);
+    assert_eq!(ask(1).await.output("y"), json!(["5.000000:0:a", "4.000000:2:c"]));
+    let other = config.to_string().replace("labels.txt", "other.txt");
+    let other = json!({ "parameters": { "config": other } });
+    let refused = server.post("/v2/repository/models/dense/load", &other).await;
+    refused.refused(400, "load_failed", &["label_filename", "no file 'other.txt'"]);
     // They are the labels of the next load.
     server.repository.write("dense/labels.txt", "α\n\nγ \n".as_bytes());
     server.post("/v2/repository/models/dense/load", &json!({})).await;

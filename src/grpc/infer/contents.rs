@@ -15,7 +15,10 @@ pub(super) enum ContentsError {
     #[error("{datatype} goes into {expected}, but {field} has elements")]
     OtherField { datatype: DataType, expected: &'static str, field: &'static str },
     /// An element is larger or smaller than its datatype can have.
-    #[error("element {index} of its contents is {value}, which is no {datatype}")]
+    #[error(
+        "element {index} of its contents must be {} ({datatype}), got {value}",
+        .datatype.values()
+    )]
     OutOfRange { datatype: DataType, index: usize, value: i64 },
 }
 
@@ -116,7 +119,7 @@ mod tests {
         refused(
             DataType::Int8,
             ints([0, 128]),
-            "element 1 of its contents is 128, which is no INT8",
+            "element 1 of its contents must be a whole number from -128 to 127 (INT8), got 128",
         );
         refused(
             DataType::Fp32,

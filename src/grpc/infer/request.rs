@@ -10,7 +10,7 @@ use crate::grpc::proto::infer_parameter::ParameterChoice;
 use crate::grpc::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::grpc::proto::{InferParameter, ModelInferRequest};
 use crate::inference::{DataType, NamedTensor, UnknownDataType};
-use crate::oip::{Call, Inputs, Parameter, Parameters, Refusal, WantedOutput, raw};
+use crate::oip::{Call, Inputs, Parameter, Parameters, Refusal, WantedOutput, raw, shape};
 
 /// # Errors
 /// The first thing that is wrong with it, named.
@@ -75,10 +75,7 @@ fn tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<NamedTensor, Re
     read_parameters(parameters)?.is_not_shared(&format!("input '{name}'"))?;
     let unknown = |unknown: UnknownDataType| invalid(&unknown.to_string());
     let datatype = datatype.parse::<DataType>().map_err(unknown)?;
-    let negative =
-        |dim: &i64| invalid(&format!("a dimension is 0 or more, got {dim} in the shape {shape:?}"));
-    let size = |dim: &i64| usize::try_from(*dim).map_err(|_| negative(dim));
-    let dims = shape.iter().map(size).collect::<Result<Vec<_>, _>>()?;
+    let dims = shape::read(&shape).map_err(|problem| invalid(&problem))?;
     let tensor = match raw {
         Some(raw) => raw::read(datatype, dims, raw).map_err(|error| invalid(&error.to_string()))?,
         None => contents::read(datatype, dims, contents.unwrap_or_default())

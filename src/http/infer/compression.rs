@@ -6,7 +6,7 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 
 use super::parts::Parts;
@@ -100,13 +100,29 @@ impl Coding {
     /// # Errors
     /// [`DecodeError`].
     pub(in crate::http) fn decode(self, body: &[u8], limit: usize) -> Result<Bytes, DecodeError> {
-        let decoded = match self {
-            Self::Gzip => within(GzDecoder::new(body), limit),
-            Self::Deflate => within(ZlibDecoder::new(body), limit),
-            Self::Zstd => zstd::Decoder::new(body).and_then(|decoder| within(decoder, limit)),
-        };
-        let decoded = decoded.map_err(|_| DecodeError::Damaged(self.name()))?;
-        if decoded.len() > limit { Err(DecodeError::TooLarge) } else { Ok(decoded.into()) }
+        let damaged = |_| DecodeError::Damaged(self.name());
+        let (decoded, rest) = self.undone(body, limit).map_err(damaged)?;
+        if decoded.len() > limit {
+            Err(DecodeError::TooLarge)
+        } else if rest > 0 {
+            Err(DecodeError::Damaged(self.name()))
+        } else {
+            Ok(decoded.into())
+        }
+    }
+
+    /// The bytes, a byte more than the limit where there are more; and how many were left that belong to
+    /// nothing.
+    fn undone(self, body: &[u8], limit: usize) -> io::Result<(Vec<u8>, usize)> {
+        match self {
+            // It may be of several parts.
+            Self::Gzip => Ok((within(MultiGzDecoder::new(body), limit)?, 0)),
+            Self::Deflate => {
+                let mut decoder = ZlibDecoder::new(body);
+                Ok((within(&mut decoder, limit)?, decoder.into_inner().len()))
+            }
+            Self::Zstd => Ok((within(zstd::Decoder::new(body)?, limit)?, 0)),
+        }
     }
 }
 
@@ -154,7 +170,17 @@ mod tests {
             let cut = &encoded[..encoded.len() / 2];
             assert!(matches!(coding.decode(cut, 1 << 20), Err(DecodeError::Damaged(_))));
             assert!(matches!(coding.decode(b"plain", 1 << 20), Err(DecodeError::Damaged(_))));
+            let more = [&encoded[..], b"more"].concat();
+            assert!(matches!(coding.decode(&more, 1 << 20), Err(DecodeError::Damaged(_))));
         }
+    }
+
+    #[test]
+    fn gzip_may_be_of_several_parts() {
+        let part = |text: &'static [u8]| Coding::Gzip.encode(&Parts::new([Bytes::from(text)]));
+        let both: Vec<u8> =
+            [part(b"one "), part(b"two")].iter().flat_map(Parts::iter).flatten().copied().collect();
+        assert_eq!(Coding::Gzip.decode(&both, 100).unwrap(), "one two");
     }
 
     #[test]

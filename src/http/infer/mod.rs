@@ -15,6 +15,7 @@ use super::error::ApiError;
 use super::target::Target;
 use super::{Shared, body, request_id};
 use crate::inference::InferError;
+use crate::model::ModelName;
 use crate::oip::{Call, Inputs, RequestOptions};
 pub(super) use compression::{Coding, DecodeError};
 use request::Decoded;
@@ -30,27 +31,28 @@ const ROUTING_KEY_HEADER: &str = "x-onward-routing-key";
 /// Reads the request, lets the model answer it, and writes the answer.
 pub(super) async fn infer(
     State(services): Shared,
-    target: Target,
+    target: Result<Target, ApiError>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let limits = services.limits();
     let received = Instant::now();
-    let headers = Headers::read(request.headers())?;
+    let headers = Headers::read(request.headers());
     let request_id = request_id::of(&request);
     let deadline = received + limits.request_timeout;
     let body = body::read_coded(request, &limits, deadline).await?;
+    // Only now, as a connection ends with a body that is not read.
+    let (headers, Target { model, version }) = (headers?, target?);
     let (size, limit, length) = (body.work(), limits.max_body_size, headers.length);
     let decode = move || {
         let body = body.plain(limit)?;
         check_length(length, body.len())?;
-        Decoded::read(body, length)
+        Ok::<_, ApiError>((Decoded::read(body, length, &model)?, model))
     };
     let late = |_| ApiError::from(InferError::DeadlineExceeded);
     let decoded = timeout_at(deadline, services.heavy.run(size, decode)).await.map_err(late)?;
-    let Decoded { id, options, inputs, outputs, form } = decoded?;
+    let (Decoded { id, options, inputs, outputs, form }, model) = decoded?;
     let routing_key = headers.routing_key.or(options.routing_key);
     let options = RequestOptions { routing_key, ..options };
-    let Target { model, version } = target;
     let call = Call { id: id.clone().or(request_id), model, version, options, inputs, outputs };
     let serving = (&services.parts.models, &*services.parts.traces);
     let reply = call.run(serving, (received, limits.request_timeout)).await?;
@@ -58,13 +60,17 @@ pub(super) async fn infer(
     response::write(&services.heavy, reply, wanted).await
 }
 
-/// The inputs in a body whose JSON has `header` bytes; all of it where that is `None`.
+/// The inputs in a body for a model, of which the JSON has `header` bytes; all of it where that is `None`.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn decode(body: Bytes, header: Option<usize>) -> Result<Inputs, ApiError> {
+pub(super) fn decode(
+    body: Bytes,
+    header: Option<usize>,
+    model: &ModelName,
+) -> Result<Inputs, ApiError> {
     check_length(header, body.len())?;
-    Ok(Decoded::read(body, header)?.inputs)
+    Ok(Decoded::read(body, header, model)?.inputs)
 }
 
 /// What the head of a request says of its body and of the answer.
@@ -76,16 +82,30 @@ struct Headers {
 
 impl Headers {
     fn read(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let length = headers.get(HEADER_LENGTH).map(|given| {
-            let length = given.to_str().ok().and_then(|text| text.parse().ok());
-            length.ok_or_else(|| ApiError::bad_request(format!("{HEADER_LENGTH} is no length")))
-        });
         Ok(Self {
-            length: length.transpose()?,
+            length: header_length(headers)?,
             routing_key: routing_key(headers)?,
             coding: Coding::accepted(headers),
         })
     }
+}
+
+/// How long the JSON is, where something comes after it.
+fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+    let mut given = headers.get_all(HEADER_LENGTH).iter();
+    let Some(first) = given.next() else { return Ok(None) };
+    if given.any(|other| other != first) {
+        let text = format!("{HEADER_LENGTH} is given more than once, with different lengths");
+        return Err(ApiError::bad_request(text));
+    }
+    let wrong = || {
+        let shown = String::from_utf8_lossy(first.as_bytes());
+        let expected = "the number of bytes before the tensors, from 0 to the length of the body";
+        ApiError::bad_request(format!("{HEADER_LENGTH} is {expected}, got '{shown}'"))
+    };
+    // A sign would be taken for a part of the number.
+    let digits = first.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse().ok()).map(Some).ok_or_else(wrong)
 }
 
 fn check_length(header: Option<usize>, body: usize) -> Result<(), ApiError> {

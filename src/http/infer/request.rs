@@ -4,8 +4,12 @@
 //! datatype and shape have come before it, as they usually do; else it is gone back to.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::num::TryFromIntError;
 
 use bytes::Bytes;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::http::body::is_blank;
@@ -13,7 +17,8 @@ use crate::http::error::ApiError;
 use crate::http::wire::parameter;
 use crate::inference::{DataType, NamedTensor, Tensor, UnknownDataType};
 use crate::json_tensors::{self, Cursor, DataError, JsonError};
-use crate::oip::{Inputs, Parameters, Refusal, RequestOptions, WantedOutput, raw};
+use crate::model::ModelName;
+use crate::oip::{Inputs, Parameters, Refusal, RequestOptions, WantedOutput, raw, shape};
 
 /// A request as it is taken, with what concerns the exchange over HTTP alone.
 #[derive(Debug)]
@@ -61,11 +66,15 @@ pub(super) enum NonFinite {
 }
 
 impl Decoded {
-    /// Reads a body whose JSON has `header` bytes; all of it where that is `None`.
+    /// Reads a body for a model, of which the JSON has `header` bytes; all of it where that is `None`.
     ///
     /// # Errors
     /// The first thing that is wrong with it, named.
-    pub(super) fn read(mut body: Bytes, header: Option<usize>) -> Result<Self, ApiError> {
+    pub(super) fn read(
+        mut body: Bytes,
+        header: Option<usize>,
+        model: &ModelName,
+    ) -> Result<Self, ApiError> {
         if header == Some(0) {
             let form = Form::all(true);
             let (inputs, outputs) = (Inputs::Raw(body), Vec::new());
@@ -81,8 +90,8 @@ impl Decoded {
             return Err(ApiError::EmptyBody);
         }
         let json = body.split_to(header.unwrap_or(body.len()));
-        let mut reading = Reading { tail: body, ..Reading::default() };
-        let mut cursor = Cursor::new(&json);
+        let mut reading = Reading::new(model, body);
+        let mut cursor = if header.is_some() { Cursor::of_part(&json) } else { Cursor::new(&json) };
         cursor.object("", |cursor, key| reading.field(cursor, key))?;
         cursor.end()?;
         reading.finished()
@@ -90,8 +99,8 @@ impl Decoded {
 }
 
 /// A body that is being read.
-#[derive(Default)]
-struct Reading {
+struct Reading<'a> {
+    model: &'a ModelName,
     /// The bytes of tensors, in the order of the inputs.
     tail: Bytes,
     id: Option<String>,
@@ -106,11 +115,15 @@ struct Output {
     is_binary: Option<bool>,
 }
 
-impl Reading {
+impl<'a> Reading<'a> {
+    fn new(model: &'a ModelName, tail: Bytes) -> Self {
+        Self { model, tail, id: None, parameters: None, inputs: None, outputs: None }
+    }
+
     fn field(&mut self, cursor: &mut Cursor<'_>, key: &str) -> Result<(), ApiError> {
         match key {
-            "id" => set(&mut self.id, key, cursor.value("id")?),
-            "parameters" => set(&mut self.parameters, key, parameters(cursor, "parameters")?),
+            "id" => set(&mut self.id, key, cursor.value(key)?),
+            "parameters" => set(&mut self.parameters, key, parameters(cursor, key)?),
             "inputs" => {
                 let inputs = self.inputs(cursor)?;
                 set(&mut self.inputs, key, Some(inputs))
@@ -126,7 +139,7 @@ impl Reading {
             let mut input = Input::new(index);
             let path = input.path.clone();
             cursor.object(&path, |cursor, key| input.field(cursor, key))?;
-            inputs.push(input.finished(&mut self.tail)?);
+            inputs.push(input.finished(self.model, &mut self.tail)?);
             Ok::<_, ApiError>(())
         })?;
         Ok(inputs)
@@ -136,9 +149,10 @@ impl Reading {
         let missing = || JsonError::unexpected("", "missing field `inputs`");
         let inputs = self.inputs.ok_or_else(missing)?;
         if !self.tail.is_empty() {
-            let extra = self.tail.len();
+            let (model, extra) = (self.model, self.tail.len());
             let text = format!(
-                "unexpected additional input data: {extra} bytes are left after all inputs"
+                "unexpected additional input data for model '{model}': {extra} bytes are left after \
+                 all inputs"
             );
             return Err(Refusal::invalid(text).into());
         }
@@ -158,11 +172,11 @@ impl Reading {
     }
 }
 
-/// Takes what an object says of a key, once.
-fn set<T>(slot: &mut Option<T>, key: &str, value: Option<T>) -> Result<(), ApiError> {
+/// Takes what is said of a field, once.
+fn set<T>(slot: &mut Option<T>, path: &str, value: Option<T>) -> Result<(), ApiError> {
     match value {
         Some(_) if slot.is_some() => {
-            Err(JsonError::unexpected(key, format!("duplicate field `{key}`")).into())
+            Err(JsonError::unexpected(path, "it is given more than once").into())
         }
         None => Ok(()),
         value => {
@@ -197,10 +211,13 @@ impl<'a> Input<'a> {
     fn field(&mut self, cursor: &mut Cursor<'a>, key: &str) -> Result<(), ApiError> {
         let path = format!("{}.{key}", self.path);
         match key {
-            "name" => set(&mut self.name, key, Some(cursor.value(&path)?)),
-            "shape" => set(&mut self.shape, key, Some(cursor.value(&path)?)),
-            "datatype" => set(&mut self.datatype, key, Some(cursor.value(&path)?)),
-            "parameters" => set(&mut self.parameters, key, parameters(cursor, &path)?),
+            "name" => set(&mut self.name, &path, Some(cursor.value(&path)?)),
+            "shape" => {
+                let shape = self.dimensions(&cursor.value::<Vec<Dimension>>(&path)?)?;
+                set(&mut self.shape, &path, Some(shape))
+            }
+            "datatype" => set(&mut self.datatype, &path, Some(cursor.value(&path)?)),
+            "parameters" => set(&mut self.parameters, &path, parameters(cursor, &path)?),
             "data" => {
                 let datatype = self.datatype.as_deref().and_then(DataType::from_name);
                 let data = if let (Some(datatype), Some(shape)) = (datatype, &self.shape) {
@@ -211,10 +228,14 @@ impl<'a> Input<'a> {
                     cursor.pass_over()?;
                     Data::Later(here)
                 };
-                set(&mut self.data, key, Some(data))
+                set(&mut self.data, &path, Some(data))
             }
             _ => Ok(cursor.skip()?),
         }
+    }
+
+    fn dimensions(&self, given: &[Dimension]) -> Result<Vec<usize>, Refusal> {
+        shape::read(given).map_err(|problem| self.invalid(&problem))
     }
 
     /// What is wrong with its data.
@@ -231,7 +252,7 @@ impl<'a> Input<'a> {
     }
 
     /// The tensor, whose bytes are taken from the tail where it has no data in JSON.
-    fn finished(mut self, tail: &mut Bytes) -> Result<NamedTensor, ApiError> {
+    fn finished(mut self, model: &ModelName, tail: &mut Bytes) -> Result<NamedTensor, ApiError> {
         let missing = |field: &str| {
             JsonError::unexpected(self.path.clone(), format!("missing field `{field}`"))
         };
@@ -243,14 +264,15 @@ impl<'a> Input<'a> {
         let parameters = self.parameters.take().unwrap_or_default();
         parameters.is_not_shared(&format!("input '{name}'"))?;
         let size = parameters.count("binary_data_size", "a number of bytes");
-        let tensor = match (self.data.take(), size?) {
+        let size = size.map_err(|refusal| refusal.of_input(&name))?;
+        let tensor = match (self.data.take(), size) {
             (Some(Data::Read(tensor)), None) => tensor,
             (Some(Data::Later(mut cursor)), None) => {
                 let tensor = json_tensors::read(datatype, shape, &mut cursor);
                 tensor.map_err(|error| self.wrong(error))?
             }
             (None, Some(size)) => {
-                let bytes = self.bytes(tail, size)?;
+                let bytes = take(tail, size).map_err(|missing| too_few(&name, missing, model))?;
                 let tensor = raw::read(datatype, shape, bytes);
                 tensor.map_err(|error| self.invalid(&error.to_string()))?
             }
@@ -258,22 +280,70 @@ impl<'a> Input<'a> {
                 let problem = "give its 'data' or 'binary_data_size', not both";
                 return Err(self.invalid(problem).into());
             }
-            (None, None) => return Err(self.invalid("it has no 'data'").into()),
+            (None, None) => {
+                let problem = "it has neither 'data' nor the parameter 'binary_data_size'";
+                return Err(self.invalid(problem).into());
+            }
         };
         Ok(NamedTensor { name, tensor })
     }
+}
 
-    fn bytes(&self, tail: &mut Bytes, size: u64) -> Result<Bytes, Refusal> {
-        match usize::try_from(size) {
-            Ok(size) if size <= tail.len() => Ok(tail.split_to(size)),
-            _ => {
-                let missing = size.saturating_sub(tail.len() as u64);
-                let name = self.name.as_deref().unwrap_or_default();
-                Err(Refusal::invalid(format!(
-                    "unexpected size for input '{name}', expecting {missing} additional bytes"
-                )))
-            }
-        }
+/// The first bytes of the tail; how many are missing where it has not as many.
+fn take(tail: &mut Bytes, size: u64) -> Result<Bytes, u64> {
+    match usize::try_from(size) {
+        Ok(size) if size <= tail.len() => Ok(tail.split_to(size)),
+        _ => Err(size - tail.len() as u64),
+    }
+}
+
+/// The text is Triton's.
+fn too_few(input: &str, missing: u64, model: &ModelName) -> Refusal {
+    Refusal::invalid(format!(
+        "unexpected size for input '{input}', expecting {missing} additional bytes for model \
+         '{model}'"
+    ))
+}
+
+/// A number in a shape, which may be negative.
+#[derive(Clone, Copy)]
+struct Dimension(i128);
+
+impl From<Dimension> for i128 {
+    fn from(Dimension(dim): Dimension) -> Self {
+        dim
+    }
+}
+
+impl TryFrom<Dimension> for usize {
+    type Error = TryFromIntError;
+
+    fn try_from(Dimension(dim): Dimension) -> Result<Self, TryFromIntError> {
+        dim.try_into()
+    }
+}
+
+impl<'de> Deserialize<'de> for Dimension {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_i64(DimensionVisitor)
+    }
+}
+
+struct DimensionVisitor;
+
+impl Visitor<'_> for DimensionVisitor {
+    type Value = Dimension;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a dimension, which is a whole number, 0 or more")
+    }
+
+    fn visit_i64<E>(self, dim: i64) -> Result<Dimension, E> {
+        Ok(Dimension(dim.into()))
+    }
+
+    fn visit_u64<E>(self, dim: u64) -> Result<Dimension, E> {
+        Ok(Dimension(dim.into()))
     }
 }
 
@@ -285,8 +355,8 @@ fn outputs(cursor: &mut Cursor<'_>) -> Result<Vec<Output>, ApiError> {
         cursor.object(&path, |cursor, key| {
             let field = format!("{path}.{key}");
             match key {
-                "name" => set(&mut name, key, Some(cursor.value::<String>(&field)?)),
-                "parameters" => set(&mut given, key, parameters(cursor, &field)?),
+                "name" => set(&mut name, &field, Some(cursor.value::<String>(&field)?)),
+                "parameters" => set(&mut given, &field, parameters(cursor, &field)?),
                 _ => Ok(cursor.skip()?),
             }
         })?;

@@ -44,7 +44,8 @@ pub(super) async fn predict(
     let version = call.acquire(&services.parts.models, bounds).await?;
     let (size, limit) = (body.work(), limits.max_body_size);
     let decode = move || {
-        let predict = Predict::read(&body.plain(limit)?, version.signature())?;
+        let predict = Predict::read(&body.plain(limit)?, version.signature());
+        let predict = predict.inspect_err(|_| version.refused())?;
         Ok::<_, ApiError>((predict, version))
     };
     let late = |_| ApiError::from(InferError::DeadlineExceeded);

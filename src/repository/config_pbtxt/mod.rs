@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 use super::labels::{ReadLabels, check_name};
 use crate::inference::DataType;
 use crate::model::{
-    DeclaredSignature, DeclaredTensor, MOST_INSTANCES, ModelName, ModelSettings, Version,
+    DeclaredSignature, DeclaredTensor, Labels, MOST_INSTANCES, ModelName, ModelSettings, Version,
     VersionPolicy,
 };
 use crate::nearest;
@@ -64,13 +64,15 @@ pub(super) fn parse(
     settings(&text::read(text)?, (name, labels))
 }
 
-/// What the same says as JSON, without files beside it.
+/// What the same says as JSON.
 ///
 /// # Errors
 /// What is wrong, with the field.
-pub(super) fn parse_json(text: &str, name: &ModelName) -> Result<ModelSettings, String> {
-    let none = |file: &str| Err(format!("there is no file '{file}' beside it"));
-    settings(&json::read(text)?, (name, &none))
+pub(super) fn parse_json(
+    text: &str,
+    (name, labels): (&ModelName, ReadLabels<'_>),
+) -> Result<ModelSettings, String> {
+    settings(&json::read(text)?, (name, labels))
 }
 
 fn settings(
@@ -172,7 +174,7 @@ impl Reading<'_> {
                 "data_type" => tensor.datatype = Some(datatype(field)?),
                 "dims" => tensor.dims.get_or_insert_default().push(dim(field)?),
                 "label_filename" if text(field)?.is_empty() => {}
-                "label_filename" => labels = Some(self.label_file(&text(field)?)?),
+                "label_filename" => labels = Some(self.label_file(text(field)?)?),
                 "optional" | "format" => {}
                 "is_shape_tensor" | "allow_ragged_batch" | "is_non_linear_format_io"
                     if field.value == Value::Word("false".to_owned()) => {}
@@ -194,9 +196,10 @@ impl Reading<'_> {
         Ok(tensor)
     }
 
-    fn label_file(&self, name: &str) -> Result<Vec<String>, String> {
-        let labels = check_name(name).and_then(|()| (self.labels)(name));
-        labels.map_err(|problem| format!("label_filename: {problem}"))
+    fn label_file(&self, name: String) -> Result<Labels, String> {
+        let texts = check_name(&name).and_then(|()| (self.labels)(&name));
+        let texts = texts.map_err(|problem| format!("label_filename: {problem}"))?;
+        Ok(Labels { file: Some(name), texts })
     }
 }
 

@@ -67,7 +67,7 @@ fn what_is_not_honoured_is_told() {
 #[test]
 fn labels_are_those_of_their_output() {
     let settings = read("output { label_filename: \"labels.txt\" name: \"y\" }").unwrap();
-    assert_eq!(settings.labels["y"], ["a", "b"]);
+    assert_eq!(settings.labels["y"].texts, ["a", "b"]);
     assert!(settings.warnings.is_empty());
 }
 
@@ -106,7 +106,8 @@ fn mistakes_are_named() {
 
 #[test]
 fn the_same_fields_are_read_from_json() {
-    let read = |text: &str| parse_json(text, &ModelName::new("m").unwrap());
+    let none = |file: &str| Err(format!("there is no file '{file}'"));
+    let read = |text: &str| parse_json(text, (&ModelName::new("m").unwrap(), &none));
     let settings = read(
         r#"{"name": "m", "platform": "onnxruntime_onnx", "maxBatchSize": "8",
             "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["3", -1],

@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 
+use futures_util::stream;
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::Server;
-use proto::ModelInferRequest;
 use proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use proto::model_infer_request::InferInputTensor;
+use proto::{ModelInferRequest, ModelStreamInferResponse};
 
 #[allow(clippy::all, clippy::pedantic, clippy::clone_on_ref_ptr, dead_code, reason = "generated")]
 #[allow(unreachable_pub, unused_qualifications, reason = "generated")]
@@ -98,6 +100,32 @@ pub(crate) fn refused(status: &Status, (code, name): (Code, &str), texts: &[&str
     }
 }
 
+/// A stream whose requests are sent one by one.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) requests: mpsc::UnboundedSender<ModelInferRequest>,
+    pub(crate) answers: Streaming<ModelStreamInferResponse>,
+}
+
+impl Stream {
+    pub(crate) async fn open(client: &mut Client) -> Self {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let sent = stream::unfold(receiver, |mut receiver| async move {
+            Some((receiver.recv().await?, receiver))
+        });
+        let answers = client.model_stream_infer(sent).await.unwrap().into_inner();
+        Self { requests, answers }
+    }
+
+    pub(crate) fn send(&self, id: &str, request: ModelInferRequest) {
+        self.requests.send(ModelInferRequest { id: id.to_owned(), ..request }).unwrap();
+    }
+
+    pub(crate) async fn answer(&mut self) -> ModelStreamInferResponse {
+        self.answers.message().await.unwrap().expect("the stream goes on")
+    }
+}
+
 /// A call as its bytes, which may be wrong.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
@@ -122,6 +150,11 @@ impl Frame {
     pub(crate) fn with(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// The same of which only so many bytes come.
+    pub(crate) fn cut(&self, length: usize) -> Self {
+        Self { body: self.body[..length].to_vec(), ..self.clone() }
     }
 
     /// To another call.

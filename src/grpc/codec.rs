@@ -1,0 +1,126 @@
+//! How messages are read and written.
+
+use std::iter::successors;
+use std::marker::PhantomData;
+
+use prost::Message;
+use tonic::Status;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic_prost::{ProstCodec, ProstDecoder};
+
+use super::status::status;
+use crate::oip::Code;
+
+/// The most parts that a message may have. Each input, output, parameter or tensor in bytes is one.
+const MOST: usize = 65_536;
+
+/// As protobuf has it, but a message of very many parts is refused before they are read: two bytes make an
+/// empty input, which takes hundreds in memory, so that a bound on a message's size alone is none on what
+/// reading it takes.
+pub(super) struct Bounded<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for Bounded<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for Bounded<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = <ProstCodec<T, U> as Codec>::Encoder;
+    type Decoder = BoundedDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<T, U>::default().encoder()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        BoundedDecoder(ProstCodec::<T, U>::default().decoder())
+    }
+}
+
+/// Reads messages that have few enough parts.
+pub(super) struct BoundedDecoder<U>(ProstDecoder<U>);
+
+impl<U: Message + Default> Decoder for BoundedDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        // All of it is in one piece.
+        if has_more_than(MOST, bytes::Buf::chunk(message)) {
+            let parts = "inputs, outputs, parameters and tensors in bytes";
+            let text = format!("the message has more than {MOST} parts, which are its {parts}");
+            return Err(status(Code::PayloadTooLarge, &text));
+        }
+        self.0.decode(message)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0.buffer_settings()
+    }
+}
+
+/// Whether a message has more fields than this. What cannot be read ends the count.
+fn has_more_than(most: usize, message: &[u8]) -> bool {
+    successors(Some(message), |rest| after_field(rest)).nth(most + 1).is_some()
+}
+
+/// What comes after the first field.
+fn after_field(message: &[u8]) -> Option<&[u8]> {
+    let (key, rest) = varint(message)?;
+    match key & 7 {
+        0 => varint(rest).map(|(_, rest)| rest),
+        1 => rest.get(8..),
+        2 => {
+            let (length, rest) = varint(rest)?;
+            rest.get(usize::try_from(length).ok()?..)
+        }
+        // The fields of a group are counted as if they were the message's own.
+        3 | 4 => Some(rest),
+        5 => rest.get(4..),
+        _ => None,
+    }
+}
+
+/// A number of seven bits a byte, the lowest first; the top bit says that more follow.
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (place, byte) in bytes.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[place + 1..]));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::proto::model_infer_request::InferInputTensor;
+    use super::super::proto::{InferParameter, ModelInferRequest};
+    use super::*;
+
+    #[test]
+    fn fields_are_counted_up_to_what_cannot_be_read() {
+        let count = |message: &[u8]| (0..100).find(|most| !has_more_than(*most, message)).unwrap();
+        assert_eq!(count(b""), 0);
+        assert_eq!(count(b"\x08\x96\x01\x11........\x12\x02ab\x1b\x1c\x25...."), 6);
+        assert_eq!(count(b"\x12\x05ab"), 0, "it is cut off");
+        assert_eq!(count(b"\x08\x01\x0f\x08\x01"), 1, "there is no such type of field");
+        assert_eq!(count(&[0xff; 20]), 0);
+        let request = ModelInferRequest {
+            model_name: "m".to_owned(),
+            parameters: [("p".to_owned(), InferParameter::default())].into(),
+            inputs: vec![InferInputTensor::default(); 3],
+            raw_input_contents: vec![vec![0; 1000].into(); 3],
+            ..ModelInferRequest::default()
+        };
+        assert_eq!(count(&request.encode_to_vec()), 8);
+    }
+}

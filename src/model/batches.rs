@@ -1,0 +1,170 @@
+//! Runs, by the size of their batch.
+
+use std::array;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::inference::Timings;
+
+/// The most sizes that are told apart; runs of any further one are counted together.
+const SIZES: usize = 64;
+
+/// Counters that requests bump without a lock. A size takes the first place that is free, beginning with
+/// its own, and keeps it.
+#[derive(Debug)]
+pub(super) struct Batches {
+    sizes: [Place; SIZES],
+    others: Runs,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// The size plus one; zero for a place that is free.
+    key: AtomicU64,
+    runs: Runs,
+}
+
+/// How many there were, and how many nanoseconds they took in all.
+#[derive(Debug, Default)]
+struct Runs {
+    count: AtomicU64,
+    input: AtomicU64,
+    infer: AtomicU64,
+    output: AtomicU64,
+}
+
+/// Runs, and where their time went in all, read at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunsReport {
+    /// How many there were.
+    pub count: u64,
+    /// Until the engine had its inputs.
+    pub input: Duration,
+    /// Computing.
+    pub infer: Duration,
+    /// From then on, until the outputs were read.
+    pub output: Duration,
+}
+
+impl Default for Batches {
+    fn default() -> Self {
+        Self { sizes: array::from_fn(|_| Place::default()), others: Runs::default() }
+    }
+}
+
+impl Batches {
+    /// Counts a run with a batch of this size.
+    pub(super) fn add(&self, size: u64, timings: &Timings) {
+        let runs = self.place(size).map_or(&self.others, |place| &place.runs);
+        runs.add(timings);
+    }
+
+    /// The place of a size; `None` where all are taken by others.
+    fn place(&self, size: u64) -> Option<&Place> {
+        let key = size.saturating_add(1);
+        let own = usize::try_from(size % SIZES as u64).unwrap_or_default();
+        let (before, after) = self.sizes.split_at(own);
+        after.iter().chain(before).find(|place| place.is_of(key))
+    }
+
+    /// Of every size that there was, the smallest first; without those that are counted together.
+    pub(super) fn by_size(&self) -> Vec<(u64, RunsReport)> {
+        let of = |place: &Place| {
+            let size = place.key.load(Ordering::Relaxed).checked_sub(1)?;
+            Some((size, place.runs.report()))
+        };
+        let mut sizes: Vec<_> = self.sizes.iter().filter_map(of).collect();
+        sizes.sort_unstable_by_key(|(size, _)| *size);
+        sizes
+    }
+
+    /// Of all sizes.
+    pub(super) fn total(&self) -> RunsReport {
+        let runs = self.sizes.iter().map(|place| &place.runs).chain([&self.others]);
+        runs.map(Runs::report).fold(RunsReport::default(), |sum, runs| RunsReport {
+            count: sum.count + runs.count,
+            input: sum.input + runs.input,
+            infer: sum.infer + runs.infer,
+            output: sum.output + runs.output,
+        })
+    }
+}
+
+impl Place {
+    /// Whether it is the size's, or is so from now on.
+    fn is_of(&self, key: u64) -> bool {
+        match self.key.load(Ordering::Relaxed) {
+            0 => match self.key.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => true,
+                Err(taken) => taken == key,
+            },
+            taken => taken == key,
+        }
+    }
+}
+
+impl Runs {
+    fn add(&self, timings: &Timings) {
+        let Timings { compute, input, output, .. } = *timings;
+        let infer = compute.saturating_sub(input).saturating_sub(output);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        for (total, took) in [(&self.input, input), (&self.infer, infer), (&self.output, output)] {
+            let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            total.fetch_add(nanoseconds, Ordering::Relaxed);
+        }
+    }
+
+    fn report(&self) -> RunsReport {
+        let duration = |total: &AtomicU64| Duration::from_nanos(total.load(Ordering::Relaxed));
+        RunsReport {
+            count: self.count.load(Ordering::Relaxed),
+            input: duration(&self.input),
+            infer: duration(&self.infer),
+            output: duration(&self.output),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timings(nanoseconds: [u64; 3]) -> Timings {
+        let [input, infer, output] = nanoseconds.map(Duration::from_nanos);
+        Timings { compute: input + infer + output, input, output, ..Timings::default() }
+    }
+
+    #[test]
+    fn runs_are_told_apart_by_their_size() {
+        let batches = Batches::default();
+        for (size, took) in [(8, [1, 10, 2]), (1, [1, 5, 1]), (8, [3, 20, 4])] {
+            batches.add(size, &timings(took));
+        }
+        let runs = |count, [input, infer, output]: [u64; 3]| RunsReport {
+            count,
+            input: Duration::from_nanos(input),
+            infer: Duration::from_nanos(infer),
+            output: Duration::from_nanos(output),
+        };
+        assert_eq!(batches.by_size(), [(1, runs(1, [1, 5, 1])), (8, runs(2, [4, 30, 6]))]);
+        assert_eq!(batches.total(), runs(3, [5, 35, 7]));
+    }
+
+    #[test]
+    fn sizes_beyond_those_there_is_room_for_are_counted_together() {
+        let batches = Batches::default();
+        // All of them have the same place of their own.
+        let sizes: Vec<u64> = (0..100).map(|number| number * 64).chain([u64::MAX]).collect();
+        for size in sizes.iter().chain(&sizes) {
+            batches.add(*size, &timings([0, 1, 0]));
+        }
+        let told = batches.by_size();
+        assert_eq!(told.len(), 64);
+        assert!(
+            told.iter()
+                .zip(&sizes)
+                .all(|((size, runs), expected)| { size == expected && runs.count == 2 })
+        );
+        assert_eq!(batches.total().count, 202);
+    }
+}
