@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Limits;
 use super::error::ApiError;
 use super::infer::{Coding, DecodeError};
+use crate::json_tensors::in_words_of_json;
 
 /// The largest body where none has to be large.
 const SMALL: usize = 64 * 1024;
@@ -189,7 +190,8 @@ fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], error: &serde_json::Error) ->
     let tracked = serde_path_to_error::deserialize::<_, T>(&mut reader).err();
     let path = tracked.map(|error| error.path().to_string()).filter(|path| path != ".");
     let place = path.map(|path| format!("'{path}': ")).unwrap_or_default();
-    ApiError::bad_request(format!("the body is not what is expected: {place}{error}"))
+    let problem = in_words_of_json(&error.to_string());
+    ApiError::bad_request(format!("the body is not what is expected: {place}{problem}"))
 }
 
 fn announced(headers: &HeaderMap) -> Option<usize> {

@@ -8,6 +8,20 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
+/// What `serde` says of values, in the words of JSON.
+const WORDS: [(&str, &str); 5] = [
+    ("invalid type: sequence", "invalid type: array"),
+    ("invalid type: map", "invalid type: object"),
+    ("invalid type: floating point", "invalid type: number"),
+    ("expected a sequence", "expected an array"),
+    ("expected a map", "expected an object"),
+];
+
+/// A problem that `serde` has found, told to somebody who knows JSON.
+pub(crate) fn in_words_of_json(problem: &str) -> String {
+    WORDS.iter().fold(problem.to_owned(), |told, (word, other)| told.replace(word, other))
+}
+
 /// What is wrong with a text, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum JsonError {
@@ -262,7 +276,7 @@ impl<'a> Cursor<'a> {
             inner if inner.starts_with('[') || path.is_empty() => format!("{path}{inner}"),
             inner => format!("{path}.{inner}"),
         };
-        JsonError::unexpected(joined, problem)
+        JsonError::unexpected(joined, in_words_of_json(problem))
     }
 
     pub(super) fn syntax(&self, problem: &str) -> JsonError {
@@ -363,5 +377,6 @@ mod tests {
         unexpected("{\"a\": 1}", "'a': expected an array, got something else");
         unexpected("{\"a\": [1, -1]}", "'a[1]': invalid value: integer `-1`, expected u32");
         unexpected("{\"b\": 5}", "'b': invalid type: integer `5`, expected a string");
+        unexpected("{\"b\": []}", "'b': invalid type: array, expected a string");
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::cursor::{Cursor, JsonError};
-use super::element::JsonElement;
+use super::element::{JsonElement, WORDS};
 use crate::inference::{DataType, Tensor, TensorError};
 
 /// Longer tokens are cut short in messages.
@@ -44,6 +44,10 @@ pub(crate) enum DataError {
     Element { index: usize, datatype: DataType, token: String },
     #[error("element {index} of its data is a text that is not UTF-8")]
     NotUtf8 { index: usize },
+    #[error(
+        "element {index} of its data is {word}, which JSON has not: write it in quotes, \"{word}\""
+    )]
+    Bare { index: usize, word: &'static str },
     #[error(transparent)]
     Tensor(#[from] TensorError),
 }
@@ -181,6 +185,10 @@ pub(super) fn row<T>(
 
 /// What is told of a token that is no element.
 fn bad(index: usize, datatype: DataType, cursor: &Cursor<'_>) -> DataError {
+    // Many libraries write them so.
+    if let Some(word) = WORDS.into_iter().find(|word| cursor.rest().starts_with(word.as_bytes())) {
+        return DataError::Bare { index, word };
+    }
     let mut after = cursor.clone();
     if let Err(error) = after.value::<IgnoredAny>("") {
         return error.into();
@@ -316,6 +324,10 @@ mod tests {
         assert_eq!(int32(&[2], "[2147483648,1]"), bad(0, "2147483648"));
         assert_eq!(int32(&[1], "[{\"a\":[1]}]"), bad(0, "{\"a\":[1]}"));
         assert_eq!(int32(&[1], "{\"a\":1}"), Err(DataError::NotAnArray));
+        for word in ["NaN", "Infinity", "-Infinity"] {
+            let bare = Err(DataError::Bare { index: 1, word });
+            assert_eq!(int32(&[2], &format!("[1, {word}]")), bare);
+        }
     }
 
     #[test]

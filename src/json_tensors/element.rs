@@ -10,6 +10,9 @@ const NOT_A_NUMBER: &str = "NaN";
 const INFINITY: &str = "Infinity";
 const NEGATIVE_INFINITY: &str = "-Infinity";
 
+/// All of them.
+pub(super) const WORDS: [&str; 3] = [NOT_A_NUMBER, INFINITY, NEGATIVE_INFINITY];
+
 /// An element that can be read from JSON.
 ///
 /// No number becomes another without a word: what does not fit the type is refused. Floating-point

@@ -7,7 +7,7 @@ mod inferred;
 mod nested;
 mod number;
 
-pub(crate) use cursor::{Cursor, JsonError};
+pub(crate) use cursor::{Cursor, JsonError, in_words_of_json};
 pub(crate) use data::{DataError, read};
 pub(crate) use element::word;
 pub(crate) use inferred::{Column, column};

@@ -90,14 +90,14 @@ async fn a_dimension_is_a_whole_number() {
     for (shape, told) in [
         ("[-1]", ["input 'x': a dimension is", whole, "got -1 in the shape [-1]"]),
         ("[4, -9223372036854775808]", ["input 'x'", whole, "[4,-9223372036854775808]"]),
-        ("[1.5]", ["'inputs[0].shape[0]'", "floating point `1.5`, expected a dimension", whole]),
+        ("[1.5]", ["'inputs[0].shape[0]'", "number `1.5`, expected a dimension", whole]),
         ("[1.0]", ["'inputs[0].shape[0]'", "expected a dimension", whole]),
         ("[1, \"4\"]", ["'inputs[0].shape[1]'", "string \"4\", expected a dimension", whole]),
         ("[1, null]", ["'inputs[0].shape[1]'", "null, expected a dimension", whole]),
         ("[18446744073709551616]", ["'inputs[0].shape[0]'", "expected a dimension", whole]),
-        ("[[1, 4]]", ["'inputs[0].shape[0]'", "sequence, expected a dimension", whole]),
-        ("4", ["'inputs[0].shape'", "invalid type: integer `4`", "expected a sequence"]),
-        ("null", ["'inputs[0].shape'", "invalid type: null", "expected a sequence"]),
+        ("[[1, 4]]", ["'inputs[0].shape[0]'", "array, expected a dimension", whole]),
+        ("4", ["'inputs[0].shape'", "invalid type: integer `4`", "expected an array"]),
+        ("null", ["'inputs[0].shape'", "invalid type: null", "expected an array"]),
     ] {
         let body = format!(
             r#"{{"inputs":[{{"name":"x","shape":{shape},"datatype":"FP32","data":[1]}}]}}"#
@@ -356,7 +356,7 @@ async fn numbers_beyond_their_datatype_are_refused() {
     for (_, datatype, above, below, told) in cases {
         let whole = !["FP16", "BF16", "FP32", "FP64"].contains(&datatype);
         let sound = if datatype == "BYTES" { "\"a\"" } else { "1" };
-        let wrong = [above, below, "{}", "[]", "\"nan\"", "0x1", "+1", "1.5"];
+        let wrong = [above, below, "{}", "[]", "\"nan\"", "NaN", "0x1", "+1", "1.5"];
         for token in wrong.into_iter().filter(|token| whole || *token != "1.5") {
             if datatype == "BYTES" && token.starts_with('"') {
                 continue;
@@ -368,6 +368,7 @@ async fn numbers_beyond_their_datatype_are_refused() {
             let answer = server.send(Method::POST, &path, body.into_bytes()).await;
             let texts: &[&str] = match token {
                 "0x1" | "+1" => &["not valid JSON"],
+                "NaN" => &["input 'x': element 1 of its data is NaN", "in quotes, \"NaN\""],
                 "[]" => &["input 'x'", "nested deeper than its shape"],
                 _ => &["input 'x': element 1 of its data must be", datatype, told, "got"],
             };
