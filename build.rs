@@ -16,7 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    generate().build_client(false).compile_fds(descriptors.clone())?;
+    let server = generate().build_client(false).codec_path("crate::grpc::codec::Messages");
+    server.compile_fds(descriptors.clone())?;
     // For the tests.
     let client = out.join("client");
     fs::create_dir_all(&client)?;

@@ -7,6 +7,7 @@
 //! [Open Inference Protocol v2]: https://github.com/kserve/open-inference-protocol
 
 mod calls;
+mod codec;
 mod config;
 mod front;
 mod health;

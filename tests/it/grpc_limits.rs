@@ -8,7 +8,9 @@ use tonic::codec::CompressionEncoding;
 
 use crate::support::grpc::proto::infer_parameter::ParameterChoice;
 use crate::support::grpc::proto::{InferParameter, ModelInferRequest, ServerLiveRequest};
-use crate::support::grpc::{Frame, channel, connect, floats, http2, raw, refused, within, x};
+use crate::support::grpc::{
+    Frame, channel, connect, floats, http2, input, raw, refused, within, x,
+};
 use crate::support::onnx::{Dim, Elem, add_constant, identity, slow_by_input};
 use crate::support::process::{onward, run};
 use crate::support::{Repository, Server, x as json_x};
@@ -47,6 +49,17 @@ async fn a_message_has_the_size_of_a_body_at_most_also_once_it_is_not_compressed
     let mut client = client.accept_compressed(CompressionEncoding::Gzip);
     let answer = client.model_infer(x("id", &[1000], &[0.5; 1000])).await.unwrap();
     assert!(!answer.metadata().contains_key("grpc-encoding"));
+}
+
+#[tokio::test]
+async fn a_message_of_more_parts_than_a_request_can_need_is_refused() {
+    let server = Server::start_with(id(), &[]).await;
+    let mut client = server.grpc().await;
+    let request =
+        ModelInferRequest { inputs: vec![input("", "", &[]); 10_000], ..x("id", &[1], &[1.0]) };
+    let refusal = client.model_infer(request).await.unwrap_err();
+    refused(&refusal, (Code::InvalidArgument, "invalid_request"), &["more than 10000 fields"]);
+    client.model_infer(x("id", &[1], &[1.0])).await.unwrap();
 }
 
 #[tokio::test]
