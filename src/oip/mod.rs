@@ -13,6 +13,8 @@ pub(crate) mod repository;
 pub(crate) mod statistics;
 pub(crate) mod trace;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use call::only_input;
 pub(crate) use call::{Call, Inputs, Reply, WantedOutput};
 pub(crate) use code::Code;
 pub(crate) use parameters::{

@@ -3,6 +3,8 @@
 //! The fields are those of `ModelConfig` in Triton's `model_config.proto`. What is not honoured and
 //! would change answers is an error; everything else that is not is a warning.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod json;
 mod text;
 
