@@ -2,6 +2,7 @@
 
 AZURITE_VERSION := 3.35.0
 CARGO_DENY_VERSION := 0.20.2
+CARGO_FUZZ_VERSION := 0.13.2
 CARGO_LLVM_COV_VERSION := 0.9.1
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
@@ -9,12 +10,13 @@ BINARY     ?= $(TARGET_DIR)/release/onward
 PYTHON     ?= python3
 CARGO_LLVM_COV := .tools/cargo-llvm-cov-$(CARGO_LLVM_COV_VERSION)/bin/cargo-llvm-cov
 CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+CARGO_FUZZ := .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 
 LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings lint deny coverage schema bench bench-codec bench-isolation bench-memory bench-probes bench-shadow bench-swap check-metrics check-containers clean
+.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-codec bench-isolation bench-memory bench-probes bench-shadow bench-swap check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +71,24 @@ test-interleavings: ## check the lock-free parts under every order of their step
 	RUSTFLAGS="--cfg loom" cargo test --locked --release --manifest-path tests/interleavings/Cargo.toml \
 		--target-dir $(TARGET_DIR)/interleavings
 
+# What is fuzzed, for how many seconds each, and what watches it, which may be none.
+TARGETS ?= $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
+SECONDS ?= 600
+SANITIZER ?= address
+
+# A run of a target may take 10 s, 1 GiB in all and 64 MiB at once: some thousand times what it is given.
+FUZZ_LIMITS := -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=64 -max_len=65536
+
+# The toolchain is the stable one, which lets a sanitizer watch only when it is told that it is another.
+fuzz: export RUSTC_BOOTSTRAP := 1
+fuzz: $(CARGO_FUZZ) ## fuzz what reads bytes of strangers, SECONDS=600 for each of TARGETS='...'
+	@set -e; for target in $(TARGETS); do \
+		mkdir -p fuzz/corpus/$$target; \
+		$(CARGO_FUZZ) fuzz run --sanitizer $(SANITIZER) --target-dir $(TARGET_DIR)/fuzz $$target fuzz/corpus/$$target \
+			$$(ls -d fuzz/seeds/$$target fuzz/regressions/$$target 2>/dev/null) -- \
+			-max_total_time=$(SECONDS) $(FUZZ_LIMITS) -dict=fuzz/words.dict -print_final_stats=1; \
+	done
+
 # The servers that tests start write their counts as they go, so that those are there also after a kill.
 coverage: export RUSTFLAGS := -C llvm-args=-runtime-counter-relocation
 coverage: export LLVM_PROFILE_FILE_NAME := onward-%p%c.profraw
@@ -82,6 +102,7 @@ coverage: onnxruntime stores $(CARGO_LLVM_COV) ## run all tests, and tell how ma
 
 lint: ## check format, clippy, documentation and the dependency policy
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	@$(MAKE) --no-print-directory deny
@@ -97,6 +118,10 @@ $(CARGO_LLVM_COV):
 $(CARGO_DENY):
 	cargo install --locked --debug --root .tools/cargo-deny-$(CARGO_DENY_VERSION) \
 		--version $(CARGO_DENY_VERSION) cargo-deny
+
+$(CARGO_FUZZ):
+	env -u RUSTFLAGS -u RUSTC_BOOTSTRAP cargo install --locked --debug --root .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION) \
+		--version $(CARGO_FUZZ_VERSION) cargo-fuzz
 
 schema: ## write the JSON Schema of the configuration file anew
 	cargo run --locked --quiet -- config --schema > docs/config.schema.json.new

@@ -39,10 +39,13 @@ pub(crate) enum Holder {
 /// # Errors
 /// What the system said.
 pub(crate) fn references(graph: &Path) -> io::Result<BTreeMap<PathBuf, Holder>> {
-    let mut file = File::open(graph)?;
-    let length = file.seek(SeekFrom::End(0))?;
-    file.rewind()?;
-    let file = BufReader::new(file);
+    references_in(File::open(graph)?)
+}
+
+fn references_in(mut graph: impl Read + Seek) -> io::Result<BTreeMap<PathBuf, Holder>> {
+    let length = graph.seek(SeekFrom::End(0))?;
+    graph.rewind()?;
+    let file = BufReader::new(graph);
     let mut reader = Reader { file, at: 0, holder: Holder::Initializer, found: BTreeMap::new() };
     match reader.message(Message::Model, length, DEEPEST) {
         Err(error) if !is_damage(&error) => Err(error),
@@ -104,15 +107,15 @@ struct Place {
     location: Option<PathBuf>,
 }
 
-struct Reader {
-    file: BufReader<File>,
+struct Reader<F> {
+    file: BufReader<F>,
     at: u64,
     /// What of the graph is being read.
     holder: Holder,
     found: BTreeMap<PathBuf, Holder>,
 }
 
-impl Reader {
+impl<F: Read + Seek> Reader<F> {
     /// Reads a message that ends at `end`, down to `depth` more inside it.
     fn message(&mut self, message: Message, end: u64, depth: usize) -> io::Result<()> {
         let depth = depth.checked_sub(1).ok_or_else(damaged)?;
@@ -237,6 +240,27 @@ fn damaged() -> io::Error {
 
 fn is_damage(error: &io::Error) -> bool {
     error.kind() == ErrorKind::InvalidData
+}
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing {
+    //! Graphs, fuzzed.
+
+    use std::io::Cursor;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::{LONGEST, is_inside, references_in};
+
+    /// A graph: what it refers to is written in it.
+    pub fn graph_references(graph: &[u8]) {
+        let found = references_in(Cursor::new(graph)).expect("memory can be read");
+        for path in found.keys() {
+            let text = path.as_os_str().as_bytes();
+            assert!(text.is_empty() || graph.windows(text.len()).any(|part| part == text));
+            assert!(text.len() as u64 <= LONGEST, "{}", path.display());
+            assert!(!is_inside(path) || !(path.is_absolute() || text.starts_with(b"..")));
+        }
+    }
 }
 
 /// Graphs for tests.

@@ -45,6 +45,10 @@ pub mod webhooks;
 
 pub mod app;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod causes;
 mod external_data;
 mod json_tensors;

@@ -1,9 +1,10 @@
 //! How messages are read and written.
 
-use std::iter::successors;
 use std::marker::PhantomData;
 
+use bytes::{Buf, Bytes};
 use prost::Message;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder};
@@ -52,13 +53,8 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // All of it is in one piece.
-        if has_more_than(MOST, bytes::Buf::chunk(message)) {
-            let parts = "inputs, outputs, parameters and tensors in bytes";
-            let text = format!("the message has more than {MOST} parts, which are its {parts}");
-            return Err(status(Code::PayloadTooLarge, &text));
-        }
-        self.0.decode(message)
+        // Not copied: all of it is in one piece.
+        read(message.copy_to_bytes(message.remaining())).map(Some)
     }
 
     fn buffer_settings(&self) -> BufferSettings {
@@ -66,38 +62,26 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     }
 }
 
+/// Reads one message.
+///
+/// # Errors
+/// What is wrong with it: too many parts, or a damage, which is told as prost's own decoder does.
+pub(super) fn read<U: Message + Default>(message: Bytes) -> Result<U, Status> {
+    if has_more_than(MOST, &message) {
+        let parts = "inputs, outputs, parameters and tensors in bytes";
+        let text = format!("the message has more than {MOST} parts, which are its {parts}");
+        return Err(status(Code::PayloadTooLarge, &text));
+    }
+    U::decode(message).map_err(|error| Status::internal(error.to_string()))
+}
+
 /// Whether a message has more fields than this. What cannot be read ends the count.
-fn has_more_than(most: usize, message: &[u8]) -> bool {
-    successors(Some(message), |rest| after_field(rest)).nth(most + 1).is_some()
-}
-
-/// What comes after the first field.
-fn after_field(message: &[u8]) -> Option<&[u8]> {
-    let (key, rest) = varint(message)?;
-    match key & 7 {
-        0 => varint(rest).map(|(_, rest)| rest),
-        1 => rest.get(8..),
-        2 => {
-            let (length, rest) = varint(rest)?;
-            rest.get(usize::try_from(length).ok()?..)
-        }
-        // The fields of a group are counted as if they were the message's own.
-        3 | 4 => Some(rest),
-        5 => rest.get(4..),
-        _ => None,
-    }
-}
-
-/// A number of seven bits a byte, the lowest first; the top bit says that more follow.
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0;
-    for (place, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * place);
-        if byte & 0x80 == 0 {
-            return Some((value, &bytes[place + 1..]));
-        }
-    }
-    None
+fn has_more_than(most: usize, mut message: &[u8]) -> bool {
+    let mut skip = || {
+        let (number, kind) = decode_key(&mut message).ok()?;
+        skip_field(kind, number, &mut message, DecodeContext::default()).ok()
+    };
+    (0..=most).all(|_| skip().is_some())
 }
 
 #[cfg(test)]
@@ -110,7 +94,7 @@ mod tests {
     fn fields_are_counted_up_to_what_cannot_be_read() {
         let count = |message: &[u8]| (0..100).find(|most| !has_more_than(*most, message)).unwrap();
         assert_eq!(count(b""), 0);
-        assert_eq!(count(b"\x08\x96\x01\x11........\x12\x02ab\x1b\x1c\x25...."), 6);
+        assert_eq!(count(b"\x08\x96\x01\x11........\x12\x02ab\x1b\x1c\x25...."), 5);
         assert_eq!(count(b"\x12\x05ab"), 0, "it is cut off");
         assert_eq!(count(b"\x08\x01\x0f\x08\x01"), 1, "there is no such type of field");
         assert_eq!(count(&[0xff; 20]), 0);

@@ -10,6 +10,8 @@ mod calls;
 mod codec;
 mod config;
 mod front;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod infer;
 mod proto;

@@ -17,6 +17,8 @@ mod documents;
 mod error;
 mod events;
 mod finish;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod heavy;
 mod held;

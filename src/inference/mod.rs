@@ -7,6 +7,8 @@
 mod backend;
 pub mod compare;
 mod control;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod metadata;
 mod pool;
 mod queue;

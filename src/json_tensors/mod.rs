@@ -3,6 +3,8 @@
 mod cursor;
 mod data;
 mod element;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod inferred;
 mod nested;
 mod number;

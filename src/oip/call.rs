@@ -173,7 +173,7 @@ fn classified(
 /// The only input of a model, of which only the bytes were given. At most one dimension is free: its size
 /// follows from how many bytes there are. Without such a one, it is a batch of one where the model takes
 /// batches.
-fn only_input(
+pub(crate) fn only_input(
     model: &ModelName,
     signature: &Signature,
     raw: Bytes,

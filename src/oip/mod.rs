@@ -15,6 +15,8 @@ pub(crate) mod statistics;
 mod text;
 pub(crate) mod trace;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use call::only_input;
 pub(crate) use call::{Call, Inputs, Reply, WantedOutput};
 pub(crate) use code::Code;
 pub(crate) use parameters::{

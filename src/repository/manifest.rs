@@ -57,8 +57,13 @@ pub(super) fn check(folder: &Path, root: &Path) -> Result<(), String> {
         return Err(format!("{NAME}: it has {size} bytes, {LARGEST} at most are read"));
     }
     let text = fs::read(&file).map_err(|error| format!("{NAME}: {error}"))?;
+    hold(folder, &text, root)
+}
+
+/// Holds a version's folder against the text of its manifest.
+fn hold(folder: &Path, text: &[u8], root: &Path) -> Result<(), String> {
     let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| format!("{NAME}: {error}"))?;
+        serde_json::from_slice(text).map_err(|error| format!("{NAME}: {error}"))?;
     if !manifest.files.iter().any(|entry| entry.path == "model.onnx") {
         return Err(format!("{NAME}: it does not list model.onnx"));
     }
@@ -96,6 +101,18 @@ impl Entry {
             return Err(format!("'{path}' has the SHA-256 {found}, {sha256} by {NAME}"));
         }
         Ok(())
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing {
+    //! Manifests, fuzzed.
+
+    use super::{Path, hold};
+
+    /// A manifest: nothing outside the folder that it is in is looked at, and so nothing is found.
+    pub fn manifest(text: &[u8]) {
+        assert!(hold(Path::new("/nowhere"), text, Path::new("/")).is_err());
     }
 }
 

@@ -3,6 +3,8 @@
 mod bare;
 mod config_pbtxt;
 mod digest;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod golden;
 mod labels;
 mod local;

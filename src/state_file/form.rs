@@ -153,6 +153,24 @@ fn version(number: u64) -> Result<Version, String> {
     Version::new(number).ok_or_else(|| "versions begin at 1".to_owned())
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing {
+    //! The state file, fuzzed.
+
+    use super::{FORMAT, digest, read, write};
+
+    /// What a file says of models, under a checksum that is right: what is read of it comes back when it is
+    /// written.
+    pub fn state_file(models: &[u8]) {
+        let Ok(models) = str::from_utf8(models) else { return };
+        let sum = digest(models.trim_matches([' ', '\n', '\r', '\t']));
+        let file = format!("{{\"format\":{FORMAT},\"sha256\":\"{sum}\",\"models\":{models}}}");
+        if let Ok(state) = read(file.as_bytes()) {
+            assert_eq!(read(write(&state).as_bytes()), Ok(state));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

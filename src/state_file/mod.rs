@@ -6,6 +6,9 @@
 mod callers;
 mod form;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use form::fuzzing;
+
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

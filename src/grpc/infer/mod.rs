@@ -1,6 +1,8 @@
 //! An inference, from its message to the message that answers it.
 
 mod contents;
+#[cfg(any(test, fuzzing))]
+pub(in crate::grpc) mod fuzzing;
 mod request;
 mod response;
 

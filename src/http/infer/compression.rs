@@ -6,13 +6,17 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 
 use super::parts::Parts;
 
 /// Shorter answers are sent as they are: they would not become shorter by much.
 const SHORT: usize = 1024;
+
+/// How far back Zstandard may refer, as a power of two of bytes, which is memory that it takes: what
+/// [RFC 9659](https://www.rfc-editor.org/rfc/rfc9659) allows over HTTP.
+const WINDOW: u32 = 23;
 
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,29 +104,16 @@ impl Coding {
     /// # Errors
     /// [`DecodeError`].
     pub(in crate::http) fn decode(self, body: &[u8], limit: usize) -> Result<Bytes, DecodeError> {
-        let damaged = |_| DecodeError::Damaged(self.name());
-        let (decoded, rest) = self.undone(body, limit).map_err(damaged)?;
-        if decoded.len() > limit {
-            Err(DecodeError::TooLarge)
-        } else if rest > 0 {
-            Err(DecodeError::Damaged(self.name()))
-        } else {
-            Ok(decoded.into())
-        }
-    }
-
-    /// The bytes, a byte more than the limit where there are more; and how many were left that belong to
-    /// nothing.
-    fn undone(self, body: &[u8], limit: usize) -> io::Result<(Vec<u8>, usize)> {
-        match self {
-            // It may be of several parts.
-            Self::Gzip => Ok((within(MultiGzDecoder::new(body), limit)?, 0)),
-            Self::Deflate => {
-                let mut decoder = ZlibDecoder::new(body);
-                Ok((within(&mut decoder, limit)?, decoder.into_inner().len()))
-            }
-            Self::Zstd => Ok((within(zstd::Decoder::new(body)?, limit)?, 0)),
-        }
+        let decoded = match self {
+            Self::Gzip => within(MultiGzDecoder::new(body), limit),
+            Self::Deflate => inflated(body, limit),
+            Self::Zstd => zstd::Decoder::with_buffer(body).and_then(|mut decoder| {
+                decoder.window_log_max(WINDOW)?;
+                within(decoder, limit)
+            }),
+        };
+        let decoded = decoded.map_err(|_| DecodeError::Damaged(self.name()))?;
+        if decoded.len() > limit { Err(DecodeError::TooLarge) } else { Ok(decoded.into()) }
     }
 }
 
@@ -142,6 +133,14 @@ fn finished<W: Write>(
 ) -> io::Result<Vec<u8>> {
     parts.iter().try_for_each(|part| encoder.write_all(part))?;
     finish(encoder)
+}
+
+/// As [`within`]; the format has an end, behind which nothing may come.
+fn inflated(body: &[u8], limit: usize) -> io::Result<Vec<u8>> {
+    let mut decoder = ZlibDecoder::new(body);
+    let plain = within(&mut decoder, limit)?;
+    let is_all = plain.len() > limit || decoder.total_in() == body.len() as u64;
+    if is_all { Ok(plain) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 /// What there is, and a byte more than the limit where there is more.
@@ -176,11 +175,26 @@ mod tests {
     }
 
     #[test]
-    fn gzip_may_be_of_several_parts() {
-        let part = |text: &'static [u8]| Coding::Gzip.encode(&Parts::new([Bytes::from(text)]));
-        let both: Vec<u8> =
-            [part(b"one "), part(b"two")].iter().flat_map(Parts::iter).flatten().copied().collect();
-        assert_eq!(Coding::Gzip.decode(&both, 100).unwrap(), "one two");
+    fn what_comes_after_the_end_is_read_or_refused() {
+        let parts = Parts::new([Bytes::from_static(b"tensor")]);
+        for coding in ALL {
+            let encoded = coding.encode(&parts).iter().next().unwrap().to_vec();
+            let more = [&encoded[..], b"more"].concat();
+            assert!(matches!(coding.decode(&more, 1 << 20), Err(DecodeError::Damaged(_))));
+            let twice = coding.decode(&encoded.repeat(2), 1 << 20);
+            match coding {
+                Coding::Deflate => assert!(matches!(twice, Err(DecodeError::Damaged(_)))),
+                Coding::Gzip | Coding::Zstd => assert_eq!(twice.unwrap(), "tensortensor"),
+            }
+        }
+    }
+
+    #[test]
+    fn zstandard_takes_no_more_memory_than_http_allows() {
+        // A frame of one byte with a window of 2^(10 + n) bytes.
+        let frame = |n: u8| [0x28, 0xb5, 0x2f, 0xfd, 0, n << 3, 9, 0, 0, b'x'];
+        assert_eq!(Coding::Zstd.decode(&frame(13), 1).unwrap(), "x");
+        assert!(matches!(Coding::Zstd.decode(&frame(14), 1), Err(DecodeError::Damaged(_))));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `POST /v2/models/{model}[/versions/{version}]/infer`
 
 mod compression;
+#[cfg(any(test, fuzzing))]
+pub(in crate::http) mod fuzzing;
 mod parts;
 mod request;
 mod response;

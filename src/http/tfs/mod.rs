@@ -2,6 +2,8 @@
 //!
 //! A label is one of our aliases. Requests are served as those of the Open Inference Protocol are.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod request;
 mod response;
 mod status;

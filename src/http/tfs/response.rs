@@ -47,7 +47,7 @@ fn has_rows(output: &NamedTensor, count: usize) -> Result<(), Refusal> {
     Err(Refusal::unsupported(text))
 }
 
-fn text(outputs: &[NamedTensor], form: Form) -> Vec<u8> {
+pub(super) fn text(outputs: &[NamedTensor], form: Form) -> Vec<u8> {
     serde_json::to_vec(&Body { outputs, form }).expect("every element can be written")
 }
 

@@ -3,6 +3,8 @@
 //! The fields are those of `ModelConfig` in Triton's `model_config.proto`. What is not honoured and
 //! would change answers is an error; everything else that is not is a warning.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod json;
 mod text;
 
@@ -124,9 +126,8 @@ impl Reading<'_> {
     fn other(&mut self, field: &Field) -> Result<(), String> {
         let known = |(name, _): &&(&str, &str)| *name == field.name;
         if field.name == "model_transaction_policy" {
-            let decoupled = message(field)?.0.iter().any(|field| {
-                field.name == "decoupled" && field.value == Value::Word("true".to_owned())
-            });
+            let mut fields = message(field)?.0.iter();
+            let decoupled = fields.any(|field| field.name == "decoupled" && !is_false(field));
             if !decoupled {
                 return Ok(());
             }
@@ -145,7 +146,7 @@ impl Reading<'_> {
         let mut count = 1;
         for field in &message(field)?.0 {
             match (field.name.as_str(), &field.value) {
-                ("count", _) => count = number(field)?,
+                ("count", _) => count = instances(field)?,
                 ("name" | "passive" | "secondary_devices", _) => {}
                 ("kind", Value::Word(kind) | Value::Either(kind)) => match kind.as_str() {
                     "KIND_CPU" | "KIND_AUTO" => {}
@@ -160,8 +161,7 @@ impl Reading<'_> {
             }
         }
         let before = self.settings.instances.map_or(0, NonZeroUsize::get);
-        let sum = usize::try_from(count).ok().and_then(|count| count.checked_add(before));
-        self.settings.instances = sum.and_then(NonZeroUsize::new);
+        self.settings.instances = NonZeroUsize::new(before.saturating_add(count));
         Ok(())
     }
 
@@ -177,7 +177,7 @@ impl Reading<'_> {
                 "label_filename" => labels = Some(self.label_file(text(field)?)?),
                 "optional" | "format" => {}
                 "is_shape_tensor" | "allow_ragged_batch" | "is_non_linear_format_io"
-                    if field.value == Value::Word("false".to_owned()) => {}
+                    if is_false(field) => {}
                 "reshape"
                 | "is_shape_tensor"
                 | "allow_ragged_batch"
@@ -286,10 +286,21 @@ fn dim(field: &Field) -> Result<Option<usize>, String> {
     }
 }
 
+/// A number of instances; zero for the usual one.
+fn instances(field: &Field) -> Result<usize, String> {
+    let count = number(field)?;
+    usize::try_from(count).map_err(|_| format!("count: expected 0 or more, got {count}"))
+}
+
 /// The largest batch; zero for none.
 fn batch(field: &Field) -> Result<u32, String> {
     let most = number(field)?;
     u32::try_from(most).map_err(|_| format!("expected 0 to {}, got {most}", u32::MAX))
+}
+
+/// Whether it is one of the words for what is not so.
+fn is_false(field: &Field) -> bool {
+    matches!(&field.value, Value::Word(word) if ["false", "False", "f", "0"].contains(&word.as_str()))
 }
 
 fn number(field: &Field) -> Result<i64, String> {

@@ -79,7 +79,9 @@ fn what_would_change_answers_is_refused() {
     refused("sequence_batching { }", "would change answers: models with state");
     refused("ensemble_scheduling { }", "ensembles");
     refused("model_transaction_policy { decoupled: true }", "decoupled");
+    refused("model_transaction_policy { decoupled: t }", "decoupled");
     read("model_transaction_policy { decoupled: false }").unwrap();
+    read("model_transaction_policy { decoupled: False }").unwrap();
     refused("input { name: \"x\" reshape { shape: [ 1 ] } }", "'reshape'");
     refused("input { name: \"x\" allow_ragged_batch: true }", "'allow_ragged_batch'");
     refused("default_model_filename: \"../secret.onnx\"", "'../secret.onnx'");
@@ -100,6 +102,9 @@ fn mistakes_are_named() {
     refused("input { name: \"x\" dims: -2 }", "-2");
     refused("input: 5", "expected a message");
     refused("instance_group { count: 1000 }", "256 instances at most");
+    refused("instance_group { count: -1 }", "count: expected 0 or more, got -1");
+    let many = "instance_group { count: 9223372036854775807 }\n".repeat(3);
+    refused(&many, "256 instances at most");
     refused("instance_group { kind: KIND_MODEL }", "KIND_MODEL");
     refused("name: \"m", "line 1: a text has no end");
 }

@@ -1,5 +1,7 @@
 //! Golden samples as files: `<model>/golden/` for all versions, `<model>/golden/<version>/` for one.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod npz;
 
 use std::borrow::Cow;

@@ -6,7 +6,7 @@
 //! a Python dictionary of three known keys.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -23,12 +23,17 @@ const LARGEST: u64 = 256 << 20;
 /// # Errors
 /// What is wrong with it.
 pub(super) fn read(path: &Path, name: String) -> Result<GoldenSample, String> {
-    read_within(path, name, LARGEST)
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    read_within(BufReader::new(file), name, LARGEST)
 }
 
-fn read_within(path: &Path, name: String, most: u64) -> Result<GoldenSample, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| error.to_string())?;
+/// Reads an archive whose arrays have `most` bytes together.
+pub(super) fn read_within(
+    file: impl Read + Seek,
+    name: String,
+    most: u64,
+) -> Result<GoldenSample, String> {
+    let mut archive = ZipArchive::new(file).map_err(|error| error.to_string())?;
     let (mut inputs, mut expected, mut left) = (Vec::new(), Vec::new(), most);
     for index in 0..archive.len() {
         let entry = archive.by_index(index).map_err(|error| error.to_string())?;
@@ -54,7 +59,7 @@ fn read_within(path: &Path, name: String, most: u64) -> Result<GoldenSample, Str
 }
 
 /// Reads one array.
-fn array(bytes: &[u8]) -> Result<Tensor, String> {
+pub(super) fn array(bytes: &[u8]) -> Result<Tensor, String> {
     let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or("it is no NumPy array")?;
     let length = |from: usize, to: usize| {
         let bytes = rest.get(from..to).ok_or("it is cut off")?;
@@ -146,7 +151,7 @@ mod tests {
             archive.write_all(&npy(header, &[0; 1_000])).unwrap();
         }
         archive.finish().unwrap();
-        let read = |most| read_within(file.path(), "s.npz".to_owned(), most);
+        let read = |most| read_within(file.reopen().unwrap(), "s.npz".to_owned(), most);
         let sample = read(4_000).unwrap();
         assert_eq!((sample.inputs[0].name.as_str(), sample.expected.len()), ("x", 1));
         let error = read(2_000).unwrap_err();
