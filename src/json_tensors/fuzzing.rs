@@ -174,3 +174,30 @@ fn text(token: &str) -> Option<Vec<u8>> {
         None => serde_json::from_str::<String>(token).ok().map(String::into_bytes),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    #[track_caller]
+    fn seen<T: Element>(element: T, value: &'static str, is_same: bool) {
+        let tensor = Tensor::from_vec(vec![1], vec![element]).unwrap();
+        assert_eq!(catch_unwind(|| check(&tensor, [value])).is_ok(), is_same, "{value}");
+    }
+
+    #[test]
+    fn what_was_read_otherwise_is_seen() {
+        seen(0.1_f32, "[[0.1]]", true);
+        seen(0.1_f32, "[0.10000001]", false);
+        seen(0.0_f64, "[-0.0]", false);
+        seen(f32::NAN, "[\"NaN\"]", true);
+        seen(f16::ONE, "[1.0001]", true);
+        seen(-1_i64, "[-1]", true);
+        seen(-1_i64, "[-1,-1]", false);
+        seen(true, "[0]", false);
+        let texts = Tensor::from_strings(vec![2], vec!["\u{fc}".into(), "".into()]).unwrap();
+        check(&texts, [r#"["\u00fc"]"#, r#"{"b64":""}"#]);
+    }
+}
