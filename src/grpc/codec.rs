@@ -6,8 +6,8 @@ use bytes::{Buf, Bytes};
 use prost::Message;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 use tonic::Status;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
-use tonic_prost::{ProstCodec, ProstDecoder};
+use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic_prost::ProstCodec;
 
 use super::status::status;
 use crate::oip::Code;
@@ -41,12 +41,12 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        BoundedDecoder(ProstCodec::<T, U>::default().decoder())
+        BoundedDecoder(PhantomData)
     }
 }
 
 /// Reads messages that have few enough parts.
-pub(super) struct BoundedDecoder<U>(ProstDecoder<U>);
+pub(super) struct BoundedDecoder<U>(PhantomData<U>);
 
 impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     type Item = U;
@@ -55,10 +55,6 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // Not copied: all of it is in one piece.
         read(message.copy_to_bytes(message.remaining())).map(Some)
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        self.0.buffer_settings()
     }
 }
 

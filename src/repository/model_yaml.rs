@@ -201,15 +201,12 @@ fn version(yaml: VersionYaml) -> Result<Version, String> {
 pub(super) mod fuzzing {
     //! `model.yaml`, fuzzed.
 
+    use super::super::fuzzing::labels;
     use super::{MOST_INSTANCES, parse};
 
     /// A text: what is wrong with it is told in one line.
     pub fn model_yaml(text: &[u8]) {
         let Ok(text) = str::from_utf8(text) else { return };
-        let labels = |file: &str| match file {
-            "labels.txt" => Ok(vec!["a".to_owned(), "b".to_owned()]),
-            _ => Err("there is no such file".to_owned()),
-        };
         match parse(text, &labels) {
             Ok(settings) => {
                 assert!(settings.instances.is_none_or(|count| count.get() <= MOST_INSTANCES));

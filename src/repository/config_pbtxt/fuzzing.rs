@@ -8,15 +8,12 @@ use serde_json::Value as Json;
 use super::text::{self, Message, Value};
 use super::{parse, parse_json};
 use crate::model::{MOST_INSTANCES, ModelName, ModelSettings};
+use crate::repository::fuzzing::labels;
 
 /// The text of a configuration, or its JSON.
 pub fn config_pbtxt(text: &[u8]) {
     let Ok(text) = str::from_utf8(text) else { return };
     let name = ModelName::new("m").expect("it is a name");
-    let labels = |file: &str| match file {
-        "labels.txt" => Ok(vec!["a".to_owned(), "b".to_owned()]),
-        _ => Err("there is no such file".to_owned()),
-    };
     judged(&parse_json(text, (&name, &labels)));
     let settings = parse(text, (&name, &labels));
     let Ok(message) = text::read(text) else {
