@@ -132,6 +132,15 @@ impl Latencies {
     }
 }
 
+/// When connections send their requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// From one request of a connection to its next.
+    pub(crate) period: Duration,
+    /// Whether all connections send at the same moments, rather than evenly one after the other.
+    pub(crate) at_once: bool,
+}
+
 /// Sends `target` over `concurrency` connections for `duration`. Each connection sends its next
 /// request as soon as the answer to the last came, and is opened anew after an error or when the
 /// server announces that it closes it. Requests in flight at the end are waited for and counted.
@@ -140,15 +149,18 @@ pub(crate) async fn run(target: &Target, concurrency: usize, duration: Duration)
     run_judged(target, concurrency, duration, &(Arc::new(Lenient) as _)).await
 }
 
-/// [`run`], but each connection sends a request every `period`, whether answers are quick or slow. One
+/// [`run`], but each connection sends a request every `pace.period`, whether answers are quick or slow. One
 /// that could not be sent when it was due, because the answer before had not come, took from then on.
 pub(crate) async fn run_paced(
     target: &Target,
-    (concurrency, period): (usize, Duration),
+    (concurrency, pace): (u32, Pace),
     duration: Duration,
 ) -> Sample {
     let judge: Arc<dyn Judge> = Arc::new(Lenient);
-    let callers = (0..concurrency).map(|_| Caller::new(target, &judge, Some(period)));
+    let callers = (0..concurrency).map(|number| {
+        let ahead = if pace.at_once { Duration::ZERO } else { pace.period * number / concurrency };
+        Caller::new(target, &judge, Some((pace.period, ahead)))
+    });
     run_callers(callers.collect(), duration).await
 }
 
@@ -216,14 +228,15 @@ impl Tally {
 struct Caller {
     target: Target,
     judge: Arc<dyn Judge>,
-    /// Between two requests; without it each is sent as soon as the one before was answered.
-    period: Option<Duration>,
+    /// The time between two requests, and that before the first; without it each is sent as soon as the
+    /// one before was answered.
+    pace: Option<(Duration, Duration)>,
     idle: Option<Connection>,
 }
 
 impl Caller {
-    fn new(target: &Target, judge: &Arc<dyn Judge>, period: Option<Duration>) -> Self {
-        Self { target: target.clone(), judge: Arc::clone(judge), period, idle: None }
+    fn new(target: &Target, judge: &Arc<dyn Judge>, pace: Option<(Duration, Duration)>) -> Self {
+        Self { target: target.clone(), judge: Arc::clone(judge), pace, idle: None }
     }
 
     async fn run(mut self, start: Arc<Barrier>, duration: Duration) -> Tally {
@@ -248,16 +261,17 @@ impl Caller {
     }
 
     async fn call_until(&mut self, end: Instant, tally: &mut Tally) {
-        let mut due = tally.started;
+        let (period, ahead) = self.pace.unwrap_or_default();
+        let mut due = tally.started + ahead;
         loop {
-            let begun = match self.period {
+            let begun = match self.pace {
                 Some(_) => await_turn(due).await,
                 None => Instant::now(),
             };
             if begun >= end {
                 return;
             }
-            due += self.period.unwrap_or_default();
+            due += period;
             match self.call().await {
                 Ok(200) => tally.nanos.push(nanos(begun.elapsed())),
                 Ok(_) => tally.failures += 1,

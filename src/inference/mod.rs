@@ -9,10 +9,13 @@ pub mod compare;
 mod control;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod inline;
 mod metadata;
+mod placement;
 mod pool;
 mod queue;
 mod request;
+mod task;
 mod tensor;
 mod threads;
 
@@ -21,8 +24,11 @@ pub use backend::{
 };
 pub use compare::Tolerance;
 pub use control::{Armed, RunControl, Terminator};
+pub use inline::InlineRuns;
 pub use metadata::{Dim, Signature, TensorSpec};
-pub use pool::{Completion, InferError, InstancePool, PoolOptions, Timings};
+pub use placement::Placement;
+pub use pool::{InstancePool, PoolOptions};
 pub use request::{InferenceRequest, InputError, NamedTensor, PreparedRequest};
+pub use task::{Completion, InferError, Timings};
 pub use tensor::{DataType, Element, Tensor, TensorError, UnknownDataType};
 pub use threads::{Spawner, give_way};

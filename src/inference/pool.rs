@@ -2,12 +2,10 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -15,11 +13,12 @@ use tracing::error;
 
 use super::backend::{Instance, RunError};
 use super::control::RunControl;
+use super::inline::InlineRuns;
+use super::placement::{Pace, Placement, Ran};
 use super::queue::{BoundedQueue, Refused};
-use super::request::{InputError, PreparedRequest};
-use super::tensor::Tensor;
+use super::request::PreparedRequest;
+use super::task::{Completion, InferError, Task};
 use super::threads::{Spawner, give_way};
-use crate::causes;
 
 /// How a pool admits requests.
 #[derive(Debug, Clone)]
@@ -30,62 +29,15 @@ pub struct PoolOptions {
     pub queue_capacity: NonZeroUsize,
 }
 
-/// Where the time of one request went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Timings {
-    /// When it was admitted.
-    pub admitted: Option<Instant>,
-    /// From admission until an instance took it.
-    pub queue: Duration,
-    /// With the instance: until it was given the outputs.
-    pub compute: Duration,
-    /// Of that, until the engine had the inputs; zero where it does not tell.
-    pub input: Duration,
-    /// Of that, from the moment when all was computed; zero where it does not tell.
-    pub output: Duration,
-}
-
-/// A finished run.
-#[derive(Debug, Clone)]
-pub struct Completion {
-    /// One tensor per output asked for, in that order.
-    pub outputs: Vec<Tensor>,
-    /// Where the time went.
-    pub timings: Timings,
-}
-
-/// Why a request got no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InferError {
-    /// The request does not fit the model.
-    #[error(transparent)]
-    Input(#[from] InputError),
-    /// The queue is full: try again later, or elsewhere.
-    #[error("the model is overloaded: {capacity} requests are waiting")]
-    Overloaded {
-        /// The queue's capacity.
-        capacity: usize,
-    },
-    /// The deadline passed while the request waited or ran.
-    #[error("the deadline passed before an answer was ready")]
-    DeadlineExceeded,
-    /// The instances have stopped. Callers that hold an in-flight guard do not see this.
-    #[error("the model's instances have stopped")]
-    Stopped,
-    /// The run itself failed.
-    #[error(transparent)]
-    Run(#[from] RunError),
-}
-
 struct Job {
-    request: PreparedRequest,
-    control: Arc<RunControl>,
-    deadline: Instant,
-    admitted: Instant,
+    task: Task,
     reply: oneshot::Sender<Result<Completion, InferError>>,
 }
 
 /// The running instances of one model version.
+///
+/// Each instance serves one request at a time. Those that are expected to be short are run by the caller
+/// itself while an instance is idle, all others by threads of the pool.
 ///
 /// Dropping the pool stops the threads after what is queued has been answered, without waiting for
 /// them; [`InstancePool::shutdown`] waits.
@@ -95,10 +47,12 @@ pub struct InstancePool {
     instances: usize,
 }
 
-/// What the threads of a pool have in common.
+/// What the threads of a pool and its callers have in common.
 struct Shared {
-    queue: BoundedQueue<Job>,
+    queue: BoundedQueue<Job, Box<dyn Instance>>,
     spawner: Spawner,
+    inline: Arc<InlineRuns>,
+    pace: Pace,
     /// Told of each place that comes free in the queue.
     room: Notify,
     /// Whether runs give way to everything else.
@@ -107,35 +61,37 @@ struct Shared {
 }
 
 impl InstancePool {
-    /// Gives every instance a thread of its own.
+    /// Starts as many threads as there are instances.
     ///
     /// # Errors
     /// When the system refuses a thread; those already started stop again.
     pub fn start(
         options: &PoolOptions,
         instances: Vec<Box<dyn Instance>>,
-        spawner: &Spawner,
+        (spawner, inline): (&Spawner, &Arc<InlineRuns>),
     ) -> io::Result<Self> {
         let (capacity, count) = (options.queue_capacity.get(), instances.len());
         let shared = Arc::new(Shared {
-            queue: BoundedQueue::new(capacity, count),
+            queue: BoundedQueue::new(capacity, instances),
             spawner: spawner.clone(),
+            inline: Arc::clone(inline),
+            pace: Pace::default(),
             room: Notify::new(),
             background: AtomicBool::new(false),
             threads: Mutex::default(),
         });
         let pool = Self { shared, capacity, instances: count };
-        for (index, instance) in instances.into_iter().enumerate() {
-            let name = format!("{}/{index}", options.name);
-            let started = Worker::new(instance, name).start(&pool.shared);
-            started.map_err(|failure| failure.1)?;
+        for index in 0..count {
+            pool.shared.start_thread(&format!("{}/{index}", options.name))?;
         }
         Ok(pool)
     }
 
-    /// Queues a request and waits for its answer.
+    /// Runs a request, or queues it and waits for its answer.
     ///
-    /// Cancel safe: dropping the future cancels the run, whether it waits or is under way.
+    /// Cancel safe: dropping the future cancels the run, whether it waits or is under way. A run that the
+    /// caller makes itself, which is one that is expected to be short, has ended when the future can be
+    /// dropped; it is cancelled at the deadline all the same.
     ///
     /// # Errors
     /// Every variant of [`InferError`] except [`InferError::Input`].
@@ -144,21 +100,26 @@ impl InstancePool {
         request: PreparedRequest,
         deadline: Instant,
     ) -> Result<Completion, InferError> {
-        self.admit(request, deadline)?.answer(deadline).await
+        let task = Task::new(request, deadline);
+        if let Some(answer) = self.shared.run_inline(&task) {
+            return answer;
+        }
+        self.admit(task)?.answer(deadline).await
     }
 
-    /// Queues a request.
-    fn admit(&self, request: PreparedRequest, deadline: Instant) -> Result<Admitted, InferError> {
-        let control = Arc::new(RunControl::default());
-        let (reply, answer) = oneshot::channel();
-        let cancel_on_drop = CancelOnDrop(Arc::clone(&control));
-        let job = Job { request, control, deadline, admitted: Instant::now(), reply };
-        let abandoned = |waiting: &Job| waiting.reply.is_closed();
-        match self.shared.queue.push(job, abandoned) {
-            Ok(()) => Ok(Admitted { answer, cancel_on_drop }),
-            Err(Refused::Full) => Err(InferError::Overloaded { capacity: self.capacity }),
-            Err(Refused::Closed) => Err(InferError::Stopped),
-        }
+    /// [`InstancePool::run`] for a request that nobody waits for: it is always run by a thread of the
+    /// pool, so that it holds nobody up.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn run_aside(
+        &self,
+        request: PreparedRequest,
+        deadline: Instant,
+    ) -> Result<Completion, InferError> {
+        self.admit(Task::new(request, deadline))?.answer(deadline).await
     }
 
     /// [`InstancePool::run`] for a request that would rather wait for a place in the queue than be
@@ -177,7 +138,7 @@ impl InstancePool {
             let mut room = pin!(self.shared.room.notified());
             // Registered before the look, so that a place that comes free in between is noticed.
             room.as_mut().enable();
-            match self.admit(request.clone(), deadline) {
+            match self.admit(Task::new(request.clone(), deadline)) {
                 Err(InferError::Overloaded { .. }) => {}
                 Err(refusal) => return Err(refusal),
                 Ok(admitted) => break admitted,
@@ -187,6 +148,18 @@ impl InstancePool {
             }
         };
         admitted.answer(deadline).await
+    }
+
+    /// Queues a request.
+    fn admit(&self, task: Task) -> Result<Admitted, InferError> {
+        let (reply, answer) = oneshot::channel();
+        let cancel_on_drop = CancelOnDrop(Arc::clone(&task.control));
+        let abandoned = |waiting: &Job| waiting.reply.is_closed();
+        match self.shared.queue.push(Job { task, reply }, abandoned) {
+            Ok(()) => Ok(Admitted { answer, cancel_on_drop }),
+            Err(Refused::Full) => Err(InferError::Overloaded { capacity: self.capacity }),
+            Err(Refused::Closed) => Err(InferError::Stopped),
+        }
     }
 
     /// How many requests wait for an instance.
@@ -202,6 +175,16 @@ impl InstancePool {
     /// How many instances there are.
     pub fn instances(&self) -> usize {
         self.instances
+    }
+
+    /// Has its runs happen where those of `other` do, until they show how long they take.
+    pub fn expect_like(&self, other: &Self) {
+        self.shared.pace.adopt(&other.shared.pace);
+    }
+
+    /// Where the next run will happen, if an instance is idle.
+    pub fn placement(&self) -> Placement {
+        self.shared.placement(None)
     }
 
     /// Whether runs give way to everything else on the machine from now on; those under way go on as
@@ -220,6 +203,7 @@ impl InstancePool {
                 error!("an instance thread panicked outside a run");
             }
         }
+        drop(self.shared.queue.servers());
     }
 }
 
@@ -232,6 +216,70 @@ impl Drop for InstancePool {
 impl Shared {
     fn next_thread(&self) -> Option<JoinHandle<()>> {
         lock(&self.threads).pop()
+    }
+
+    /// Where a run is to happen, of this task or of one as usual.
+    fn placement(&self, task: Option<&Task>) -> Placement {
+        // Who gives way must not do so with a thread that others need.
+        if self.background.load(Ordering::Relaxed) {
+            return Placement::Thread;
+        }
+        task.map_or_else(|| self.pace.placement(), |task| self.pace.placement_of(task.size()))
+    }
+
+    /// Runs a request on this thread; `None` where that is not the place for it, or nothing is free.
+    fn run_inline(&self, task: &Task) -> Option<Result<Completion, InferError>> {
+        if self.placement(Some(task)) == Placement::Thread {
+            return None;
+        }
+        let _watched = self.inline.begin((task.deadline, &task.control), self.pace.spare())?;
+        let mut instance = self.queue.claim()?;
+        let answer = self.run(task, instance.as_mut());
+        // Only its deadline cancels it.
+        Some(answer.map_err(|error| match error {
+            InferError::Run(RunError::Cancelled) => InferError::DeadlineExceeded,
+            other => other,
+        }))
+    }
+
+    fn run(&self, task: &Task, instance: &mut dyn Instance) -> Result<Completion, InferError> {
+        let started = Instant::now();
+        let answer = task.run(instance);
+        let (took, size) = (started.elapsed(), task.size());
+        self.pace.ran(Ran { took, size, answered: answer.is_ok() });
+        answer
+    }
+
+    /// Starts a thread that gives way to nobody and serves the queue until that is closed.
+    fn start_thread(self: &Arc<Self>, name: &str) -> io::Result<()> {
+        let (shared, its_name) = (Arc::clone(self), name.to_owned());
+        // Locked until the handle is there, so that who joins all threads misses none.
+        let mut threads = lock(&self.threads);
+        threads.push(self.spawner.spawn(name, move || shared.serve(&its_name))?);
+        Ok(())
+    }
+
+    fn serve(self: &Arc<Self>, name: &str) {
+        let mut gives_way = false;
+        while let Some((job, mut instance)) = self.queue.next() {
+            match (gives_way, self.background.load(Ordering::Relaxed)) {
+                (false, true) => {
+                    give_way();
+                    gives_way = true;
+                }
+                // A thread cannot take that back, so another goes on; where there is none left, this.
+                (true, false) if self.start_thread(name).is_ok() => {
+                    instance.give_back(job);
+                    return;
+                }
+                _ => {}
+            }
+            self.room.notify_one();
+            let answer = self.run(&job.task, instance.as_mut());
+            drop(instance);
+            // The caller may have gone; then nobody wants the answer.
+            drop(job.reply.send(answer));
+        }
     }
 }
 
@@ -257,106 +305,9 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// An instance, and whoever it works for at the moment.
-struct Worker {
-    instance: Box<dyn Instance>,
-    name: String,
-    /// Whether its thread gives way.
-    gives_way: bool,
-    job: Option<Job>,
-}
-
-impl Worker {
-    fn new(instance: Box<dyn Instance>, name: String) -> Self {
-        Self { instance, name, gives_way: false, job: None }
-    }
-
-    /// Lets the worker go on in a new thread, which gives way to nobody.
-    ///
-    /// # Errors
-    /// The worker, and why the system refuses a thread.
-    fn start(self, shared: &Arc<Shared>) -> Result<(), Box<(Self, io::Error)>> {
-        let name = self.name.clone();
-        let seat = Arc::new(Mutex::new(Some(Self { gives_way: false, ..self })));
-        let (taken, its_own) = (Arc::clone(&seat), Arc::clone(shared));
-        let work = move || lock(&taken).take().into_iter().for_each(|it| it.serve(&its_own));
-        // Locked until the handle is there, so that who joins all threads misses none.
-        let mut threads = lock(&shared.threads);
-        match shared.spawner.spawn(&name, work) {
-            Ok(thread) => threads.push(thread),
-            Err(error) => {
-                let worker = lock(&seat).take().expect("no thread has taken it");
-                return Err(Box::new((worker, error)));
-            }
-        }
-        Ok(())
-    }
-
-    fn serve(mut self, shared: &Arc<Shared>) {
-        while let Some(job) = self.job.take().or_else(|| shared.queue.pop()) {
-            shared.room.notify_one();
-            self.job = Some(job);
-            let Some(worker) = self.favoured_as(shared.background.load(Ordering::Relaxed), shared)
-            else {
-                return;
-            };
-            self = worker;
-            let Some(job) = self.job.take() else { continue };
-            let answer = answer(self.instance.as_mut(), &job);
-            shared.queue.done();
-            // The caller may have gone; then nobody wants the answer.
-            drop(job.reply.send(answer));
-        }
-    }
-
-    /// Gives way from now on, or not any more, for which it needs another thread; `None` when that has
-    /// taken over.
-    fn favoured_as(mut self, background: bool, shared: &Arc<Shared>) -> Option<Self> {
-        match (self.gives_way, background) {
-            (false, true) => {
-                give_way();
-                self.gives_way = true;
-            }
-            // Where there is no thread left, it goes on here.
-            (true, false) => return self.start(shared).err().map(|failure| failure.0),
-            _ => {}
-        }
-        Some(self)
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn answer(instance: &mut dyn Instance, job: &Job) -> Result<Completion, InferError> {
-    let started = Instant::now();
-    if job.control.is_cancelled() {
-        return Err(RunError::Cancelled.into());
-    }
-    if started >= job.deadline {
-        return Err(InferError::DeadlineExceeded);
-    }
-    let run = AssertUnwindSafe(|| instance.run(&job.request, &job.control));
-    let outputs = catch_unwind(run)
-        .unwrap_or_else(|panic| Err(RunError::Panicked(causes::of_panic(panic.as_ref()))))?;
-    let (given, wanted) = (outputs.len(), job.request.outputs().len());
-    if given != wanted {
-        let fault = format!("it gave {given} outputs, {wanted} were asked for");
-        return Err(RunError::Engine(fault).into());
-    }
-    let timings = timings(job, (started, Instant::now()));
-    Ok(Completion { outputs, timings })
-}
-
-fn timings(job: &Job, (started, ended): (Instant, Instant)) -> Timings {
-    let (computing, computed) = job.control.steps();
-    let since = |begin: Instant, end: Instant| end.saturating_duration_since(begin);
-    Timings {
-        admitted: Some(job.admitted),
-        queue: started - job.admitted,
-        compute: ended - started,
-        input: computing.map(|at| since(started, at)).unwrap_or_default(),
-        output: computed.map(|at| since(at, ended)).unwrap_or_default(),
-    }
-}
+#[cfg(test)]
+mod tests;

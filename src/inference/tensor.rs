@@ -337,6 +337,14 @@ impl Tensor {
         }
     }
 
+    /// How many bytes its elements have, those of a BYTES tensor without their lengths.
+    pub fn byte_len(&self) -> usize {
+        match &self.data {
+            TensorData::Fixed(raw) => raw.len(),
+            TensorData::Strings(elements) => elements.iter().map(Bytes::len).sum(),
+        }
+    }
+
     /// The elements of a BYTES tensor; `None` for every other datatype.
     pub fn as_strings(&self) -> Option<&[Bytes]> {
         match &self.data {

@@ -227,7 +227,12 @@ impl Core {
             (Arc::clone(&self.loader), settings.clone(), demands.clone());
         let loading = Arc::clone(record);
         let load = move || loader.load(&loading, (fetched, reservation), (&settings, &demands));
-        self.loads.run_at(place, &name, load).await.flatten()
+        let serving = self.loads.run_at(place, &name, load).await.flatten()?;
+        // Else its first requests would be slower than those of a version that it is compared with.
+        if let Some(routes) = self.serving.routes(&wish.entry.name) {
+            serving.pool.expect_like(&routes.versions[&routes.current].pool);
+        }
+        Ok(serving)
     }
 
     /// All the results; or the first failure, or that the server is shutting down or the operation

@@ -26,8 +26,8 @@ use super::usage::Usage;
 use super::warm_up::warm_up;
 use crate::causes;
 use crate::inference::{
-    Backend, Instance, InstancePool, ModelFiles, OpenOptions, PoolOptions, Signature, Spawner,
-    give_way,
+    Backend, InlineRuns, Instance, InstancePool, ModelFiles, OpenOptions, PoolOptions, Signature,
+    Spawner, give_way,
 };
 
 /// Runs blocking work of the control plane, so that no load shares a thread with a request.
@@ -187,6 +187,7 @@ pub(super) struct Loader {
     pub(super) ledger: Ledger,
     pub(super) meter: MemoryMeter,
     pub(super) spawner: Spawner,
+    pub(super) inline: Arc<InlineRuns>,
     pub(super) intra_op_threads: NonZeroUsize,
     pub(super) instances: NonZeroUsize,
     pub(super) queue_capacity: NonZeroUsize,
@@ -229,7 +230,7 @@ impl Loader {
             made.inspect_err(|_| self.backend.released())?;
         let queue_capacity = self.queue_capacity(settings);
         let pool = PoolOptions { name: record.id.to_string(), queue_capacity };
-        let pool = InstancePool::start(&pool, instances, &self.spawner);
+        let pool = InstancePool::start(&pool, instances, (&self.spawner, &self.inline));
         Ok(Arc::new(Serving {
             id: record.id.clone(),
             digest,

@@ -38,7 +38,7 @@ use super::serving_map::{ServingMap, Wanted};
 use super::state::StateKind;
 use super::swap::{RollbackOptions, SwapOptions};
 use crate::causes;
-use crate::inference::{Backend, Spawner};
+use crate::inference::{Backend, InlineRuns, Spawner};
 use crate::lifecycle::{CheckKind, Deadline, EventBus, HealthRegistry};
 
 /// How often it is looked for what a request wants before the request is refused. Whoever is refused
@@ -172,13 +172,15 @@ pub struct ModelLifecycleManager {
 impl ModelLifecycleManager {
     /// A manager without models.
     pub fn new(parts: ManagerParts, options: ManagerOptions) -> Self {
+        let spawner = Spawner::start();
         let loader = Loader {
             source: parts.source,
             backend: parts.backend,
             observer: parts.observer,
             ledger: Ledger::default(),
             meter: MemoryMeter::default(),
-            spawner: Spawner::start(),
+            inline: Arc::new(InlineRuns::start(&spawner)),
+            spawner,
             intra_op_threads: options.intra_op_threads,
             instances: options.instances,
             queue_capacity: options.queue_capacity,

@@ -166,6 +166,6 @@ impl MirroredRequest {
 async fn answered(to: &Arc<Serving>, request: InferenceRequest) -> Option<Vec<Tensor>> {
     let _inside = to.gate_guard()?;
     let request = PreparedRequest::new(&to.signature, request).ok()?;
-    let completion = to.pool.run(request, Instant::now() + PATIENCE).await.ok()?;
+    let completion = to.pool.run_aside(request, Instant::now() + PATIENCE).await.ok()?;
     Some(completion.outputs)
 }

@@ -16,6 +16,7 @@ use super::serving_map::Routes;
 use super::state::{StateKind, VersionState};
 use super::traffic::Weights;
 use super::usage::UsageReport;
+use crate::inference::Placement;
 
 /// A model in the repository, or one that was loaded from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,6 +174,8 @@ pub struct ServingReport {
     pub measured: Option<MemoryChange>,
     /// Its instances.
     pub instances: usize,
+    /// Where its runs happen.
+    pub placement: Placement,
     /// Requests inside it.
     pub in_flight: u64,
     /// Requests that wait for an instance.
@@ -257,6 +260,7 @@ fn loaded(serving: &Arc<Serving>) -> ServingReport {
         memory: serving.reservation.bytes(),
         measured: serving.memory,
         instances: serving.pool.instances(),
+        placement: serving.pool.placement(),
         in_flight: serving.gate.entries(),
         queue_depth: serving.pool.queue_depth(),
         queue_capacity: serving.pool.queue_capacity(),

@@ -1,5 +1,7 @@
 //! Inference over REST on real models.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::onnx::{
@@ -208,6 +210,32 @@ async fn a_deadline_ends_a_run_that_is_under_way() {
     server.infer("slow", &impatient).await.refused(504, "deadline_exceeded", &[]);
     // The instance is free again: it was not left to compute an answer that nobody wants.
     assert_eq!(server.infer("slow", &slow(1)).await.status, 200);
+}
+
+#[tokio::test]
+async fn short_runs_are_inline_until_one_is_long() {
+    let server = Server::start(Repository::of("slow", &slow_by_input())).await;
+    let placement = async || server.version("slow", "1").await["placement"].clone();
+    assert_eq!(placement().await, "thread");
+    let short = async {
+        while placement().await != "inline" {
+            assert_eq!(server.infer("slow", &slow(0)).await.status, 200);
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), short).await.expect("its runs are short");
+    // Nobody can know that of this input.
+    let mut endless = slow(60_000);
+    endless["parameters"] = json!({ "timeout": 500_000 });
+    let late = server.infer("slow", &endless);
+    let probe = async {
+        server.until(("slow", "1"), |report| report["in_flight"] == 1).await;
+        assert_eq!(server.get("/v2/health/live").await.status, 200);
+        assert_eq!(server.version("slow", "1").await["in_flight"], 1);
+    };
+    let (late, ()) = tokio::join!(late, probe);
+    late.refused(504, "deadline_exceeded", &["deadline"]);
+    assert_eq!(placement().await, "thread");
+    assert_eq!(server.infer("slow", &slow(0)).await.status, 200);
 }
 
 #[tokio::test]

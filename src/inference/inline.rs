@@ -1,0 +1,201 @@
+//! Runs on the threads that serve connections: how many at once, and that they end.
+
+use std::io;
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::control::RunControl;
+use super::threads::Spawner;
+
+/// How late a deadline may be noticed.
+const PERIOD: Duration = Duration::from_millis(10);
+
+/// What watches inline runs. Nobody polls the request while its run has the thread, so a thread of its own
+/// ends the runs whose deadlines have passed. It sleeps while there are none.
+///
+/// A run that is known to be able to last leaves one worker of the runtime to those who ask for something
+/// else, such as a probe.
+#[derive(Debug)]
+pub struct InlineRuns(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    woken: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    runs: Vec<Run>,
+    /// Counts the runs.
+    last: u64,
+    /// How many there had been when the watch last looked.
+    seen: u64,
+    watch: Watch,
+}
+
+#[derive(Debug)]
+struct Run {
+    number: u64,
+    deadline: Instant,
+    control: Arc<RunControl>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    /// There is none, and so nothing may run inline.
+    #[default]
+    Off,
+    /// It looks again soon.
+    Awake,
+    /// It must be told.
+    Asleep,
+}
+
+impl InlineRuns {
+    /// Where the system has no thread for the watch, nothing is run inline.
+    pub fn start(spawner: &Spawner) -> Self {
+        let shared = Arc::new(Shared::default());
+        shared.lock().watch = Watch::Awake;
+        let watched = Arc::clone(&shared);
+        let started: io::Result<_> = spawner.spawn("inline-watch", move || watched.watch());
+        if let Err(error) = started {
+            warn!(%error, "no thread can watch short runs, so all run on threads of their models");
+            shared.lock().watch = Watch::Off;
+        }
+        Self(shared)
+    }
+
+    /// Room for one run on this thread, which is watched until the guard is dropped; `None` where fewer
+    /// than `spare` workers would be left.
+    pub(super) fn begin(
+        &self,
+        (deadline, control): (Instant, &Arc<RunControl>),
+        spare: usize,
+    ) -> Option<Watched<'_>> {
+        let workers = Handle::try_current().map_or(0, |runtime| runtime.metrics().num_workers());
+        let mut state = self.0.lock();
+        if state.watch == Watch::Off || state.runs.len() + spare >= workers {
+            return None;
+        }
+        state.last += 1;
+        let number = state.last;
+        state.runs.push(Run { number, deadline, control: Arc::clone(control) });
+        let asleep = mem::replace(&mut state.watch, Watch::Awake) == Watch::Asleep;
+        drop(state);
+        if asleep {
+            self.0.woken.notify_one();
+        }
+        Some(Watched { shared: &self.0, number })
+    }
+}
+
+impl Drop for InlineRuns {
+    fn drop(&mut self) {
+        self.0.lock().watch = Watch::Off;
+        self.0.woken.notify_one();
+    }
+}
+
+impl Shared {
+    fn watch(&self) {
+        let mut state = self.lock();
+        while state.watch != Watch::Off {
+            if state.runs.is_empty() && state.seen == state.last {
+                state.watch = Watch::Asleep;
+                state = self.woken.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.seen = state.last;
+            let now = Instant::now();
+            let overdue = state.runs.iter().filter(|run| run.deadline <= now);
+            overdue.for_each(|run| run.control.cancel());
+            let pause = self.woken.wait_timeout(state, PERIOD);
+            state = pause.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A run that is watched.
+#[must_use = "the run is not watched after this is dropped"]
+pub(super) struct Watched<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().runs.retain(|run| run.number != self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(1)
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_mins(1)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn a_worker_is_left_to_others() {
+        let runs = InlineRuns::start(&Spawner::start());
+        let control = Arc::default();
+        let one = runs.begin((later(), &control), 1).expect("three workers have room for two");
+        let other = runs.begin((later(), &control), 1).expect("three workers have room for two");
+        assert!(runs.begin((later(), &control), 1).is_none());
+        drop(one);
+        let again = runs.begin((later(), &control), 1);
+        assert!(again.is_some());
+        let last = runs.begin((later(), &control), 0);
+        assert!(last.is_some() && runs.begin((later(), &control), 0).is_none());
+        drop((other, again, last));
+    }
+
+    #[tokio::test]
+    async fn a_runtime_of_one_worker_has_no_room() {
+        let runs = InlineRuns::start(&Spawner::start());
+        assert!(runs.begin((later(), &Arc::default()), 1).is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_run_ends_at_its_deadline_also_after_the_watch_had_slept() {
+        let runs = InlineRuns::start(&Spawner::start());
+        for _ in 0..2 {
+            while runs.0.lock().watch != Watch::Asleep {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let control = Arc::new(RunControl::default());
+            let (terminate, terminated) = channel();
+            let _armed = control.arm(Box::new(move || terminate.send(()).unwrap()));
+            let watched = runs.begin((soon(), &control), 0);
+            assert!(watched.is_some());
+            terminated.recv_timeout(Duration::from_secs(10)).expect("the run is ended");
+            assert!(control.is_cancelled());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_run_that_has_ended_is_not_cancelled() {
+        let runs = InlineRuns::start(&Spawner::start());
+        let control = Arc::new(RunControl::default());
+        drop(runs.begin((soon(), &control), 0));
+        tokio::time::sleep(PERIOD * 3).await;
+        assert!(!control.is_cancelled());
+    }
+}

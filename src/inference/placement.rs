@@ -1,0 +1,237 @@
+//! Where the runs of a version happen: on threads of its own, or where the request already is.
+//!
+//! Handing a request to another thread and its answer back costs tens of microseconds, and more where all
+//! cores are busy. A model that computes for less is better run at once, by the thread that serves the
+//! connection; one that computes for longer would keep that thread from its other connections.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Where a version's runs happen at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// On the thread that serves the request, as long as an instance is idle.
+    Inline,
+    /// On a thread of the version's own.
+    Thread,
+}
+
+impl Placement {
+    /// As it is told to operators.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inline => "inline",
+            Self::Thread => "thread",
+        }
+    }
+}
+
+/// Runs are inline when they take less than this on average, ...
+const SHORT: Duration = Duration::from_micros(200);
+
+/// ... until they take more than this.
+const NOT_SHORT: Duration = Duration::from_micros(400);
+
+/// What counts at most of one run: the system may have had the core for others.
+const MOST: Duration = Duration::from_millis(1);
+
+/// A run of this length is no chance, and one such at a time is enough.
+const LONG: Duration = Duration::from_millis(10);
+
+/// As what a long run counts: after it, about seventy short ones make the runs inline again.
+const PENALTY: Duration = Duration::from_secs(1);
+
+/// A version of which one run took this long never has all threads of the server at a time again.
+const STALL: Duration = Duration::from_millis(100);
+
+/// The weight of what was before, less one, against that of the last run.
+const INERTIA: u64 = 7;
+
+/// By how much the inputs of a run may be larger than they are on average, for it to be expected to take
+/// about as long. What some models compute grows with the square of it.
+const LARGER: u64 = 4;
+
+/// Inputs of so many bytes are not large for any model.
+const SMALL: u64 = 4096;
+
+/// How long the runs of a version take, and what follows from that.
+///
+/// It is moved by every run, without a lock: of two that end at once, one may be lost.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// How long they take on average, in nanoseconds; the lowest bit tells whether they are inline.
+    average: AtomicU64,
+    /// How large their inputs are on average, in bytes.
+    size: AtomicU64,
+    stalls: AtomicBool,
+}
+
+/// A run that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ran {
+    pub(super) took: Duration,
+    /// Of its inputs, in bytes.
+    pub(super) size: u64,
+    /// Whether it has given an answer.
+    pub(super) answered: bool,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        // Nothing is known: about a dozen short runs tell.
+        let average = AtomicU64::new(packed(nanoseconds(MOST), Placement::Thread));
+        Self { average, size: AtomicU64::new(0), stalls: AtomicBool::new(false) }
+    }
+}
+
+impl Pace {
+    pub(super) fn placement(&self) -> Placement {
+        unpacked(self.average.load(Ordering::Relaxed)).1
+    }
+
+    /// Where a run with inputs of so many bytes is to happen.
+    pub(super) fn placement_of(&self, size: u64) -> Placement {
+        let usual = self.size.load(Ordering::Relaxed).saturating_mul(LARGER).max(SMALL);
+        if size > usual { Placement::Thread } else { self.placement() }
+    }
+
+    /// Begins with what is known of another.
+    pub(super) fn adopt(&self, other: &Self) {
+        for (own, known) in [(&self.average, &other.average), (&self.size, &other.size)] {
+            own.store(known.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.stalls.store(other.stalls.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// How many threads of the server inline runs must leave to others.
+    pub(super) fn spare(&self) -> usize {
+        usize::from(self.stalls.load(Ordering::Relaxed))
+    }
+
+    /// A run has ended. If it has given no answer and was short, it tells nothing.
+    pub(super) fn ran(&self, Ran { took, size, answered }: Ran) {
+        if !answered && took < LONG {
+            return;
+        }
+        if took >= STALL {
+            self.stalls.store(true, Ordering::Relaxed);
+        }
+        let (average, placement) = unpacked(self.average.load(Ordering::Relaxed));
+        let average = if took >= LONG {
+            nanoseconds(PENALTY)
+        } else {
+            moved(average, nanoseconds(took.min(MOST)))
+        };
+        let bound = match placement {
+            Placement::Inline => NOT_SHORT,
+            Placement::Thread => SHORT,
+        };
+        let placement =
+            if average < nanoseconds(bound) { Placement::Inline } else { Placement::Thread };
+        self.average.store(packed(average, placement), Ordering::Relaxed);
+        self.size.store(moved(self.size.load(Ordering::Relaxed), size), Ordering::Relaxed);
+    }
+}
+
+/// An average after one more.
+fn moved(average: u64, last: u64) -> u64 {
+    // Divided first: a size may be anything.
+    average - average / (INERTIA + 1) + last / (INERTIA + 1)
+}
+
+fn packed(average: u64, placement: Placement) -> u64 {
+    average & !1 | u64::from(placement == Placement::Inline)
+}
+
+fn unpacked(packed: u64) -> (u64, Placement) {
+    let placement = if packed & 1 == 1 { Placement::Inline } else { Placement::Thread };
+    (packed & !1, placement)
+}
+
+/// Of a time that is a second at most.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(took: Duration) -> Ran {
+        Ran { took, size: 256, answered: true }
+    }
+
+    fn short() -> Ran {
+        ran(Duration::from_micros(20))
+    }
+
+    /// How many such runs it takes until the placement is another.
+    fn until(pace: &Pace, run: Ran) -> usize {
+        let before = pace.placement();
+        let turns = (1..200).find(|_| {
+            pace.ran(run);
+            pace.placement() != before
+        });
+        turns.expect("two hundred runs tell")
+    }
+
+    #[test]
+    fn short_runs_become_inline_and_long_ones_do_not_stay() {
+        let pace = Pace::default();
+        assert_eq!(pace.placement(), Placement::Thread);
+        let turns = until(&pace, short());
+        assert!((10..30).contains(&turns), "{turns}");
+        assert_eq!(pace.placement(), Placement::Inline);
+        let turns = until(&pace, ran(Duration::from_micros(600)));
+        assert!((2..15).contains(&turns), "{turns}");
+    }
+
+    #[test]
+    fn between_the_bounds_nothing_changes() {
+        let (fast, slow) = (Pace::default(), Pace::default());
+        until(&fast, short());
+        for pace in [&fast, &slow] {
+            let before = pace.placement();
+            (0..200).for_each(|_| pace.ran(ran(Duration::from_micros(300))));
+            assert_eq!(pace.placement(), before);
+        }
+    }
+
+    #[test]
+    fn a_hiccup_changes_nothing_but_a_long_run_does() {
+        let pace = Pace::default();
+        until(&pace, short());
+        pace.ran(ran(Duration::from_millis(4)));
+        assert_eq!(pace.placement(), Placement::Inline);
+        pace.ran(Ran { answered: false, ..ran(LONG) });
+        assert_eq!((pace.placement(), pace.spare()), (Placement::Thread, 0));
+        let turns = until(&pace, short());
+        assert!((50..100).contains(&turns), "{turns}");
+    }
+
+    #[test]
+    fn runs_without_an_answer_do_not_make_a_version_fast() {
+        let pace = Pace::default();
+        (0..200).for_each(|_| pace.ran(Ran { answered: false, ..short() }));
+        assert_eq!(pace.placement(), Placement::Thread);
+    }
+
+    #[test]
+    fn one_stall_leaves_a_thread_to_others_for_good() {
+        let pace = Pace::default();
+        pace.ran(ran(STALL));
+        until(&pace, short());
+        assert_eq!((pace.placement(), pace.spare()), (Placement::Inline, 1));
+    }
+
+    #[test]
+    fn an_input_that_is_larger_than_usual_is_not_expected_to_be_quick() {
+        let pace = Pace::default();
+        (0..100).for_each(|_| pace.ran(Ran { size: 10_000, ..short() }));
+        assert_eq!(pace.placement_of(30_000), Placement::Inline);
+        assert_eq!(pace.placement_of(50_000), Placement::Thread);
+        (0..100).for_each(|_| pace.ran(Ran { size: 0, ..short() }));
+        assert_eq!(pace.placement_of(SMALL), Placement::Inline);
+        assert_eq!(pace.placement_of(u64::MAX), Placement::Thread);
+    }
+}

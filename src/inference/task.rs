@@ -1,0 +1,116 @@
+//! One request on its way through a pool, and the run that answers it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::backend::{Instance, RunError};
+use super::control::RunControl;
+use super::request::{InputError, PreparedRequest};
+use super::tensor::Tensor;
+use crate::causes;
+
+/// Where the time of one request went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timings {
+    /// When it was admitted.
+    pub admitted: Option<Instant>,
+    /// From admission until an instance took it.
+    pub queue: Duration,
+    /// With the instance: until it was given the outputs.
+    pub compute: Duration,
+    /// Of that, until the engine had the inputs; zero where it does not tell.
+    pub input: Duration,
+    /// Of that, from the moment when all was computed; zero where it does not tell.
+    pub output: Duration,
+}
+
+/// A finished run.
+#[derive(Debug, Clone)]
+pub struct Completion {
+    /// One tensor per output asked for, in that order.
+    pub outputs: Vec<Tensor>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Why a request got no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InferError {
+    /// The request does not fit the model.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The queue is full: try again later, or elsewhere.
+    #[error("the model is overloaded: {capacity} requests are waiting")]
+    Overloaded {
+        /// The queue's capacity.
+        capacity: usize,
+    },
+    /// The deadline passed while the request waited or ran.
+    #[error("the deadline passed before an answer was ready")]
+    DeadlineExceeded,
+    /// The instances have stopped. Callers that hold an in-flight guard do not see this.
+    #[error("the model's instances have stopped")]
+    Stopped,
+    /// The run itself failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+/// A request, and until when somebody wants the answer.
+pub(super) struct Task {
+    request: PreparedRequest,
+    pub(super) control: Arc<RunControl>,
+    pub(super) deadline: Instant,
+    admitted: Instant,
+    size: u64,
+}
+
+impl Task {
+    /// Admits a request.
+    pub(super) fn new(request: PreparedRequest, deadline: Instant) -> Self {
+        let inputs = request.inputs().iter().flatten();
+        let size = inputs.map(|tensor| tensor.byte_len() as u64).sum();
+        Self { request, control: Arc::default(), deadline, admitted: Instant::now(), size }
+    }
+
+    /// Of its inputs, in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Blocks until `instance` has answered.
+    pub(super) fn run(&self, instance: &mut dyn Instance) -> Result<Completion, InferError> {
+        let started = Instant::now();
+        if self.control.is_cancelled() {
+            return Err(RunError::Cancelled.into());
+        }
+        if started >= self.deadline {
+            return Err(InferError::DeadlineExceeded);
+        }
+        let run = AssertUnwindSafe(|| instance.run(&self.request, &self.control));
+        let outputs = catch_unwind(run)
+            .unwrap_or_else(|panic| Err(RunError::Panicked(causes::of_panic(panic.as_ref()))))?;
+        let (given, wanted) = (outputs.len(), self.request.outputs().len());
+        if given != wanted {
+            let fault = format!("it gave {given} outputs, {wanted} were asked for");
+            return Err(RunError::Engine(fault).into());
+        }
+        let timings = self.timings(started, Instant::now());
+        Ok(Completion { outputs, timings })
+    }
+
+    fn timings(&self, started: Instant, ended: Instant) -> Timings {
+        let (computing, computed) = self.control.steps();
+        let since = |begin: Instant, end: Instant| end.saturating_duration_since(begin);
+        Timings {
+            admitted: Some(self.admitted),
+            queue: started - self.admitted,
+            compute: ended - started,
+            input: computing.map(|at| since(started, at)).unwrap_or_default(),
+            output: computed.map(|at| since(at, ended)).unwrap_or_default(),
+        }
+    }
+}
