@@ -12,11 +12,15 @@ use tracing::warn;
 use super::control::RunControl;
 use super::threads::Spawner;
 
-/// How late a deadline may be noticed.
+/// How late a deadline may be noticed, and for how long a run may keep other workers from being woken.
 const PERIOD: Duration = Duration::from_millis(10);
 
 /// What watches inline runs. Nobody polls the request while its run has the thread, so a thread of its own
 /// ends the runs whose deadlines have passed. It sleeps while there are none.
+///
+/// It also sees to it that the other workers of the runtime go on. One that sleeps is woken when there is
+/// more to do than the others do, but nobody looks for what comes over the network while the worker that did
+/// so last is held by a run.
 ///
 /// A run that is known to be able to last leaves one worker of the runtime to those who ask for something
 /// else, such as a probe.
@@ -42,6 +46,8 @@ struct State {
 #[derive(Debug)]
 struct Run {
     number: u64,
+    begun: Instant,
+    runtime: Handle,
     deadline: Instant,
     control: Arc<RunControl>,
 }
@@ -78,14 +84,16 @@ impl InlineRuns {
         (deadline, control): (Instant, &Arc<RunControl>),
         spare: usize,
     ) -> Option<Watched<'_>> {
-        let workers = Handle::try_current().map_or(0, |runtime| runtime.metrics().num_workers());
+        let runtime = Handle::try_current().ok()?;
+        let workers = runtime.metrics().num_workers();
         let mut state = self.0.lock();
         if state.watch == Watch::Off || state.runs.len() + spare >= workers {
             return None;
         }
         state.last += 1;
         let number = state.last;
-        state.runs.push(Run { number, deadline, control: Arc::clone(control) });
+        let (begun, control) = (Instant::now(), Arc::clone(control));
+        state.runs.push(Run { number, begun, runtime, deadline, control });
         let asleep = mem::replace(&mut state.watch, Watch::Awake) == Watch::Asleep;
         drop(state);
         if asleep {
@@ -113,8 +121,15 @@ impl Shared {
             }
             state.seen = state.last;
             let now = Instant::now();
-            let overdue = state.runs.iter().filter(|run| run.deadline <= now);
-            overdue.for_each(|run| run.control.cancel());
+            for run in &state.runs {
+                if run.deadline <= now {
+                    run.control.cancel();
+                }
+                if run.begun + PERIOD <= now {
+                    // Whoever takes this looks for what comes over the network afterwards.
+                    drop(run.runtime.spawn(async {}));
+                }
+            }
             let pause = self.woken.wait_timeout(state, PERIOD);
             state = pause.unwrap_or_else(PoisonError::into_inner).0;
         }
