@@ -108,7 +108,7 @@ pub trait OpenedModel: Send {
     fn instantiate(&mut self) -> Result<Box<dyn Instance>, BackendError>;
 }
 
-/// Something that runs one request at a time. Owned by one thread.
+/// Something that runs one request at a time, on whichever thread calls it.
 pub trait Instance: Send {
     /// Runs the model. The answer has one tensor per entry of `request.outputs()`, in that order. How far
     /// it has come, it may tell `control`.
