@@ -1,4 +1,4 @@
-//! Runs on the threads that serve connections: how many at once, and that they end.
+//! Runs on the threads that serve connections, and that they end.
 
 use std::io;
 use std::mem;
@@ -10,20 +10,20 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::control::RunControl;
+use super::placement::STALL;
 use super::threads::Spawner;
 
 /// How late a deadline may be noticed, and for how long a run may keep other workers from being woken.
 const PERIOD: Duration = Duration::from_millis(10);
 
 /// What watches inline runs. Nobody polls the request while its run has the thread, so a thread of its own
-/// ends the runs whose deadlines have passed. It sleeps while there are none.
+/// ends the runs whose deadlines have passed, and those that turn out to be long, which can begin again
+/// elsewhere. It sleeps while there are none.
 ///
 /// It also sees to it that the other workers of the runtime go on. One that sleeps is woken when there is
 /// more to do than the others do, but nobody looks for what comes over the network while the worker that did
 /// so last is held by a run.
 ///
-/// A run that is known to be able to last leaves one worker of the runtime to those who ask for something
-/// else, such as a probe.
 #[derive(Debug)]
 pub struct InlineRuns(Arc<Shared>);
 
@@ -69,7 +69,10 @@ impl InlineRuns {
         let shared = Arc::new(Shared::default());
         shared.lock().watch = Watch::Awake;
         let watched = Arc::clone(&shared);
-        let started: io::Result<_> = spawner.spawn("inline-watch", move || watched.watch());
+        let started: io::Result<_> = spawner.spawn("inline-watch", move || {
+            let _off = OffAtTheEnd(&watched);
+            watched.watch();
+        });
         if let Err(error) = started {
             warn!(%error, "no thread can watch short runs, so all run on threads of their models");
             shared.lock().watch = Watch::Off;
@@ -77,17 +80,16 @@ impl InlineRuns {
         Self(shared)
     }
 
-    /// Room for one run on this thread, which is watched until the guard is dropped; `None` where fewer
-    /// than `spare` workers would be left.
+    /// Watches one run on this thread until the guard is dropped. It is cancelled at its deadline, or after
+    /// [`STALL`] if that is earlier. `None` where nothing may run on this thread.
     pub(super) fn begin(
         &self,
-        (deadline, control): (Instant, &Arc<RunControl>),
-        spare: usize,
+        deadline: Instant,
+        control: &Arc<RunControl>,
     ) -> Option<Watched<'_>> {
         let runtime = Handle::try_current().ok()?;
-        let workers = runtime.metrics().num_workers();
         let mut state = self.0.lock();
-        if state.watch == Watch::Off || state.runs.len() + spare >= workers {
+        if state.watch == Watch::Off {
             return None;
         }
         state.last += 1;
@@ -105,8 +107,17 @@ impl InlineRuns {
 
 impl Drop for InlineRuns {
     fn drop(&mut self) {
-        self.0.lock().watch = Watch::Off;
+        drop(OffAtTheEnd(&self.0));
         self.0.woken.notify_one();
+    }
+}
+
+/// Without the watch nothing may run inline.
+struct OffAtTheEnd<'a>(&'a Shared);
+
+impl Drop for OffAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.lock().watch = Watch::Off;
     }
 }
 
@@ -122,7 +133,7 @@ impl Shared {
             state.seen = state.last;
             let now = Instant::now();
             for run in &state.runs {
-                if run.deadline <= now {
+                if run.deadline.min(run.begun + STALL) <= now {
                     run.control.cancel();
                 }
                 if run.begun + PERIOD <= now {
@@ -167,27 +178,6 @@ mod tests {
         Instant::now() + Duration::from_mins(1)
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-    async fn a_worker_is_left_to_others() {
-        let runs = InlineRuns::start(&Spawner::start());
-        let control = Arc::default();
-        let one = runs.begin((later(), &control), 1).expect("three workers have room for two");
-        let other = runs.begin((later(), &control), 1).expect("three workers have room for two");
-        assert!(runs.begin((later(), &control), 1).is_none());
-        drop(one);
-        let again = runs.begin((later(), &control), 1);
-        assert!(again.is_some());
-        let last = runs.begin((later(), &control), 0);
-        assert!(last.is_some() && runs.begin((later(), &control), 0).is_none());
-        drop((other, again, last));
-    }
-
-    #[tokio::test]
-    async fn a_runtime_of_one_worker_has_no_room() {
-        let runs = InlineRuns::start(&Spawner::start());
-        assert!(runs.begin((later(), &Arc::default()), 1).is_none());
-    }
-
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_run_ends_at_its_deadline_also_after_the_watch_had_slept() {
         let runs = InlineRuns::start(&Spawner::start());
@@ -198,19 +188,33 @@ mod tests {
             let control = Arc::new(RunControl::default());
             let (terminate, terminated) = channel();
             let _armed = control.arm(Box::new(move || terminate.send(()).unwrap()));
-            let watched = runs.begin((soon(), &control), 0);
+            let watched = runs.begin(soon(), &control);
             assert!(watched.is_some());
             terminated.recv_timeout(Duration::from_secs(10)).expect("the run is ended");
             assert!(control.is_cancelled());
         }
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[tokio::test]
+    async fn a_run_that_lasts_is_cancelled_before_its_deadline() {
+        let runs = InlineRuns::start(&Spawner::start());
+        let (begun, control) = (Instant::now(), Arc::new(RunControl::default()));
+        let (terminate, terminated) = channel();
+        let _armed = control.arm(Box::new(move || terminate.send(()).unwrap()));
+        let watched = runs.begin(later(), &control);
+        assert!(watched.is_some());
+        terminated.recv_timeout(Duration::from_secs(10)).expect("the run is ended");
+        assert!(begun.elapsed() >= STALL);
+    }
+
+    #[tokio::test]
     async fn a_run_that_has_ended_is_not_cancelled() {
         let runs = InlineRuns::start(&Spawner::start());
         let control = Arc::new(RunControl::default());
-        drop(runs.begin((soon(), &control), 0));
-        tokio::time::sleep(PERIOD * 3).await;
+        let watched = runs.begin(Instant::now() + PERIOD * 5, &control);
+        assert!(watched.is_some());
+        drop(watched);
+        tokio::time::sleep(PERIOD * 10).await;
         assert!(!control.is_cancelled());
     }
 }

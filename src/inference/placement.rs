@@ -4,7 +4,7 @@
 //! cores are busy. A model that computes for less is better run at once, by the thread that serves the
 //! connection; one that computes for longer would keep that thread from its other connections.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Where a version's runs happen at the moment.
@@ -41,8 +41,12 @@ const LONG: Duration = Duration::from_millis(10);
 /// As what a long run counts: after it, about seventy short ones make the runs inline again.
 const PENALTY: Duration = Duration::from_secs(1);
 
-/// A version of which one run took this long never has all threads of the server at a time again.
-const STALL: Duration = Duration::from_millis(100);
+/// An inline run that takes this long is ended, and begins again on a thread of the version.
+pub(super) const STALL: Duration = Duration::from_millis(100);
+
+/// After so many runs of that length, which one machine may have without any fault of a version, its runs are
+/// never inline again.
+const STRIKES: u8 = 3;
 
 /// The weight of what was before, less one, against that of the last run.
 const INERTIA: u64 = 7;
@@ -63,7 +67,8 @@ pub(super) struct Pace {
     average: AtomicU64,
     /// How large their inputs are on average, in bytes.
     size: AtomicU64,
-    stalls: AtomicBool,
+    /// Runs that took as long as [`STALL`].
+    stalls: AtomicU8,
 }
 
 /// A run that has ended.
@@ -80,12 +85,15 @@ impl Default for Pace {
     fn default() -> Self {
         // Nothing is known: about a dozen short runs tell.
         let average = AtomicU64::new(packed(nanoseconds(MOST), Placement::Thread));
-        Self { average, size: AtomicU64::new(0), stalls: AtomicBool::new(false) }
+        Self { average, size: AtomicU64::new(0), stalls: AtomicU8::new(0) }
     }
 }
 
 impl Pace {
     pub(super) fn placement(&self) -> Placement {
+        if self.stalls.load(Ordering::Relaxed) >= STRIKES {
+            return Placement::Thread;
+        }
         unpacked(self.average.load(Ordering::Relaxed)).1
     }
 
@@ -103,18 +111,14 @@ impl Pace {
         self.stalls.store(other.stalls.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// How many threads of the server inline runs must leave to others.
-    pub(super) fn spare(&self) -> usize {
-        usize::from(self.stalls.load(Ordering::Relaxed))
-    }
-
     /// A run has ended. If it has given no answer and was short, it tells nothing.
     pub(super) fn ran(&self, Ran { took, size, answered }: Ran) {
         if !answered && took < LONG {
             return;
         }
         if took >= STALL {
-            self.stalls.store(true, Ordering::Relaxed);
+            let stalls = self.stalls.load(Ordering::Relaxed).saturating_add(1);
+            self.stalls.store(stalls, Ordering::Relaxed);
         }
         let (average, placement) = unpacked(self.average.load(Ordering::Relaxed));
         let average = if took >= LONG {
@@ -204,7 +208,7 @@ mod tests {
         pace.ran(ran(Duration::from_millis(4)));
         assert_eq!(pace.placement(), Placement::Inline);
         pace.ran(Ran { answered: false, ..ran(LONG) });
-        assert_eq!((pace.placement(), pace.spare()), (Placement::Thread, 0));
+        assert_eq!(pace.placement(), Placement::Thread);
         let turns = until(&pace, short());
         assert!((50..100).contains(&turns), "{turns}");
     }
@@ -217,11 +221,15 @@ mod tests {
     }
 
     #[test]
-    fn one_stall_leaves_a_thread_to_others_for_good() {
+    fn a_version_that_stalls_again_and_again_is_never_inline_again() {
         let pace = Pace::default();
+        for _ in 1..STRIKES {
+            pace.ran(ran(STALL));
+            until(&pace, short());
+        }
         pace.ran(ran(STALL));
-        until(&pace, short());
-        assert_eq!((pace.placement(), pace.spare()), (Placement::Inline, 1));
+        (0..1000).for_each(|_| pace.ran(short()));
+        assert_eq!(pace.placement(), Placement::Thread);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Instances on threads of their own, fed from one bounded queue.
+//! The instances of a version: run by who has the request, or by threads fed from one bounded queue.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -91,7 +91,7 @@ impl InstancePool {
     ///
     /// Cancel safe: dropping the future cancels the run, whether it waits or is under way. A run that the
     /// caller makes itself, which is one that is expected to be short, has ended when the future can be
-    /// dropped; it is cancelled at the deadline all the same.
+    /// dropped. It ends at the deadline; one that takes more than 0.1 s begins again on a thread of the pool.
     ///
     /// # Errors
     /// Every variant of [`InferError`] except [`InferError::Input`].
@@ -100,10 +100,10 @@ impl InstancePool {
         request: PreparedRequest,
         deadline: Instant,
     ) -> Result<Completion, InferError> {
-        let task = Task::new(request, deadline);
-        if let Some(answer) = self.shared.run_inline(&task) {
-            return answer;
-        }
+        let task = match self.shared.run_inline(Task::new(request, deadline)) {
+            Ok(answer) => return answer,
+            Err(task) => task,
+        };
         self.admit(task)?.answer(deadline).await
     }
 
@@ -227,19 +227,25 @@ impl Shared {
         task.map_or_else(|| self.pace.placement(), |task| self.pace.placement_of(task.size()))
     }
 
-    /// Runs a request on this thread; `None` where that is not the place for it, or nothing is free.
-    fn run_inline(&self, task: &Task) -> Option<Result<Completion, InferError>> {
+    /// Runs a request on this thread. It comes back where that is not the place for it, or no instance is
+    /// idle, or where it takes so long that a thread of the pool should begin again with it.
+    fn run_inline(&self, task: Task) -> Result<Result<Completion, InferError>, Task> {
+        match self.try_inline(&task) {
+            None => Err(task),
+            // As on another thread: nobody has waited for it.
+            Some(_) if task.deadline <= Instant::now() => Ok(Err(InferError::DeadlineExceeded)),
+            Some(Err(InferError::Run(RunError::Cancelled))) => Err(task.again()),
+            Some(answer) => Ok(answer),
+        }
+    }
+
+    fn try_inline(&self, task: &Task) -> Option<Result<Completion, InferError>> {
         if self.placement(Some(task)) == Placement::Thread {
             return None;
         }
-        let _watched = self.inline.begin((task.deadline, &task.control), self.pace.spare())?;
+        let _watched = self.inline.begin(task.deadline, &task.control)?;
         let mut instance = self.queue.claim()?;
-        let answer = self.run(task, instance.as_mut());
-        // Only its deadline cancels it.
-        Some(answer.map_err(|error| match error {
-            InferError::Run(RunError::Cancelled) => InferError::DeadlineExceeded,
-            other => other,
-        }))
+        Some(self.run(task, instance.as_mut()))
     }
 
     fn run(&self, task: &Task, instance: &mut dyn Instance) -> Result<Completion, InferError> {

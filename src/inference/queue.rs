@@ -97,7 +97,7 @@ impl<T, S> BoundedQueue<T, S> {
 
     /// Waits until no server is in use, and takes them all out of a queue that is closed and empty.
     pub(super) fn servers(&self) -> Vec<S> {
-        let in_use = |state: &mut State<T, S>| state.claimed > 0;
+        let in_use = |state: &mut State<T, S>| state.claimed > 0 || !state.items.is_empty();
         let state = self.changed.wait_while(self.lock(), in_use);
         mem::take(&mut state.unwrap_or_else(PoisonError::into_inner).idle)
     }

@@ -76,6 +76,11 @@ impl Task {
         Self { request, control: Arc::default(), deadline, admitted: Instant::now(), size }
     }
 
+    /// The same request as if it had never been run.
+    pub(super) fn again(self) -> Self {
+        Self { control: Arc::default(), ..self }
+    }
+
     /// Of its inputs, in bytes.
     pub(super) fn size(&self) -> u64 {
         self.size

@@ -84,7 +84,7 @@ impl Core {
         join_all(abandoned).await;
     }
 
-    /// Stops the instances, which drops them on their own threads, and gives the memory back.
+    /// Stops and drops the instances, and gives the memory back.
     async fn release(&self, id: &VersionId, serving: Arc<Serving>) {
         let loader = Arc::clone(&self.loader);
         let release = move || {

@@ -214,7 +214,8 @@ async fn a_deadline_ends_a_run_that_is_under_way() {
 
 #[tokio::test]
 async fn short_runs_are_inline_until_one_is_long() {
-    let server = Server::start(Repository::of("slow", &slow_by_input())).await;
+    let settings = [("server.workers", "2")];
+    let server = Server::start_with(Repository::of("slow", &slow_by_input()), &settings).await;
     let placement = async || server.version("slow", "1").await["placement"].clone();
     assert_eq!(placement().await, "thread");
     let short = async {
@@ -225,7 +226,7 @@ async fn short_runs_are_inline_until_one_is_long() {
     tokio::time::timeout(Duration::from_mins(1), short).await.expect("its runs are short");
     // Nobody can know that of this input.
     let mut endless = slow(60_000);
-    endless["parameters"] = json!({ "timeout": 500_000 });
+    endless["parameters"] = json!({ "timeout": 3_000_000 });
     let late = server.infer("slow", &endless);
     let probe = async {
         server.until(("slow", "1"), |report| report["in_flight"] == 1).await;
