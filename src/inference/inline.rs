@@ -1,6 +1,5 @@
 //! Runs on the threads that serve connections, and that they end.
 
-use std::io;
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +22,6 @@ const PERIOD: Duration = Duration::from_millis(10);
 /// It also sees to it that the other workers of the runtime go on. One that sleeps is woken when there is
 /// more to do than the others do, but nobody looks for what comes over the network while the worker that did
 /// so last is held by a run.
-///
 #[derive(Debug)]
 pub struct InlineRuns(Arc<Shared>);
 
@@ -69,7 +67,7 @@ impl InlineRuns {
         let shared = Arc::new(Shared::default());
         shared.lock().watch = Watch::Awake;
         let watched = Arc::clone(&shared);
-        let started: io::Result<_> = spawner.spawn("inline-watch", move || {
+        let started = spawner.spawn("inline-watch", move || {
             let _off = OffAtTheEnd(&watched);
             watched.watch();
         });

@@ -4,7 +4,7 @@
 //! cores are busy. A model that computes for less is better run at once, by the thread that serves the
 //! connection; one that computes for longer would keep that thread from its other connections.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Where a version's runs happen at the moment.
@@ -63,8 +63,10 @@ const SMALL: u64 = 4096;
 /// It is moved by every run, without a lock: of two that end at once, one may be lost.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// How long they take on average, in nanoseconds; the lowest bit tells whether they are inline.
+    /// How long they take on average, in nanoseconds.
     average: AtomicU64,
+    /// Whether that is short, as it was found last.
+    short: AtomicBool,
     /// How large their inputs are on average, in bytes.
     size: AtomicU64,
     /// Runs that took as long as [`STALL`].
@@ -84,17 +86,20 @@ pub(super) struct Ran {
 impl Default for Pace {
     fn default() -> Self {
         // Nothing is known: about a dozen short runs tell.
-        let average = AtomicU64::new(packed(nanoseconds(MOST), Placement::Thread));
-        Self { average, size: AtomicU64::new(0), stalls: AtomicU8::new(0) }
+        Self {
+            average: AtomicU64::new(nanoseconds(MOST)),
+            short: AtomicBool::new(false),
+            size: AtomicU64::new(0),
+            stalls: AtomicU8::new(0),
+        }
     }
 }
 
 impl Pace {
     pub(super) fn placement(&self) -> Placement {
-        if self.stalls.load(Ordering::Relaxed) >= STRIKES {
-            return Placement::Thread;
-        }
-        unpacked(self.average.load(Ordering::Relaxed)).1
+        let stalls = self.stalls.load(Ordering::Relaxed) >= STRIKES;
+        let inline = self.short.load(Ordering::Relaxed) && !stalls;
+        if inline { Placement::Inline } else { Placement::Thread }
     }
 
     /// Where a run with inputs of so many bytes is to happen.
@@ -108,6 +113,7 @@ impl Pace {
         for (own, known) in [(&self.average, &other.average), (&self.size, &other.size)] {
             own.store(known.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        self.short.store(other.short.load(Ordering::Relaxed), Ordering::Relaxed);
         self.stalls.store(other.stalls.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
@@ -120,19 +126,14 @@ impl Pace {
             let stalls = self.stalls.load(Ordering::Relaxed).saturating_add(1);
             self.stalls.store(stalls, Ordering::Relaxed);
         }
-        let (average, placement) = unpacked(self.average.load(Ordering::Relaxed));
         let average = if took >= LONG {
             nanoseconds(PENALTY)
         } else {
-            moved(average, nanoseconds(took.min(MOST)))
+            moved(self.average.load(Ordering::Relaxed), nanoseconds(took.min(MOST)))
         };
-        let bound = match placement {
-            Placement::Inline => NOT_SHORT,
-            Placement::Thread => SHORT,
-        };
-        let placement =
-            if average < nanoseconds(bound) { Placement::Inline } else { Placement::Thread };
-        self.average.store(packed(average, placement), Ordering::Relaxed);
+        self.average.store(average, Ordering::Relaxed);
+        let bound = if self.short.load(Ordering::Relaxed) { NOT_SHORT } else { SHORT };
+        self.short.store(average < nanoseconds(bound), Ordering::Relaxed);
         self.size.store(moved(self.size.load(Ordering::Relaxed), size), Ordering::Relaxed);
     }
 }
@@ -141,15 +142,6 @@ impl Pace {
 fn moved(average: u64, last: u64) -> u64 {
     // Divided first: a size may be anything.
     average - average / (INERTIA + 1) + last / (INERTIA + 1)
-}
-
-fn packed(average: u64, placement: Placement) -> u64 {
-    average & !1 | u64::from(placement == Placement::Inline)
-}
-
-fn unpacked(packed: u64) -> (u64, Placement) {
-    let placement = if packed & 1 == 1 { Placement::Inline } else { Placement::Thread };
-    (packed & !1, placement)
 }
 
 /// Of a time that is a second at most.

@@ -224,7 +224,7 @@ impl Shared {
         if self.background.load(Ordering::Relaxed) {
             return Placement::Thread;
         }
-        task.map_or_else(|| self.pace.placement(), |task| self.pace.placement_of(task.size()))
+        task.map_or_else(|| self.pace.placement(), |task| self.pace.placement_of(task.size))
     }
 
     /// Runs a request on this thread. It comes back where that is not the place for it, or no instance is
@@ -232,7 +232,7 @@ impl Shared {
     fn run_inline(&self, task: Task) -> Result<Result<Completion, InferError>, Task> {
         match self.try_inline(&task) {
             None => Err(task),
-            // As on another thread: nobody has waited for it.
+            // As with a thread: an answer that comes late is none.
             Some(_) if task.deadline <= Instant::now() => Ok(Err(InferError::DeadlineExceeded)),
             Some(Err(InferError::Run(RunError::Cancelled))) => Err(task.again()),
             Some(answer) => Ok(answer),
@@ -251,7 +251,7 @@ impl Shared {
     fn run(&self, task: &Task, instance: &mut dyn Instance) -> Result<Completion, InferError> {
         let started = Instant::now();
         let answer = task.run(instance);
-        let (took, size) = (started.elapsed(), task.size());
+        let (took, size) = (started.elapsed(), task.size);
         self.pace.ran(Ran { took, size, answered: answer.is_ok() });
         answer
     }

@@ -65,7 +65,8 @@ pub(super) struct Task {
     pub(super) control: Arc<RunControl>,
     pub(super) deadline: Instant,
     admitted: Instant,
-    size: u64,
+    /// Of its inputs, in bytes.
+    pub(super) size: u64,
 }
 
 impl Task {
@@ -79,11 +80,6 @@ impl Task {
     /// The same request as if it had never been run.
     pub(super) fn again(self) -> Self {
         Self { control: Arc::default(), ..self }
-    }
-
-    /// Of its inputs, in bytes.
-    pub(super) fn size(&self) -> u64 {
-        self.size
     }
 
     /// Blocks until `instance` has answered.

@@ -69,16 +69,17 @@ impl Spawner {
 /// than on Linux it does nothing.
 pub fn give_way() {
     #[cfg(target_os = "linux")]
-    if !has_short_slices() {
+    if !give_way_in_short_slices() {
         // It cannot fail: nobody is denied to give way. Elsewhere it would be the whole process.
         rustix::process::setpriority_process(None, NICE).ok();
     }
 }
 
-/// Lowers the priority and the time slice of this thread in one step. Linux ignores the slice before 6.12.
+/// Lowers the priority and the time slice of this thread in one step, if the system lets it. Linux ignores the
+/// slice before 6.12.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "the C library has no function for it")]
-fn has_short_slices() -> bool {
+fn give_way_in_short_slices() -> bool {
     let size = u32::try_from(size_of::<libc::sched_attr>()).unwrap_or_default();
     let attributes = libc::sched_attr {
         size,
