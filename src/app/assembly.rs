@@ -189,6 +189,7 @@ fn manager_options(config: &Config) -> ManagerOptions {
         load_timeout: config.models.load_timeout,
         instances: config.inference.instances.given().copied().unwrap_or_else(cores),
         queue_capacity: config.inference.queue_capacity,
+        max_batch_size: config.inference.max_batch_size,
         intra_op_threads: config.onnxruntime.intra_op_threads,
         terms: reload::terms(config),
     }

@@ -136,6 +136,8 @@ pub struct InferenceConfig {
     pub instances: Auto<NonZeroUsize>,
     /// Requests that may wait per version.
     pub queue_capacity: NonZeroUsize,
+    /// The most entries that a batch is made of.
+    pub max_batch_size: NonZeroUsize,
 }
 
 /// ONNX Runtime.

@@ -168,6 +168,8 @@ settings! {
             "instances per model version; one per core";
         queue_capacity "COUNT" = "512" in "1" to "1048576":
             "requests that may wait per model version";
+        max_batch_size "COUNT" = "32" in "1" to "4096":
+            "entries of requests that wait which share a run, where a model answers them the same; 1 for none";
     }
     onnxruntime: OnnxRuntimeConfig {
         library "FILE" = "auto":

@@ -13,6 +13,7 @@ use super::residence::LeaseBody;
 use super::target::Target;
 use super::wire::{json, milliseconds, time};
 use super::{Services, Shared};
+use crate::inference::BatchingReport;
 use crate::model::{
     MemoryChange, ModelReport, ServingReport, ShadowReport, Tenure, TrafficReport, VersionReport,
 };
@@ -85,12 +86,24 @@ struct PhaseBody {
 }
 
 #[derive(Serialize)]
+struct BatchingBody {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
 struct ServingBody {
     digest: String,
     memory_bytes: u64,
     measured_memory_bytes: Option<i64>,
     instances: usize,
     placement: &'static str,
+    batching: BatchingBody,
     in_flight: u64,
     queue_depth: usize,
     queue_capacity: usize,
@@ -232,6 +245,19 @@ impl From<VersionReport> for VersionBody {
     }
 }
 
+impl From<BatchingReport> for BatchingBody {
+    fn from(report: BatchingReport) -> Self {
+        match report {
+            BatchingReport::On { max_entries, entries } => {
+                Self { state: "on", max_size: Some(max_entries), size: Some(entries), reason: None }
+            }
+            BatchingReport::Off { reason } => {
+                Self { state: "off", max_size: None, size: None, reason: Some(reason) }
+            }
+        }
+    }
+}
+
 impl From<ServingReport> for ServingBody {
     fn from(report: ServingReport) -> Self {
         Self {
@@ -240,6 +266,7 @@ impl From<ServingReport> for ServingBody {
             measured_memory_bytes: report.measured.map(MemoryChange::grown),
             instances: report.instances,
             placement: report.placement.name(),
+            batching: BatchingBody::from(report.batching),
             in_flight: report.in_flight,
             queue_depth: report.queue_depth,
             queue_capacity: report.queue_capacity,

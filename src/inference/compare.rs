@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use half::{bf16, f16};
 
-use super::tensor::{DataType, Tensor};
+use super::datatype::DataType;
+use super::tensor::Tensor;
 
 /// How far two floating-point numbers may be apart.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::tensor::DataType;
+use super::datatype::DataType;
 
 /// One dimension of a declared shape.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,16 +5,24 @@
 //! [`PreparedRequest`] may reach an [`Instance`].
 
 mod backend;
+mod batch;
+mod batching;
 pub mod compare;
 mod control;
+mod costs;
+mod datatype;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod group;
 mod inline;
 mod metadata;
+mod padding;
 mod placement;
 mod pool;
 mod queue;
 mod request;
+mod rows;
+mod runs;
 mod task;
 mod tensor;
 mod threads;
@@ -22,13 +30,18 @@ mod threads;
 pub use backend::{
     Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, RunError,
 };
+pub use batch::{Batch, Indivisible};
+pub use batching::{BatchOptions, BatchingReport};
 pub use compare::Tolerance;
 pub use control::{Armed, RunControl, Terminator};
+pub use datatype::{DataType, Element, UnknownDataType};
 pub use inline::InlineRuns;
 pub use metadata::{Dim, Signature, TensorSpec};
+pub use padding::Padding;
 pub use placement::Placement;
 pub use pool::{InstancePool, PoolOptions};
 pub use request::{InferenceRequest, InputError, NamedTensor, PreparedRequest};
-pub use task::{Completion, InferError, Timings};
-pub use tensor::{DataType, Element, Tensor, TensorError, UnknownDataType};
+pub use runs::RunsReport;
+pub use task::{Completion, InferError, RunTerms, Timings};
+pub use tensor::{Tensor, TensorError};
 pub use threads::{Spawner, give_way};

@@ -117,6 +117,16 @@ impl Pace {
         self.stalls.store(other.stalls.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
+    /// A batch has ended that was made of several requests. It tells of one of them only that it takes no
+    /// longer.
+    pub(super) fn ran_together(&self, took: Duration) {
+        if took < SHORT {
+            let average = moved(self.average.load(Ordering::Relaxed), nanoseconds(took));
+            self.average.store(average, Ordering::Relaxed);
+            self.short.store(average < nanoseconds(SHORT), Ordering::Relaxed);
+        }
+    }
+
     /// A run has ended. If it has given no answer and was short, it tells nothing.
     pub(super) fn ran(&self, Ran { took, size, answered }: Ran) {
         if !answered && took < LONG {

@@ -1,37 +1,42 @@
 //! The instances of a version: run by who has the request, or by threads fed from one bounded queue.
 
+mod shared;
+mod worker;
+
 use std::io;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
-use super::backend::{Instance, RunError};
+use shared::{Job, Shared};
+
+use super::backend::Instance;
+use super::batching::{BatchOptions, Batching, BatchingReport};
 use super::control::RunControl;
 use super::inline::InlineRuns;
-use super::placement::{Pace, Placement, Ran};
+use super::placement::{Pace, Placement};
 use super::queue::{BoundedQueue, Refused};
 use super::request::PreparedRequest;
-use super::task::{Completion, InferError, Task};
-use super::threads::{Spawner, give_way};
+use super::runs::{RunCounts, RunsReport};
+use super::task::{Completion, InferError, RunTerms, Task};
+use super::threads::Spawner;
 
-/// How a pool admits requests.
+/// How a pool admits and runs requests.
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
     /// Names the threads: `<name>/<index>`.
     pub name: String,
     /// Requests that may wait for a busy instance; one more is refused.
     pub queue_capacity: NonZeroUsize,
-}
-
-struct Job {
-    task: Task,
-    reply: oneshot::Sender<Result<Completion, InferError>>,
+    /// Whether the first dimension of its tensors is that of a batch.
+    pub batched: bool,
+    /// How requests share runs; or else why they do not.
+    pub batching: Result<BatchOptions, String>,
 }
 
 /// The running instances of one model version.
@@ -43,21 +48,7 @@ struct Job {
 /// them; [`InstancePool::shutdown`] waits.
 pub struct InstancePool {
     shared: Arc<Shared>,
-    capacity: usize,
     instances: usize,
-}
-
-/// What the threads of a pool and its callers have in common.
-struct Shared {
-    queue: BoundedQueue<Job, Box<dyn Instance>>,
-    spawner: Spawner,
-    inline: Arc<InlineRuns>,
-    pace: Pace,
-    /// Told of each place that comes free in the queue.
-    room: Notify,
-    /// Whether runs give way to everything else.
-    background: AtomicBool,
-    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl InstancePool {
@@ -72,15 +63,20 @@ impl InstancePool {
     ) -> io::Result<Self> {
         let (capacity, count) = (options.queue_capacity.get(), instances.len());
         let shared = Arc::new(Shared {
+            name: options.name.clone(),
             queue: BoundedQueue::new(capacity, instances),
+            capacity,
             spawner: spawner.clone(),
             inline: Arc::clone(inline),
             pace: Pace::default(),
+            batched: options.batched,
+            batching: options.batching.clone().map(Batching::new),
+            runs: RunCounts::default(),
             room: Notify::new(),
             background: AtomicBool::new(false),
             threads: Mutex::default(),
         });
-        let pool = Self { shared, capacity, instances: count };
+        let pool = Self { shared, instances: count };
         for index in 0..count {
             pool.shared.start_thread(&format!("{}/{index}", options.name))?;
         }
@@ -98,13 +94,14 @@ impl InstancePool {
     pub async fn run(
         &self,
         request: PreparedRequest,
-        deadline: Instant,
+        terms: impl Into<RunTerms>,
     ) -> Result<Completion, InferError> {
-        let task = match self.shared.run_inline(Task::new(request, deadline)) {
+        let terms = terms.into();
+        let task = match self.shared.run_inline(Task::new(request, terms)) {
             Ok(answer) => return answer,
             Err(task) => task,
         };
-        self.admit(task)?.answer(deadline).await
+        self.admit(task)?.answer(terms.deadline).await
     }
 
     /// [`InstancePool::run`] for a request that nobody waits for: it is always run by a thread of the
@@ -119,7 +116,7 @@ impl InstancePool {
         request: PreparedRequest,
         deadline: Instant,
     ) -> Result<Completion, InferError> {
-        self.admit(Task::new(request, deadline))?.answer(deadline).await
+        self.admit(Task::new(request, deadline.into()))?.answer(deadline).await
     }
 
     /// [`InstancePool::run`] for a request that would rather wait for a place in the queue than be
@@ -132,22 +129,23 @@ impl InstancePool {
     pub async fn run_when_there_is_room(
         &self,
         request: PreparedRequest,
-        deadline: Instant,
+        terms: impl Into<RunTerms>,
     ) -> Result<Completion, InferError> {
+        let terms = terms.into();
         let admitted = loop {
             let mut room = pin!(self.shared.room.notified());
             // Registered before the look, so that a place that comes free in between is noticed.
             room.as_mut().enable();
-            match self.admit(Task::new(request.clone(), deadline)) {
+            match self.admit(Task::new(request.clone(), terms)) {
                 Err(InferError::Overloaded { .. }) => {}
                 Err(refusal) => return Err(refusal),
                 Ok(admitted) => break admitted,
             }
-            if timeout_at(deadline, room).await.is_err() {
+            if timeout_at(terms.deadline, room).await.is_err() {
                 return Err(InferError::DeadlineExceeded);
             }
         };
-        admitted.answer(deadline).await
+        admitted.answer(terms.deadline).await
     }
 
     /// Queues a request.
@@ -155,9 +153,16 @@ impl InstancePool {
         let (reply, answer) = oneshot::channel();
         let cancel_on_drop = CancelOnDrop(Arc::clone(&task.control));
         let abandoned = |waiting: &Job| waiting.reply.is_closed();
-        match self.shared.queue.push(Job { task, reply }, abandoned) {
-            Ok(()) => Ok(Admitted { answer, cancel_on_drop }),
-            Err(Refused::Full) => Err(InferError::Overloaded { capacity: self.capacity }),
+        let overloaded = || InferError::Overloaded { capacity: self.shared.capacity };
+        let job = Job { task, reply, alone: false };
+        match self.shared.queue.push((job.task.rank(), job), abandoned) {
+            Ok(displaced) => {
+                if let Some(job) = displaced {
+                    job.answer(Err(overloaded()));
+                }
+                Ok(Admitted { answer, cancel_on_drop })
+            }
+            Err(Refused::Full) => Err(overloaded()),
             Err(Refused::Closed) => Err(InferError::Stopped),
         }
     }
@@ -169,12 +174,31 @@ impl InstancePool {
 
     /// How many requests may wait.
     pub fn queue_capacity(&self) -> usize {
-        self.capacity
+        self.shared.capacity
     }
 
     /// How many instances there are.
     pub fn instances(&self) -> usize {
         self.instances
+    }
+
+    /// Whether requests share runs.
+    pub fn batching(&self) -> BatchingReport {
+        match &self.shared.batching {
+            Ok(batching) => batching.report(),
+            Err(reason) => BatchingReport::Off { reason: reason.clone() },
+        }
+    }
+
+    /// The runs that gave answers.
+    pub fn runs(&self) -> RunsReport {
+        self.shared.runs.total()
+    }
+
+    /// The same by the entries of their batch, the smallest first. Of very many sizes, these are the first
+    /// that there were.
+    pub fn runs_by_size(&self) -> Vec<(u64, RunsReport)> {
+        self.shared.runs.by_size()
     }
 
     /// Has its runs happen where those of `other` do, until they show how long they take.
@@ -213,82 +237,6 @@ impl Drop for InstancePool {
     }
 }
 
-impl Shared {
-    fn next_thread(&self) -> Option<JoinHandle<()>> {
-        lock(&self.threads).pop()
-    }
-
-    /// Where a run is to happen, of this task or of one as usual.
-    fn placement(&self, task: Option<&Task>) -> Placement {
-        // Who gives way must not do so with a thread that others need.
-        if self.background.load(Ordering::Relaxed) {
-            return Placement::Thread;
-        }
-        task.map_or_else(|| self.pace.placement(), |task| self.pace.placement_of(task.size))
-    }
-
-    /// Runs a request on this thread. It comes back where that is not the place for it, or no instance is
-    /// idle, or where it takes so long that a thread of the pool should begin again with it.
-    fn run_inline(&self, task: Task) -> Result<Result<Completion, InferError>, Task> {
-        match self.try_inline(&task) {
-            None => Err(task),
-            // As with a thread: an answer that comes late is none.
-            Some(_) if task.deadline <= Instant::now() => Ok(Err(InferError::DeadlineExceeded)),
-            Some(Err(InferError::Run(RunError::Cancelled))) => Err(task.again()),
-            Some(answer) => Ok(answer),
-        }
-    }
-
-    fn try_inline(&self, task: &Task) -> Option<Result<Completion, InferError>> {
-        if self.placement(Some(task)) == Placement::Thread {
-            return None;
-        }
-        let _watched = self.inline.begin(task.deadline, &task.control)?;
-        let mut instance = self.queue.claim()?;
-        Some(self.run(task, instance.as_mut()))
-    }
-
-    fn run(&self, task: &Task, instance: &mut dyn Instance) -> Result<Completion, InferError> {
-        let started = Instant::now();
-        let answer = task.run(instance);
-        let (took, size) = (started.elapsed(), task.size);
-        self.pace.ran(Ran { took, size, answered: answer.is_ok() });
-        answer
-    }
-
-    /// Starts a thread that gives way to nobody and serves the queue until that is closed.
-    fn start_thread(self: &Arc<Self>, name: &str) -> io::Result<()> {
-        let (shared, its_name) = (Arc::clone(self), name.to_owned());
-        // Locked until the handle is there, so that who joins all threads misses none.
-        let mut threads = lock(&self.threads);
-        threads.push(self.spawner.spawn(name, move || shared.serve(&its_name))?);
-        Ok(())
-    }
-
-    fn serve(self: &Arc<Self>, name: &str) {
-        let mut gives_way = false;
-        while let Some((job, mut instance)) = self.queue.next() {
-            match (gives_way, self.background.load(Ordering::Relaxed)) {
-                (false, true) => {
-                    give_way();
-                    gives_way = true;
-                }
-                // A thread cannot take that back, so another goes on; where there is none left, this.
-                (true, false) if self.start_thread(name).is_ok() => {
-                    instance.give_back(job);
-                    return;
-                }
-                _ => {}
-            }
-            self.room.notify_one();
-            let answer = self.run(&job.task, instance.as_mut());
-            drop(instance);
-            // The caller may have gone; then nobody wants the answer.
-            drop(job.reply.send(answer));
-        }
-    }
-}
-
 /// A request that has a place in the queue.
 struct Admitted {
     answer: oneshot::Receiver<Result<Completion, InferError>>,
@@ -311,9 +259,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
+#[cfg(test)]
+mod batch_tests;
 #[cfg(test)]
 mod tests;

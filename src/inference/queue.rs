@@ -4,6 +4,16 @@ use std::collections::VecDeque;
 use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// What to do with an item that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pick {
+    Take,
+    Leave,
+    /// Leave this one and all behind it.
+    Stop,
+}
 
 /// Why an item was not taken; it is given back by being dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +24,8 @@ pub(super) enum Refused {
     Closed,
 }
 
-/// First in, first out, for a fixed number of servers: an item leaves together with a server that is
-/// idle. Many producers that never block, many consumers that do.
+/// By rank, the lowest first, and then first in, first out, for a fixed number of servers: an item leaves
+/// together with a server that is idle. Many producers that never block, many consumers that do.
 ///
 /// Only what waits counts against the capacity: an item that an idle server is about to get has a place
 /// beside it.
@@ -27,21 +37,32 @@ pub(super) struct BoundedQueue<T, S> {
 }
 
 struct State<T, S> {
-    items: VecDeque<T>,
+    items: VecDeque<(u32, T)>,
     idle: Vec<S>,
     /// Servers that are in use.
     claimed: usize,
+    /// Consumers that wait for more items than they have. What comes is for them.
+    collecting: usize,
+    /// Counts the items that came.
+    pushed: u64,
     closed: bool,
 }
 
 impl<T, S> BoundedQueue<T, S> {
     pub(super) fn new(capacity: usize, servers: Vec<S>) -> Self {
-        let state = State { items: VecDeque::new(), idle: servers, claimed: 0, closed: false };
+        let items = VecDeque::new();
+        let state =
+            State { items, idle: servers, claimed: 0, collecting: 0, pushed: 0, closed: false };
         Self { capacity, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Adds an item, or refuses it at once. In a full queue, items that are `dead` make room.
-    pub(super) fn push(&self, item: T, dead: impl Fn(&T) -> bool) -> Result<(), Refused> {
+    /// Adds an item, or refuses it at once. In a full queue, items that are `dead` make room, or else the
+    /// last of those whose rank is higher, which is given back.
+    pub(super) fn push(
+        &self,
+        (rank, item): (u32, T),
+        dead: impl Fn(&T) -> bool,
+    ) -> Result<Option<T>, Refused> {
         let mut state = self.lock();
         if state.closed {
             return Err(Refused::Closed);
@@ -49,19 +70,22 @@ impl<T, S> BoundedQueue<T, S> {
         let room = self.capacity.saturating_add(state.idle.len());
         let full = state.items.len() >= room;
         let buried = if full { state.bury(dead) } else { VecDeque::new() };
+        let mut displaced = None;
         if state.items.len() >= room {
-            return Err(Refused::Full);
+            displaced = Some(state.last_above(rank).ok_or(Refused::Full)?);
         }
-        state.items.push_back(item);
-        // Otherwise the server that comes back tells.
-        let served = !state.idle.is_empty();
+        state.insert(rank, item);
+        let (served, collected) = (!state.idle.is_empty(), state.collecting > 0);
         drop(state);
-        if served {
-            self.changed.notify_one();
+        match (collected, served) {
+            (true, _) => self.changed.notify_all(),
+            (false, true) => self.changed.notify_one(),
+            // The server that comes back tells.
+            (false, false) => {}
         }
         // Only now: dropping an item may take long.
         drop(buried);
-        Ok(())
+        Ok(displaced)
     }
 
     /// A server for an item that never was in the queue; `None` where one would have to be waited for, or
@@ -77,16 +101,53 @@ impl<T, S> BoundedQueue<T, S> {
     /// Waits for an item and a server; `None` once the queue is closed and empty.
     pub(super) fn next(&self) -> Option<(T, Claim<'_, T, S>)> {
         let nothing = |state: &mut State<T, S>| {
-            if state.items.is_empty() { !state.closed } else { state.idle.is_empty() }
+            if state.items.is_empty() {
+                !state.closed
+            } else {
+                state.idle.is_empty() || (state.collecting > 0 && !state.closed)
+            }
         };
         let state = self.changed.wait_while(self.lock(), nothing);
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        let item = state.items.pop_front()?;
+        let (_, item) = state.items.pop_front()?;
         let server = state.claim();
         if state.closed && state.items.is_empty() {
             self.changed.notify_all();
         }
         Some((item, Claim { queue: self, server }))
+    }
+
+    /// Takes those of the items that wait which `pick` wants, asking in their order.
+    pub(super) fn take(&self, pick: impl FnMut(&T) -> Pick) -> Vec<T> {
+        let mut state = self.lock();
+        let taken = state.take(pick);
+        let emptied = state.closed && state.items.is_empty();
+        drop(state);
+        if emptied {
+            self.changed.notify_all();
+        }
+        taken
+    }
+
+    /// Waits for items that come after all that wait now have been looked at. None is given to others
+    /// meanwhile. Ends early where others wait already, as these must not be held up. Whether one came.
+    pub(super) fn wait_for_more(&self, until: Instant) -> bool {
+        let mut state = self.lock();
+        if !state.items.is_empty() {
+            return false;
+        }
+        let before = state.pushed;
+        state.collecting += 1;
+        let nothing = |state: &mut State<T, S>| state.pushed == before && !state.closed;
+        let patience = until.saturating_duration_since(Instant::now());
+        let waited = self.changed.wait_timeout_while(state, patience, nothing);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.collecting -= 1;
+        let came = state.pushed > before;
+        drop(state);
+        // It may not be for this consumer.
+        self.changed.notify_all();
+        came
     }
 
     /// Refuses new items; those that wait are still handed out.
@@ -119,12 +180,37 @@ impl<T, S> State<T, S> {
         Some(server)
     }
 
+    /// Puts an item behind all of its rank.
+    fn insert(&mut self, rank: u32, item: T) {
+        self.pushed += 1;
+        let place = self.items.partition_point(|(other, _)| *other <= rank);
+        self.items.insert(place, (rank, item));
+    }
+
+    /// The last item, if its rank is above this.
+    fn last_above(&mut self, rank: u32) -> Option<T> {
+        self.items.pop_back_if(|(other, _)| *other > rank).map(|(_, item)| item)
+    }
+
+    fn take(&mut self, mut pick: impl FnMut(&T) -> Pick) -> Vec<T> {
+        let (mut taken, mut place) = (Vec::new(), 0);
+        while let Some((_, item)) = self.items.get(place) {
+            match pick(item) {
+                Pick::Take => taken.extend(self.items.remove(place).map(|(_, item)| item)),
+                Pick::Leave => place += 1,
+                Pick::Stop => break,
+            }
+        }
+        taken
+    }
+
     /// Takes the dead out.
-    fn bury(&mut self, dead: impl Fn(&T) -> bool) -> VecDeque<T> {
-        if !self.items.iter().any(&dead) {
+    fn bury(&mut self, dead: impl Fn(&T) -> bool) -> VecDeque<(u32, T)> {
+        if !self.items.iter().any(|(_, item)| dead(item)) {
             return VecDeque::new();
         }
-        let (buried, alive) = mem::take(&mut self.items).into_iter().partition(dead);
+        let items = mem::take(&mut self.items).into_iter();
+        let (buried, alive) = items.partition(|(_, item)| dead(item));
         self.items = alive;
         buried
     }
@@ -138,9 +224,19 @@ pub(super) struct Claim<'a, T, S> {
 }
 
 impl<T, S> Claim<'_, T, S> {
-    /// Makes the item the first that waits, as it was, and the server idle.
-    pub(super) fn give_back(self, item: T) {
-        self.queue.lock().items.push_front(item);
+    /// Makes these the first that wait, as they were, and the server idle.
+    pub(super) fn give_back<I>(self, items: I)
+    where
+        I: IntoIterator<Item = T, IntoIter: DoubleEndedIterator>,
+    {
+        let mut state = self.queue.lock();
+        for item in items.into_iter().rev() {
+            // They had come before all others, whatever their rank.
+            state.items.push_front((0, item));
+        }
+        drop(state);
+        // One is told by the server that comes back.
+        self.queue.changed.notify_all();
     }
 }
 
@@ -176,6 +272,8 @@ impl<T, S> Drop for Claim<'_, T, S> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     type Queue = BoundedQueue<u8, char>;
@@ -185,7 +283,7 @@ mod tests {
     }
 
     fn add(queue: &Queue, item: u8) -> Result<(), Refused> {
-        queue.push(item, |_| false)
+        queue.push((1, item), |_| false).map(drop)
     }
 
     fn next(queue: &Queue) -> Option<(u8, char)> {
@@ -230,7 +328,7 @@ mod tests {
         drop((one, other));
         assert!(queue.claim().is_none(), "an item waits");
         let (first, server) = queue.next().unwrap();
-        server.give_back(first);
+        server.give_back([first]);
         assert_eq!((queue.len(), next(&queue).map(|(item, _)| item)), (1, Some(1)));
         assert!(queue.claim().is_some());
     }
@@ -239,7 +337,7 @@ mod tests {
     fn the_dead_make_room_once_the_queue_is_full() {
         let queue = queue(3, "a");
         assert!([1, 2, 3, 4].iter().all(|item| add(&queue, *item).is_ok()));
-        assert_eq!(queue.push(5, |item| *item % 2 == 0), Ok(()));
+        assert_eq!(queue.push((1, 5), |item| *item % 2 == 0), Ok(None));
         assert_eq!((queue.len(), next(&queue)), (3, Some((1, 'a'))));
     }
 
@@ -252,6 +350,66 @@ mod tests {
             assert_eq!(add(&queue, 1), Ok(()));
             drop(claim);
             assert_eq!(consumer.join().unwrap(), Some((1, 'a')));
+        });
+    }
+
+    #[test]
+    fn a_lower_rank_goes_first_and_takes_the_place_of_a_higher() {
+        let queue = queue(3, "a");
+        let claim = queue.claim().unwrap();
+        let push = |rank, item| queue.push((rank, item), |_| false);
+        for (rank, item) in [(2, 1), (3, 2), (2, 3)] {
+            assert_eq!(push(rank, item), Ok(None));
+        }
+        assert_eq!(push(3, 4), Err(Refused::Full), "it has come later");
+        assert_eq!(push(1, 5), Ok(Some(2)));
+        drop(claim);
+        let order: Vec<_> = (0..3).map(|_| next(&queue).unwrap().0).collect();
+        assert_eq!(order, [5, 1, 3]);
+    }
+
+    #[test]
+    fn who_takes_more_leaves_what_does_not_fit() {
+        let queue = queue(9, "a");
+        let claim = queue.claim().unwrap();
+        (1..=6).for_each(|item| add(&queue, item).unwrap());
+        let taken = queue.take(|item| match item {
+            5 => Pick::Stop,
+            odd if odd % 2 == 1 => Pick::Take,
+            _ => Pick::Leave,
+        });
+        assert_eq!(taken, [1, 3]);
+        claim.give_back(taken);
+        let order: Vec<_> = (0..6).map(|_| next(&queue).unwrap().0).collect();
+        assert_eq!(order, [1, 3, 2, 4, 5, 6]);
+    }
+
+    #[test]
+    fn who_waits_for_more_gets_what_comes() {
+        let queue = queue(9, "ab");
+        let soon = || Instant::now() + Duration::from_millis(1);
+        let late = || Instant::now() + Duration::from_mins(1);
+        assert!(!queue.wait_for_more(soon()), "nothing came");
+        assert_eq!(add(&queue, 1), Ok(()));
+        assert!(!queue.wait_for_more(late()), "another waits already");
+        assert_eq!(next(&queue), Some((1, 'b')));
+        std::thread::scope(|scope| {
+            let collector =
+                scope.spawn(|| (queue.wait_for_more(late()), queue.take(|_| Pick::Take)));
+            while queue.lock().collecting == 0 {
+                std::thread::yield_now();
+            }
+            let other = scope.spawn(|| next(&queue));
+            assert_eq!(add(&queue, 2), Ok(()));
+            let collected = collector.join().unwrap();
+            queue.close();
+            let given = other.join().unwrap();
+            // Who waits for more may be overtaken at the moment when it stops waiting, but nothing is lost.
+            let either = match given {
+                None => collected == (true, vec![2]),
+                Some((item, _)) => item == 2 && collected == (true, vec![]),
+            };
+            assert!(either, "{collected:?} {given:?}");
         });
     }
 

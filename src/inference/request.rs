@@ -1,7 +1,8 @@
 //! Requests before and after they were checked against a model's signature.
 
+use super::datatype::DataType;
 use super::metadata::{Signature, TensorSpec};
-use super::tensor::{DataType, ShapeText, Tensor, TensorError};
+use super::tensor::{ShapeText, Tensor, TensorError};
 
 /// A tensor under the name the caller gave it.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,6 +103,11 @@ impl PreparedRequest {
         let inputs = place_inputs(signature, request.inputs)?;
         let outputs = place_outputs(signature, &request.outputs)?;
         Ok(Self { inputs, outputs })
+    }
+
+    /// Of what was checked before.
+    pub(super) fn of_parts(inputs: Vec<Option<Tensor>>, outputs: Vec<usize>) -> Self {
+        Self { inputs, outputs }
     }
 
     /// One slot per declared input, in the signature's order; `None` for an optional one left out.

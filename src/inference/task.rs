@@ -1,5 +1,6 @@
 //! One request on its way through a pool, and the run that answers it.
 
+use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,22 @@ pub struct Timings {
     pub input: Duration,
     /// Of that, from the moment when all was computed; zero where it does not tell.
     pub output: Duration,
+}
+
+/// On which terms a request is run.
+#[derive(Debug, Clone, Copy)]
+pub struct RunTerms {
+    /// Until when somebody wants the answer.
+    pub deadline: Instant,
+    /// How much sooner its turn comes than that of others that wait: those of 1 are first. Those without
+    /// come behind all that have one.
+    pub priority: Option<NonZeroU32>,
+}
+
+impl From<Instant> for RunTerms {
+    fn from(deadline: Instant) -> Self {
+        Self { deadline, priority: None }
+    }
 }
 
 /// A finished run.
@@ -61,20 +78,20 @@ pub enum InferError {
 
 /// A request, and until when somebody wants the answer.
 pub(super) struct Task {
-    request: PreparedRequest,
+    pub(super) request: PreparedRequest,
     pub(super) control: Arc<RunControl>,
-    pub(super) deadline: Instant,
-    admitted: Instant,
+    pub(super) terms: RunTerms,
+    pub(super) admitted: Instant,
     /// Of its inputs, in bytes.
     pub(super) size: u64,
 }
 
 impl Task {
     /// Admits a request.
-    pub(super) fn new(request: PreparedRequest, deadline: Instant) -> Self {
+    pub(super) fn new(request: PreparedRequest, terms: RunTerms) -> Self {
         let inputs = request.inputs().iter().flatten();
         let size = inputs.map(|tensor| tensor.byte_len() as u64).sum();
-        Self { request, control: Arc::default(), deadline, admitted: Instant::now(), size }
+        Self { request, control: Arc::default(), terms, admitted: Instant::now(), size }
     }
 
     /// The same request as if it had never been run.
@@ -82,29 +99,38 @@ impl Task {
         Self { control: Arc::default(), ..self }
     }
 
+    /// Its place among others: the lowest comes first.
+    pub(super) fn rank(&self) -> u32 {
+        self.terms.priority.map_or(u32::MAX, NonZeroU32::get)
+    }
+
+    /// Why it is not worth a run any more.
+    pub(super) fn dead(&self, now: Instant) -> Option<InferError> {
+        if self.control.is_cancelled() {
+            return Some(RunError::Cancelled.into());
+        }
+        (now >= self.terms.deadline).then_some(InferError::DeadlineExceeded)
+    }
+
     /// Blocks until `instance` has answered.
     pub(super) fn run(&self, instance: &mut dyn Instance) -> Result<Completion, InferError> {
         let started = Instant::now();
-        if self.control.is_cancelled() {
-            return Err(RunError::Cancelled.into());
+        if let Some(dead) = self.dead(started) {
+            return Err(dead);
         }
-        if started >= self.deadline {
-            return Err(InferError::DeadlineExceeded);
-        }
-        let run = AssertUnwindSafe(|| instance.run(&self.request, &self.control));
-        let outputs = catch_unwind(run)
-            .unwrap_or_else(|panic| Err(RunError::Panicked(causes::of_panic(panic.as_ref()))))?;
-        let (given, wanted) = (outputs.len(), self.request.outputs().len());
-        if given != wanted {
-            let fault = format!("it gave {given} outputs, {wanted} were asked for");
-            return Err(RunError::Engine(fault).into());
-        }
-        let timings = self.timings(started, Instant::now());
+        let outputs = compute(instance, &self.request, &self.control)?;
+        let timings = self.timings(&self.control, started, Instant::now());
         Ok(Completion { outputs, timings })
     }
 
-    fn timings(&self, started: Instant, ended: Instant) -> Timings {
-        let (computing, computed) = self.control.steps();
+    /// Of a run under `control`.
+    pub(super) fn timings(
+        &self,
+        control: &RunControl,
+        started: Instant,
+        ended: Instant,
+    ) -> Timings {
+        let (computing, computed) = control.steps();
         let since = |begin: Instant, end: Instant| end.saturating_duration_since(begin);
         Timings {
             admitted: Some(self.admitted),
@@ -113,5 +139,22 @@ impl Task {
             input: computing.map(|at| since(started, at)).unwrap_or_default(),
             output: computed.map(|at| since(at, ended)).unwrap_or_default(),
         }
+    }
+}
+
+/// Blocks until `instance` has answered, whatever it does.
+pub(super) fn compute(
+    instance: &mut dyn Instance,
+    request: &PreparedRequest,
+    control: &RunControl,
+) -> Result<Vec<Tensor>, RunError> {
+    let run = AssertUnwindSafe(|| instance.run(request, control));
+    let outputs = catch_unwind(run)
+        .unwrap_or_else(|panic| Err(RunError::Panicked(causes::of_panic(panic.as_ref()))))?;
+    let (given, wanted) = (outputs.len(), request.outputs().len());
+    if given == wanted {
+        Ok(outputs)
+    } else {
+        Err(RunError::Engine(format!("it gave {given} outputs, {wanted} were asked for")))
     }
 }

@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// How far a thread gives way. On a core that others keep busy it gets about a thirtieth of the time; when
 /// cores are idle it gets all it can use. Not less: it may hold a lock that others wait for.
@@ -63,6 +64,37 @@ impl Spawner {
         orders.send(Order(name.to_owned(), work, reply)).map_err(|_| gone())?;
         started.recv().unwrap_or_else(|_| Err(gone()))
     }
+}
+
+/// How long something takes that the calling thread does.
+#[derive(Debug)]
+pub(super) struct Stopwatch {
+    started: Instant,
+    cpu: Duration,
+}
+
+impl Stopwatch {
+    pub(super) fn start() -> Self {
+        Self { started: Instant::now(), cpu: cpu_time() }
+    }
+
+    /// The time that the thread has had a core, without what others on the machine took of it. Where that is
+    /// a small part, something else computes, and all of the time counts.
+    pub(super) fn took(&self) -> Duration {
+        let (all, own) = (self.started.elapsed(), cpu_time().saturating_sub(self.cpu));
+        if own * 4 < all { all } else { own }
+    }
+}
+
+/// For how long the calling thread has had a core since it began; zero where the system does not tell.
+fn cpu_time() -> Duration {
+    #[cfg(unix)]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(time).unwrap_or_default()
+    }
+    #[cfg(not(unix))]
+    Duration::ZERO
 }
 
 /// Lets the calling thread give way to all that have not called this, for the rest of its life. Elsewhere

@@ -92,6 +92,9 @@ pub enum LoadError {
     /// Its graph is not what was declared of it.
     #[error("its graph is not as declared: {0}")]
     Declared(String),
+    /// Its settings ask for batches that its graph does not allow.
+    #[error("its requests cannot be batched as 'batching' says: {0}")]
+    Batching(String),
     /// Whoever asked for it has given it up.
     #[error("it was cancelled")]
     Cancelled,

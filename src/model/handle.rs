@@ -15,7 +15,8 @@ use super::names::VersionId;
 use super::observer::{Outcome, VersionObserver};
 use super::usage::Usage;
 use crate::inference::{
-    InferError, InferenceRequest, InstancePool, PreparedRequest, Signature, Tensor, Timings,
+    InferError, InferenceRequest, InstancePool, PreparedRequest, RunTerms, Signature, Tensor,
+    Timings,
 };
 
 /// Everything a request needs of a version that has been loaded.
@@ -128,8 +129,7 @@ impl VersionHandle {
     /// Whether the first dimension of everything it takes and gives is that of a batch: by its settings
     /// where they say so, or else because all of them are free.
     pub fn is_batched(&self) -> bool {
-        let signature = &self.serving.signature;
-        self.settings().max_batch_size.map_or_else(|| signature.is_batched(), |most| most > 0)
+        self.settings().is_batched(self.signature())
     }
 
     /// What the places of an output mean; empty where nobody has said.
@@ -137,7 +137,7 @@ impl VersionHandle {
         self.settings().labels.get(output).map(|labels| &*labels.texts).unwrap_or_default()
     }
 
-    /// Checks the request and runs it.
+    /// Checks the request and runs it. Where `terms` name no priority, that of the model's settings holds.
     ///
     /// Cancel safe: dropping the future cancels the run and counts it as cancelled.
     ///
@@ -146,11 +146,13 @@ impl VersionHandle {
     pub async fn infer(
         &self,
         request: InferenceRequest,
-        deadline: Instant,
+        terms: impl Into<RunTerms>,
     ) -> Result<Answer, InferError> {
+        let mut terms = terms.into();
+        terms.priority = terms.priority.or(self.settings().default_priority);
         let ending = Ending::begin(&self.serving, self.batch(&request));
         let copy = self.mirror.as_ref().and_then(|mirror| mirror.copy(&request, &self.serving));
-        let result = self.answer(request, deadline).await;
+        let result = self.answer(request, terms).await;
         ending.end(&result);
         if let (Some(copy), Ok(answer)) = (copy, &result) {
             copy.send(answer);
@@ -174,15 +176,15 @@ impl VersionHandle {
     async fn answer(
         &self,
         request: InferenceRequest,
-        deadline: Instant,
+        terms: RunTerms,
     ) -> Result<Answer, InferError> {
         let request = PreparedRequest::new(&self.serving.signature, request)?;
         let wanted = request.outputs().to_vec();
         let pool = &self.serving.pool;
         let completion = if self.waited {
-            pool.run_when_there_is_room(request, deadline).await?
+            pool.run_when_there_is_room(request, terms).await?
         } else {
-            pool.run(request, deadline).await?
+            pool.run(request, terms).await?
         };
         let outputs = wanted.into_iter().zip(completion.outputs).collect();
         Ok(Answer { outputs, timings: completion.timings })

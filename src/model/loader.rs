@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use super::batching::BatchingSettings;
 use super::declared::DeclaredSignature;
 use super::golden::GoldenSample;
 use super::hints::Hints;
 use super::names::{ModelName, Version, VersionId};
 use super::overriding::{Laid, Overrides};
-use crate::inference::ModelFiles;
+use crate::inference::{ModelFiles, Signature};
 
 /// The most instances that a version may have.
 pub const MOST_INSTANCES: usize = 256;
@@ -76,10 +77,22 @@ pub struct ModelSettings {
     pub declared: Option<DeclaredSignature>,
     /// The largest batch, where somebody has said; zero for a model without batches.
     pub max_batch_size: Option<u32>,
+    /// How its requests share runs.
+    pub batching: BatchingSettings,
+    /// The priority of requests that name none.
+    pub default_priority: Option<NonZeroU32>,
     /// What each place of an output means, by the output's name.
     pub labels: BTreeMap<String, Labels>,
     /// What was set and is not honoured, in words.
     pub warnings: Vec<String>,
+}
+
+impl ModelSettings {
+    /// Whether the first dimension of everything that a model with this signature takes and gives is that of
+    /// a batch: as was said, or else because all of them are free.
+    pub fn is_batched(&self, signature: &Signature) -> bool {
+        self.max_batch_size.map_or_else(|| signature.is_batched(), |most| most > 0)
+    }
 }
 
 /// What each place of an output means.

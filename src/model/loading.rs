@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::batching;
 use super::compatibility;
 use super::error::LoadError;
 use super::gate::Gate;
@@ -26,8 +27,8 @@ use super::usage::Usage;
 use super::warm_up::warm_up;
 use crate::causes;
 use crate::inference::{
-    Backend, InlineRuns, Instance, InstancePool, ModelFiles, OpenOptions, PoolOptions, Signature,
-    Spawner, give_way,
+    Backend, BatchOptions, InlineRuns, Instance, InstancePool, ModelFiles, OpenOptions,
+    PoolOptions, Signature, Spawner, give_way,
 };
 
 /// Runs blocking work of the control plane, so that no load shares a thread with a request.
@@ -177,6 +178,8 @@ struct Made {
     instances: Vec<Box<dyn Instance>>,
     signature: Signature,
     digest: String,
+    /// Or why there is none.
+    batching: Result<BatchOptions, String>,
 }
 
 /// What every load needs.
@@ -191,6 +194,7 @@ pub(super) struct Loader {
     pub(super) intra_op_threads: NonZeroUsize,
     pub(super) instances: NonZeroUsize,
     pub(super) queue_capacity: NonZeroUsize,
+    pub(super) max_batch_size: NonZeroUsize,
 }
 
 impl Loader {
@@ -226,10 +230,14 @@ impl Loader {
         (settings, demands): (&ModelSettings, &Demands),
     ) -> Result<Arc<Serving>, LoadError> {
         let (made, memory) = self.meter.measure(|| self.make(record, fetched, (settings, demands)));
-        let Made { instances, signature, digest } =
+        let Made { instances, signature, digest, batching } =
             made.inspect_err(|_| self.backend.released())?;
-        let queue_capacity = self.queue_capacity(settings);
-        let pool = PoolOptions { name: record.id.to_string(), queue_capacity };
+        let pool = PoolOptions {
+            name: record.id.to_string(),
+            queue_capacity: self.queue_capacity(settings),
+            batched: settings.is_batched(&signature),
+            batching,
+        };
         let pool = InstancePool::start(&pool, instances, (&self.spawner, &self.inline));
         Ok(Arc::new(Serving {
             id: record.id.clone(),
@@ -251,6 +259,8 @@ impl Loader {
         serving.pool.instances() == self.instances(settings).get()
             && serving.pool.queue_capacity() == self.queue_capacity(settings).get()
             && serving.settings.max_batch_size == settings.max_batch_size
+            && serving.settings.batching == settings.batching
+            && serving.settings.default_priority == settings.default_priority
             && serving.settings.labels == settings.labels
     }
 
@@ -293,11 +303,14 @@ impl Loader {
         }
         record.proceed(VersionEvent::Loaded)?;
         let control = record.warm_up_control();
-        warm_up(&signature, &mut instances, (settings, control))?;
+        let plain = warm_up(&signature, &mut instances, (settings, control))?;
         if !demands.unverified {
             let samples = self.source.samples(&record.id)?;
             golden::verify(&signature, &mut instances, (&samples, control))?;
         }
-        Ok(Made { instances, signature, digest })
+        let first = instances.first_mut().expect("there is at least one");
+        let asked = (settings, self.max_batch_size);
+        let batching = batching::agree(&signature, first.as_mut(), asked, (plain, control))?;
+        Ok(Made { instances, signature, digest, batching })
     }
 }

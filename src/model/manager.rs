@@ -59,6 +59,8 @@ pub struct ManagerOptions {
     pub instances: NonZeroUsize,
     /// Requests that may wait per version.
     pub queue_capacity: NonZeroUsize,
+    /// The most entries that a batch is made of.
+    pub max_batch_size: NonZeroUsize,
     /// Threads that one run may use inside the engine.
     pub intra_op_threads: NonZeroUsize,
     /// What may change later.
@@ -184,6 +186,7 @@ impl ModelLifecycleManager {
             intra_op_threads: options.intra_op_threads,
             instances: options.instances,
             queue_capacity: options.queue_capacity,
+            max_batch_size: options.max_batch_size,
         };
         let initially = Err("no model was loaded yet".to_owned());
         let readiness = parts.health.reporter("required_models", CheckKind::Readiness, initially);

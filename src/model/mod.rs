@@ -4,7 +4,7 @@
 //! ([`ModelLifecycleManager::acquire`]) reads an immutable snapshot and takes no lock that a change
 //! holds.
 
-mod batches;
+mod batching;
 mod change;
 mod compatibility;
 mod declared;
@@ -20,6 +20,7 @@ mod handle;
 mod hints;
 mod history;
 mod intent;
+mod invariance;
 mod judge;
 mod latency;
 mod lease;
@@ -56,7 +57,7 @@ mod warm_up;
 #[cfg(test)]
 mod tests;
 
-pub use batches::RunsReport;
+pub use batching::{BatchingMode, BatchingSettings, LONGEST_DELAY, PadValue};
 pub use change::Terms;
 pub use declared::{DeclaredSignature, DeclaredTensor};
 pub use desired::{Callers, Desire, DesiredModel, DesiredState, DesiredStore, PlannedChange};

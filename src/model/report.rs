@@ -16,7 +16,7 @@ use super::serving_map::Routes;
 use super::state::{StateKind, VersionState};
 use super::traffic::Weights;
 use super::usage::UsageReport;
-use crate::inference::Placement;
+use crate::inference::{BatchingReport, Placement};
 
 /// A model in the repository, or one that was loaded from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,6 +176,8 @@ pub struct ServingReport {
     pub instances: usize,
     /// Where its runs happen.
     pub placement: Placement,
+    /// Whether requests share runs.
+    pub batching: BatchingReport,
     /// Requests inside it.
     pub in_flight: u64,
     /// Requests that wait for an instance.
@@ -261,10 +263,11 @@ fn loaded(serving: &Arc<Serving>) -> ServingReport {
         measured: serving.memory,
         instances: serving.pool.instances(),
         placement: serving.pool.placement(),
+        batching: serving.pool.batching(),
         in_flight: serving.gate.entries(),
         queue_depth: serving.pool.queue_depth(),
         queue_capacity: serving.pool.queue_capacity(),
-        usage: serving.usage.report(),
+        usage: serving.usage.report(&serving.pool),
     }
 }
 

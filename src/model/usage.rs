@@ -5,9 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::batches::{Batches, RunsReport};
 use super::latency::{Latencies, LatencyCounts};
-use crate::inference::{InferError, RunError, Timings};
+use crate::inference::{InferError, InstancePool, RunError, RunsReport, Timings};
 
 /// Counters that requests bump without a lock.
 #[derive(Debug)]
@@ -31,7 +30,6 @@ struct Work {
     success: Total,
     failure: Total,
     queue: Total,
-    batches: Batches,
 }
 
 /// How often something happened, and how many nanoseconds it took in all.
@@ -74,7 +72,7 @@ pub struct WorkReport {
     pub failure: Spent,
     /// Of those that were answered, the wait for an instance.
     pub queue: Spent,
-    /// Of those that were answered, the runs; there is one for each.
+    /// The runs that gave answers; several requests may share one.
     pub runs: RunsReport,
     /// The same by the size of their batch, the smallest first. Of very many sizes, these are the first that
     /// there were.
@@ -139,7 +137,6 @@ impl Usage {
         self.work.inferences.fetch_add(batch, Ordering::Relaxed);
         self.work.success.add(total);
         self.work.queue.add(timings.queue);
-        self.work.batches.add(batch, &timings);
         self.ended();
     }
 
@@ -175,7 +172,8 @@ impl Usage {
         Tally { judged: faults + latencies.total(), faults, latencies }
     }
 
-    pub(super) fn report(&self) -> UsageReport {
+    /// With what `pool` has run for it.
+    pub(super) fn report(&self, pool: &InstancePool) -> UsageReport {
         let last = self.last_access.load(Ordering::Relaxed).checked_sub(1);
         let counts = self.latencies.counts();
         let at = |share| counts.quantile(share);
@@ -185,20 +183,20 @@ impl Usage {
             failures: self.failures.load(Ordering::Relaxed),
             last_access: last.map(|micros| self.epoch_at + Duration::from_micros(micros)),
             latency: latency.map(|((p50, p90), p99)| LatencyReport { p50, p90, p99 }),
-            work: self.work.report(),
+            work: self.work.report(pool),
         }
     }
 }
 
 impl Work {
-    fn report(&self) -> WorkReport {
+    fn report(&self, pool: &InstancePool) -> WorkReport {
         WorkReport {
             inferences: self.inferences.load(Ordering::Relaxed),
             success: self.success.read(),
             failure: self.failure.read(),
             queue: self.queue.read(),
-            runs: self.batches.total(),
-            batches: self.batches.by_size(),
+            runs: pool.runs(),
+            batches: pool.runs_by_size(),
         }
     }
 }

@@ -18,21 +18,29 @@ const SIZES: [usize; 5] = [1, 2, 8, 64, 224];
 
 /// The most memory that the inputs of one generated request may take: far above what a real request
 /// takes, far below what would hurt the models that serve.
-const LARGEST: usize = 256 << 20;
+pub(super) const LARGEST: usize = 256 << 20;
 
 const ADVICE: &str = "set 'warm_up: off' in model.yaml if no generated input fits the model";
 
 /// What a generated request is filled with: zeros, or ones for a model that divides by its input or takes
 /// it for a size.
 #[derive(Debug, Clone, Copy)]
-enum Fill {
+pub(super) enum Fill {
     Zeros,
     Ones,
 }
 
+/// The request that every instance has answered: the size of free dimensions, and the fill.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plain {
+    pub(super) size: usize,
+    pub(super) fill: Fill,
+}
+
 /// Lets every instance answer requests of zeros, or else of ones: one of the smallest size that the model
 /// answers, then one for each batch size that is set, within the budget. Sizes whose request would take more than
-/// [`LARGEST`] are not tried. Cancelling `control` ends the request that is under way.
+/// [`LARGEST`] are not tried. Cancelling `control` ends the request that is under way. Gives what was
+/// answered first; `None` where the settings ask for nothing.
 ///
 /// # Errors
 /// [`LoadError::WarmUp`] with the failure of the smallest size, or of a batch.
@@ -40,12 +48,13 @@ pub(super) fn warm_up(
     signature: &Signature,
     instances: &mut [Box<dyn Instance>],
     (settings, control): (&ModelSettings, &RunControl),
-) -> Result<(), LoadError> {
+) -> Result<Option<Plain>, LoadError> {
     if settings.warm_up == WarmUp::Off {
-        return Ok(());
+        return Ok(None);
     }
     let began = Instant::now();
-    let (size, fill) = smallest(signature, instances, control)?;
+    let plain = smallest(signature, instances, control)?;
+    let Plain { size, fill } = plain;
     for batch in settings.warm_up_batches.iter().map(|batch| batch.get()) {
         let fits = bytes(signature, (size, batch)).is_some_and(|bytes| bytes <= LARGEST);
         let late = settings.warm_up_budget.is_some_and(|budget| began.elapsed() >= budget);
@@ -60,7 +69,7 @@ pub(super) fn warm_up(
             |failure| LoadError::WarmUp(format!("batch of {batch}: {failure}; {ADVICE}")),
         )?;
     }
-    Ok(())
+    Ok(Some(plain))
 }
 
 /// The smallest size that every instance answers, and what with.
@@ -68,7 +77,7 @@ fn smallest(
     signature: &Signature,
     instances: &mut [Box<dyn Instance>],
     control: &RunControl,
-) -> Result<(usize, Fill), LoadError> {
+) -> Result<Plain, LoadError> {
     let mut first_failure = None;
     let fills = fills(signature);
     let tries = sizes(signature).iter().flat_map(|size| fills.iter().map(|fill| (*size, *fill)));
@@ -76,7 +85,7 @@ fn smallest(
         let request = generated(signature, (size, size), fill)?;
         let mut instances = instances.iter_mut().map(Box::as_mut);
         match instances.try_for_each(|instance| answer(instance, &request, control)) {
-            Ok(()) => return Ok((size, fill)),
+            Ok(()) => return Ok(Plain { size, fill }),
             Err(failure) => first_failure.get_or_insert(failure),
         };
     }
@@ -114,12 +123,12 @@ fn is_dynamic(spec: &TensorSpec) -> bool {
     spec.shape.as_ref().is_none_or(|dims| dims.iter().any(dynamic))
 }
 
-fn required(signature: &Signature) -> impl Iterator<Item = &TensorSpec> {
+pub(super) fn required(signature: &Signature) -> impl Iterator<Item = &TensorSpec> {
     signature.inputs.iter().filter(|spec| !spec.optional)
 }
 
 /// The declared shape with `batch` for a first dimension that is free, and `size` for every other.
-fn shape(spec: &TensorSpec, (size, batch): (usize, usize)) -> Vec<usize> {
+pub(super) fn shape(spec: &TensorSpec, (size, batch): (usize, usize)) -> Vec<usize> {
     let dims = spec.shape.as_deref().unwrap_or_default().iter().enumerate();
     dims.map(|(place, dim)| match dim {
         Dim::Fixed(fixed) => *fixed,
@@ -130,7 +139,7 @@ fn shape(spec: &TensorSpec, (size, batch): (usize, usize)) -> Vec<usize> {
 }
 
 /// What the inputs of a request of this size take; `None` when that is beyond counting.
-fn bytes(signature: &Signature, size: (usize, usize)) -> Option<usize> {
+pub(super) fn bytes(signature: &Signature, size: (usize, usize)) -> Option<usize> {
     required(signature).try_fold(0_usize, |sum, spec| {
         let shape = shape(spec, size);
         if shape.contains(&0) {

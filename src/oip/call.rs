@@ -11,7 +11,7 @@ use super::parameters::{Parameters, RequestOptions};
 use super::raw;
 use super::refusal::Refusal;
 use super::trace::Trace;
-use crate::inference::{DataType, Dim, InferenceRequest, NamedTensor, Signature, Tensor};
+use crate::inference::{DataType, Dim, InferenceRequest, NamedTensor, RunTerms, Signature, Tensor};
 use crate::model::{ModelLifecycleManager, ModelName, Traces, VersionHandle, VersionRef, Wanted};
 
 /// What a model is to be asked.
@@ -114,7 +114,8 @@ impl Call {
         let names = outputs.iter().map(|output| output.name.clone()).collect();
         let request = InferenceRequest { inputs, outputs: names };
         let trace = traces.sample(&model).map(|number| Trace { number, id, received });
-        let answer = version.infer(request, deadline).await;
+        let terms = RunTerms { deadline, priority: options.priority };
+        let answer = version.infer(request, terms).await;
         if let Some(trace) = trace {
             trace.write(version.id(), answer.as_ref());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -49,6 +50,8 @@ pub(crate) const FINAL_RESPONSE: &str = "triton_final_response";
 pub(crate) struct RequestOptions {
     /// How long the caller is ready to wait.
     pub(crate) timeout: Option<Duration>,
+    /// How much sooner its turn comes than that of others.
+    pub(crate) priority: Option<NonZeroU32>,
     /// What the caller wants to be recognised by.
     pub(crate) routing_key: Option<String>,
 }
@@ -112,13 +115,15 @@ impl Parameters {
             let text = format!("parameter '{name}': models with state are not supported");
             return Err(Refusal::unsupported(text));
         }
-        // Requests are served in the order in which they come.
-        self.count("priority", "a number, 0 or more")?;
+        let priority = self.count("priority", "a number, 0 or more")?;
+        // Zero is that of the model's settings, as in Triton, whose numbers are as large as these.
+        let priority =
+            priority.and_then(|number| NonZeroU32::new(u32::try_from(number).unwrap_or(u32::MAX)));
         let micros = self.count("timeout", "a number of microseconds")?;
         // Zero is none, as in Triton.
         let timeout = micros.filter(|micros| *micros > 0).map(Duration::from_micros);
         let routing_key = self.text("routing_key")?.map(str::to_owned);
-        Ok(RequestOptions { timeout, routing_key })
+        Ok(RequestOptions { timeout, priority, routing_key })
     }
 
     /// # Errors
@@ -174,7 +179,10 @@ mod tests {
         ];
         let options = parameters(&given).of_request().unwrap();
         let (timeout, key) = (Some(Duration::from_micros(1_500)), Some("me".to_owned()));
-        assert_eq!(options, RequestOptions { timeout, routing_key: key });
+        assert_eq!(
+            options,
+            RequestOptions { timeout, priority: NonZeroU32::new(1), routing_key: key }
+        );
         let none = parameters(&[("timeout", Parameter::Uint(0))]).of_request().unwrap();
         assert_eq!(none.timeout, None);
         refused(

@@ -135,6 +135,7 @@ fn of_load(error: &LoadError) -> Code {
         LoadError::Backend(BackendError::Unavailable(_)) => Code::ModelUnavailable,
         LoadError::Backend(_)
         | LoadError::Changed
+        | LoadError::Batching(_)
         | LoadError::Declared(_)
         | LoadError::TimedOut(_)
         | LoadError::WarmUp(_)

@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use super::refusal::Refusal;
+use crate::inference::RunsReport;
 use crate::model::{
-    ModelLifecycleManager, ModelName, ModelReport, RunsReport, ServingReport, Spent, VersionRef,
-    VersionReport, Wanted,
+    ModelLifecycleManager, ModelName, ModelReport, ServingReport, Spent, VersionRef, VersionReport,
+    Wanted,
 };
 
 /// What one version has done since it was loaded.

@@ -1,13 +1,19 @@
 //! `model.yaml`: what an operator says of a model, beside its versions.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::fmt;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::labels::{ReadLabels, check_name};
-use crate::model::{Labels, MOST_INSTANCES, ModelSettings, Version, VersionPolicy, WarmUp};
+use crate::model::{
+    BatchingMode, BatchingSettings, LONGEST_DELAY, Labels, MOST_INSTANCES, ModelSettings, PadValue,
+    Version, VersionPolicy, WarmUp,
+};
 use crate::units;
 
 /// The file's content. Every key is optional; an unknown one is an error.
@@ -22,7 +28,58 @@ struct ModelYaml {
     pin: bool,
     idle_ttl: Option<String>,
     max_batch_size: Option<u32>,
+    batching: Option<BatchingYaml>,
+    default_priority: Option<NonZeroU32>,
     labels: BTreeMap<String, LabelsYaml>,
+}
+
+/// How requests share runs, or whether they do.
+#[derive(Debug)]
+enum BatchingYaml {
+    Switch(bool),
+    How(HowYaml),
+}
+
+/// Read by hand, as names of inputs such as `y` would be taken for truth values otherwise.
+impl<'de> Deserialize<'de> for BatchingYaml {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BatchingVisitor)
+    }
+}
+
+struct BatchingVisitor;
+
+impl<'de> Visitor<'de> for BatchingVisitor {
+    type Value = BatchingYaml;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("on, off, or {max_size: 16, max_delay: 2ms, pad: {INPUT: 0}}")
+    }
+
+    fn visit_bool<E: de::Error>(self, on: bool) -> Result<BatchingYaml, E> {
+        Ok(BatchingYaml::Switch(on))
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<BatchingYaml, E> {
+        match word {
+            "on" => Ok(BatchingYaml::Switch(true)),
+            "off" => Ok(BatchingYaml::Switch(false)),
+            _ => Err(E::invalid_value(Unexpected::Str(word), &self)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BatchingYaml, A::Error> {
+        HowYaml::deserialize(MapAccessDeserializer::new(map)).map(BatchingYaml::How)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HowYaml {
+    max_size: Option<NonZeroUsize>,
+    max_delay: Option<String>,
+    #[serde(default)]
+    pad: BTreeMap<String, f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -117,7 +174,9 @@ pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSett
         Ok((output, labels))
     });
     let labels = labels.collect::<Result<_, String>>()?;
+    let batching = yaml.batching.map(batching).transpose()?.unwrap_or_default();
     let ModelYaml { instances, queue_capacity, lazy, pin, max_batch_size, .. } = yaml;
+    let default_priority = yaml.default_priority;
     if instances.is_some_and(|count| count.get() > MOST_INSTANCES) {
         return Err(format!("instances: expected {MOST_INSTANCES} at most"));
     }
@@ -133,6 +192,8 @@ pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSett
         idle_ttl,
         declared: None,
         max_batch_size,
+        batching,
+        default_priority,
         labels,
         warnings: Vec::new(),
     })
@@ -173,6 +234,23 @@ fn label(yaml: LabelYaml) -> String {
 fn duration(key: &str, text: &str) -> Result<Duration, String> {
     let wrong = || format!("{key}: expected a duration such as 10s, got '{text}'");
     units::duration(text).ok_or_else(wrong)
+}
+
+fn batching(yaml: BatchingYaml) -> Result<BatchingSettings, String> {
+    let HowYaml { max_size, max_delay, pad } = match yaml {
+        BatchingYaml::How(how) => how,
+        BatchingYaml::Switch(on) => {
+            let mode = if on { BatchingMode::On } else { BatchingMode::Off };
+            return Ok(BatchingSettings { mode, ..BatchingSettings::default() });
+        }
+    };
+    let max_delay = max_delay.map(|text| duration("batching.max_delay", &text)).transpose()?;
+    let max_delay = max_delay.unwrap_or_default();
+    if max_delay > LONGEST_DELAY {
+        return Err("batching.max_delay: a minute at most".to_owned());
+    }
+    let pad = pad.into_iter().map(|(input, value)| (input, PadValue(value))).collect();
+    Ok(BatchingSettings { mode: BatchingMode::On, max_size, max_delay, pad })
 }
 
 fn policy(yaml: PolicyYaml) -> Result<VersionPolicy, String> {
@@ -268,6 +346,23 @@ mod tests {
     }
 
     #[test]
+    fn batching_is_switched_or_described() {
+        let batching = |text| parse(text).unwrap().batching;
+        assert_eq!(batching("pin: true"), BatchingSettings::default());
+        assert_eq!(batching("batching: off").mode, BatchingMode::Off);
+        assert_eq!(batching("batching: 'on'").mode, BatchingMode::On);
+        let text = "batching: {max_size: 16, max_delay: 2ms, pad: {ids: 0}}\ndefault_priority: 3";
+        let expected = BatchingSettings {
+            mode: BatchingMode::On,
+            max_size: NonZeroUsize::new(16),
+            max_delay: Duration::from_millis(2),
+            pad: BTreeMap::from([("ids".to_owned(), PadValue(0.0))]),
+        };
+        assert_eq!(batching(text), expected);
+        assert_eq!(parse(text).unwrap().default_priority, NonZeroU32::new(3));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let mistakes = [
             ("instanzes: 2", "instanzes"),
@@ -281,6 +376,9 @@ mod tests {
             ("labels: {x: ../labels.txt}", "labels.x: '../labels.txt' is no name"),
             ("max_batch_size: -1", "max_batch_size"),
             ("labels: {x: [yes]}", "in quotes"),
+            ("batching: often", "on, off, or {max_size"),
+            ("batching: {max_delay: 2h}", "batching.max_delay: a minute at most"),
+            ("batching: {max_delay: soon}", "batching.max_delay: expected a duration"),
         ];
         for (text, named) in mistakes {
             let error = parse(text).unwrap_err();
@@ -323,7 +421,6 @@ mod tests {
             "version_policy: {specific: []}",
             "version_policy: {specific: [0]}",
             "version_policy: {specific: ['01']}",
-            "instances: 256",
             "instances: 257",
             "instances: many",
             "queue_capacity: 0",
@@ -333,7 +430,7 @@ mod tests {
             "warm_up: {batch_sizes: [1, 8], budget: 10s}",
             "warm_up: {batch_sizes: [0]}",
             "warm_up: {budget: 10s}",
-            "lazy: true\npin: false\nidle_ttl: 10m",
+            "lazy: true\npin: false\nidle_ttl: 10m\ndefault_priority: 2",
             "lazy: perhaps",
             "labels: {x: labels.txt, y: [yes, maybe]}",
             "labels: {x: 1}",
@@ -341,6 +438,15 @@ mod tests {
             "labels: {x: [0.5]}",
             "labels: {x: [yes, no]}",
             "labels: [cat]",
+            "batching: off",
+            "batching: auto",
+            "batching: {}",
+            "batching: {max_size: 16, max_delay: 2ms, pad: {x: 0, y: -0.5}}",
+            "batching: {max_size: 0}",
+            "batching: {max_delay: 2}",
+            "batching: {pad: {x: zero}}",
+            "batching: {size: 4}",
+            "default_priority: 0",
             "max_batch_size: 0",
             "max_batch_size: -1",
             "nonsense: 1",

@@ -7,6 +7,7 @@ mod architecture;
 mod bad_input;
 mod bad_models;
 mod bare_files;
+mod batching;
 mod binary;
 mod canary;
 mod checks;

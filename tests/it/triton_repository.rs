@@ -62,7 +62,7 @@ async fn it_is_served_unchanged() {
     let report = server.get("/lifecycle/models/dense").await.ok();
     let warnings: Vec<&str> =
         report["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
-    for field in ["instance_group.kind", "instance_group.gpus", "dynamic_batching"] {
+    for field in ["instance_group.kind", "instance_group.gpus"] {
         assert!(warnings.iter().any(|warning| warning.contains(field)), "{field}: {warnings:?}");
         server.process.logged(&["the model has a warning", field]).await;
     }

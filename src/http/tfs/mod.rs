@@ -37,7 +37,7 @@ pub(super) async fn predict(
         id,
         model: target.model,
         version: target.version,
-        options: RequestOptions { timeout: None, routing_key },
+        options: RequestOptions { routing_key, ..RequestOptions::default() },
         inputs: Inputs::Tensors(Vec::new()),
         outputs: Vec::new(),
     };

@@ -1,14 +1,17 @@
 //! Where runs happen.
 
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use super::super::backend::RunError;
 use super::super::metadata::Signature;
 use super::super::placement::STALL;
 use super::super::request::InferenceRequest;
 use super::super::tensor::Tensor;
+use super::shared::lock;
 use super::*;
 
 /// What the instances of a pool do, and have done.
@@ -67,7 +70,12 @@ fn pool(instances: usize) -> (Arc<InstancePool>, Arc<World>) {
     let made = (0..instances).map(|_| Box::new(Recorder(Arc::clone(&world))) as Box<dyn Instance>);
     let spawner = Spawner::start();
     let inline = Arc::new(InlineRuns::start(&spawner));
-    let options = PoolOptions { name: "a/1".to_owned(), queue_capacity: NonZeroUsize::MIN };
+    let options = PoolOptions {
+        name: "a/1".to_owned(),
+        queue_capacity: NonZeroUsize::MIN,
+        batched: false,
+        batching: Err("it is not looked at here".to_owned()),
+    };
     let pool = InstancePool::start(&options, made.collect(), (&spawner, &inline)).unwrap();
     (Arc::new(pool), world)
 }

@@ -90,6 +90,7 @@ impl Fixture {
             load_timeout: Duration::from_hours(1),
             instances: many(1),
             queue_capacity: many(2),
+            max_batch_size: NonZeroUsize::MIN,
             intra_op_threads: many(1),
             terms: Terms {
                 drain_timeout: Duration::from_hours(1),

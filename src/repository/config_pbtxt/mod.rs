@@ -3,6 +3,7 @@
 //! The fields are those of `ModelConfig` in Triton's `model_config.proto`. What is not honoured and
 //! would change answers is an error; everything else that is not is a warning.
 
+mod batching;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing;
 mod json;
@@ -20,12 +21,13 @@ use crate::nearest;
 use text::{Field, Message, Value};
 
 /// Fields that are read.
-const HONOURED: [&str; 9] = [
+const HONOURED: [&str; 10] = [
     "name",
     "platform",
     "backend",
     "version_policy",
     "max_batch_size",
+    "dynamic_batching",
     "input",
     "output",
     "instance_group",
@@ -33,8 +35,7 @@ const HONOURED: [&str; 9] = [
 ];
 
 /// Fields of no consequence for answers that Onward does in its own way, with what to tell.
-const NOT_HONOURED: [(&str, &str); 9] = [
-    ("dynamic_batching", "requests are run one by one"),
+const NOT_HONOURED: [(&str, &str); 8] = [
     ("optimization", "graphs are optimised as far as ONNX Runtime can"),
     ("parameters", "parameters are for Triton's backends"),
     ("model_warmup", "versions are warmed up by 'warm_up' and golden samples of Onward's own"),
@@ -95,6 +96,7 @@ fn settings(
                 reading.settings.max_batch_size = Some(most);
                 declared.batched = most > 0;
             }
+            "dynamic_batching" => reading.batching(field).map_err(at)?,
             "input" => declared.inputs.push(reading.tensor(field).map_err(at)?),
             "output" => declared.outputs.push(reading.tensor(field).map_err(at)?),
             "instance_group" => reading.instances(field).map_err(at)?,

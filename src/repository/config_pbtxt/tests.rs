@@ -1,3 +1,6 @@
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use super::*;
 
 fn read(text: &str) -> Result<ModelSettings, String> {
@@ -57,7 +60,10 @@ fn policies() {
 
 #[test]
 fn what_is_not_honoured_is_told() {
-    warned("dynamic_batching { preferred_batch_size: [ 4 ] }", "dynamic_batching is not honoured");
+    warned(
+        "dynamic_batching { preferred_batch_size: [ 4 ] }",
+        "preferred_batch_size is not honoured",
+    );
     warned("optimization { graph { level: 1 } }", "optimization");
     warned("parameters { key: \"a\" value: { string_value: \"b\" } }", "parameters");
     warned("model_warmup [ { name: \"w\" } ]", "model_warmup");
@@ -128,7 +134,24 @@ fn the_same_fields_are_read_from_json() {
     let declared = settings.declared.unwrap();
     assert_eq!(declared.inputs[0].dims, Some(vec![Some(3), None]));
     assert_eq!(declared.inputs[0].datatype, Some(DataType::Fp32));
-    assert_eq!(read("{\"dynamic_batching\": {}}").unwrap().warnings.len(), 1);
+    let text = r#"{"dynamic_batching": {"max_queue_delay_microseconds": "100",
+        "default_priority_level": 2, "priority_levels": "3", "preserve_ordering": false,
+        "default_queue_policy": {"max_queue_size": 7}}}"#;
+    let settings = read(text).unwrap();
+    assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+    assert_eq!(settings.batching.max_delay, Duration::from_micros(100));
+    assert_eq!(settings.default_priority, NonZeroU32::new(2));
+    assert_eq!(settings.queue_capacity, NonZeroUsize::new(7));
+    for (text, told) in [
+        (r#"{"colour": 1}"#, "there is no field 'colour'"),
+        (r#"{"max_queue_delay_microseconds": -1}"#, "expected 0 or more, got -1"),
+        (r#"{"max_queue_delay_microseconds": 60000001}"#, "a minute at most"),
+        (r#"{"default_priority_level": 4294967296}"#, "too large"),
+        (r#"{"default_queue_policy": {"size": 1}}"#, "there is no field 'size'"),
+    ] {
+        let problem = read(&format!("{{\"dynamic_batching\": {text}}}")).unwrap_err();
+        assert!(problem.starts_with("dynamic_batching: ") && problem.contains(told), "{problem}");
+    }
     for (text, told) in [
         ("", "EOF"),
         ("[]", "expected an object"),

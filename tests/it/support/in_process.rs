@@ -138,6 +138,7 @@ fn models(application: &Application) -> ModelLifecycleManager {
         load_timeout: PATIENCE,
         instances: NonZeroUsize::MIN,
         queue_capacity: NonZeroUsize::MIN,
+        max_batch_size: NonZeroUsize::MIN,
         intra_op_threads: NonZeroUsize::MIN,
         terms: Terms {
             drain_timeout: PATIENCE,

@@ -1,10 +1,10 @@
-//! Runs, by the size of their batch.
+//! Counts runs by the size of their batch.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::inference::Timings;
+use super::task::Timings;
 
 /// The most sizes that are told apart; runs of any further one are counted together.
 const SIZES: usize = 64;
@@ -12,7 +12,7 @@ const SIZES: usize = 64;
 /// Counters that requests bump without a lock. A size takes the first place that is free, beginning with
 /// its own, and keeps it.
 #[derive(Debug)]
-pub(super) struct Batches {
+pub(super) struct RunCounts {
     sizes: [Place; SIZES],
     others: Runs,
 }
@@ -46,13 +46,13 @@ pub struct RunsReport {
     pub output: Duration,
 }
 
-impl Default for Batches {
+impl Default for RunCounts {
     fn default() -> Self {
         Self { sizes: array::from_fn(|_| Place::default()), others: Runs::default() }
     }
 }
 
-impl Batches {
+impl RunCounts {
     /// Counts a run with a batch of this size.
     pub(super) fn add(&self, size: u64, timings: &Timings) {
         let runs = self.place(size).map_or(&self.others, |place| &place.runs);
@@ -136,9 +136,9 @@ mod tests {
 
     #[test]
     fn runs_are_told_apart_by_their_size() {
-        let batches = Batches::default();
+        let counts = RunCounts::default();
         for (size, took) in [(8, [1, 10, 2]), (1, [1, 5, 1]), (8, [3, 20, 4])] {
-            batches.add(size, &timings(took));
+            counts.add(size, &timings(took));
         }
         let runs = |count, [input, infer, output]: [u64; 3]| RunsReport {
             count,
@@ -146,25 +146,25 @@ mod tests {
             infer: Duration::from_nanos(infer),
             output: Duration::from_nanos(output),
         };
-        assert_eq!(batches.by_size(), [(1, runs(1, [1, 5, 1])), (8, runs(2, [4, 30, 6]))]);
-        assert_eq!(batches.total(), runs(3, [5, 35, 7]));
+        assert_eq!(counts.by_size(), [(1, runs(1, [1, 5, 1])), (8, runs(2, [4, 30, 6]))]);
+        assert_eq!(counts.total(), runs(3, [5, 35, 7]));
     }
 
     #[test]
     fn sizes_beyond_those_there_is_room_for_are_counted_together() {
-        let batches = Batches::default();
+        let counts = RunCounts::default();
         // All of them have the same place of their own.
         let sizes: Vec<u64> = (0..100).map(|number| number * 64).chain([u64::MAX]).collect();
         for size in sizes.iter().chain(&sizes) {
-            batches.add(*size, &timings([0, 1, 0]));
+            counts.add(*size, &timings([0, 1, 0]));
         }
-        let told = batches.by_size();
+        let told = counts.by_size();
         assert_eq!(told.len(), 64);
         assert!(
             told.iter()
                 .zip(&sizes)
                 .all(|((size, runs), expected)| { size == expected && runs.count == 2 })
         );
-        assert_eq!(batches.total().count, 202);
+        assert_eq!(counts.total().count, 202);
     }
 }

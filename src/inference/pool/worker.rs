@@ -1,0 +1,177 @@
+//! What the threads of a pool do: they take what waits, alone or several at a time, and run it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::super::batch;
+use super::super::batching::{Batching, LARGEST};
+use super::super::costs::Run;
+use super::super::group::{self, Apart};
+use super::super::queue::{Claim, Pick};
+use super::super::task::{Completion, InferError, Task};
+use super::super::threads::{Stopwatch, give_way};
+use super::shared::{Job, Server, Shared, lock};
+
+/// Requests that are to share a run, as they are found.
+struct Gathering<'a> {
+    batching: &'a Batching,
+    /// What all of them have to have.
+    key: Vec<usize>,
+    entries: usize,
+    bytes: u64,
+    /// The most entries.
+    limit: usize,
+}
+
+impl<'a> Gathering<'a> {
+    /// Begins with `first`; `None` where that is to be alone.
+    fn of(first: &Job, batching: &'a Batching) -> Option<Self> {
+        let request = &first.task.request;
+        let entries = batch::entries(request).filter(|_| !first.alone)?;
+        let limit = batching.limit();
+        if entries >= limit {
+            return None;
+        }
+        let key = batching.options.padding.key(request);
+        Some(Self { batching, key, entries, bytes: first.task.size, limit })
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries >= self.limit
+    }
+
+    fn pick(&mut self, job: &Job) -> Pick {
+        if self.is_full() {
+            return Pick::Stop;
+        }
+        let request = &job.task.request;
+        let Some(more) = batch::entries(request).filter(|_| !job.alone) else { return Pick::Leave };
+        let entries = self.entries.saturating_add(more);
+        let bytes = self.bytes.saturating_add(job.task.size);
+        let has_room = entries <= self.limit && bytes <= LARGEST;
+        if !has_room || self.batching.options.padding.key(request) != self.key {
+            return Pick::Leave;
+        }
+        (self.entries, self.bytes) = (entries, bytes);
+        Pick::Take
+    }
+}
+
+impl Shared {
+    /// Starts a thread that gives way to nobody and serves the queue until that is closed.
+    pub(super) fn start_thread(self: &Arc<Self>, name: &str) -> io::Result<()> {
+        let (shared, its_name) = (Arc::clone(self), name.to_owned());
+        // Locked until the handle is there, so that who joins all threads misses none.
+        let mut threads = lock(&self.threads);
+        threads.push(self.spawner.spawn(name, move || shared.serve(&its_name))?);
+        Ok(())
+    }
+
+    fn serve(self: &Arc<Self>, name: &str) {
+        let mut gives_way = false;
+        while let Some((job, instance)) = self.queue.next() {
+            match (gives_way, self.background.load(Ordering::Relaxed)) {
+                (false, true) => {
+                    give_way();
+                    gives_way = true;
+                }
+                // A thread cannot take that back, so another goes on; where there is none left, this.
+                (true, false) if self.start_thread(name).is_ok() => {
+                    instance.give_back([job]);
+                    return;
+                }
+                _ => {}
+            }
+            let others = self.gather(&job);
+            (0..=others.len()).for_each(|_| self.room.notify_one());
+            if others.is_empty() {
+                self.run_alone(job, instance);
+            } else {
+                self.run_together(job, others, instance);
+            }
+        }
+    }
+
+    /// Those that wait and are to share the run of `first`. Where the version's settings ask for that, it
+    /// waits for more to come.
+    fn gather(&self, first: &Job) -> Vec<Job> {
+        let gathering = self.batching.as_ref().ok();
+        let Some(mut gathering) = gathering.and_then(|batching| Gathering::of(first, batching))
+        else {
+            return Vec::new();
+        };
+        let max_delay = gathering.batching.options.max_delay;
+        let until = (first.task.admitted + max_delay).into_std();
+        let mut others = self.queue.take(|job| gathering.pick(job));
+        while !gathering.is_full() && !max_delay.is_zero() && self.queue.wait_for_more(until) {
+            others.extend(self.queue.take(|job| gathering.pick(job)));
+        }
+        others
+    }
+
+    fn run_alone(&self, job: Job, mut instance: Claim<'_, Job, Server>) {
+        let watch = Stopwatch::start();
+        let answer = self.run(&job.task, instance.as_mut());
+        drop(instance);
+        if let (Ok(batching), true) = (&self.batching, answer.is_ok()) {
+            let (entries, bytes) = (self.entries(&job.task), job.task.size);
+            batching.ran(Run { entries, bytes, took: watch.took() });
+        }
+        job.answer(answer);
+    }
+
+    /// Runs what shares a run. What has no answer afterwards waits again, for a run of its own.
+    fn run_together(&self, first: Job, others: Vec<Job>, mut instance: Claim<'_, Job, Server>) {
+        let now = Instant::now();
+        let jobs = std::iter::once(first).chain(others);
+        let (dead, mut jobs): (Vec<_>, Vec<_>) =
+            jobs.map(|job| (job.task.dead(now), job)).partition(|(dead, _)| dead.is_some());
+        for (error, job) in dead {
+            job.answer(Err(error.unwrap_or(InferError::DeadlineExceeded)));
+        }
+        let Ok(batching) = &self.batching else { return };
+        let tasks: Vec<&Task> = jobs.iter().map(|(_, job)| &job.task).collect();
+        let watch = Stopwatch::start();
+        match group::run(&tasks, &batching.options.padding, instance.as_mut()) {
+            Ok(completions) => {
+                drop(instance);
+                self.ran_together(&tasks, &completions, &watch);
+                let answered = jobs.into_iter().zip(completions);
+                answered.for_each(|((_, job), completion)| job.answer(Ok(completion)));
+            }
+            Err(apart) => {
+                self.failed_together(batching, &apart);
+                for (_, job) in &mut jobs {
+                    job.alone = true;
+                }
+                instance.give_back(jobs.into_iter().map(|(_, job)| job));
+            }
+        }
+    }
+
+    fn ran_together(&self, tasks: &[&Task], completions: &[Completion], watch: &Stopwatch) {
+        let entries = tasks.iter().map(|task| self.entries(task)).sum();
+        let bytes = tasks.iter().map(|task| task.size).sum();
+        if let Some(completion) = completions.first() {
+            self.runs.add(entries as u64, &completion.timings);
+            self.pace.ran_together(completion.timings.compute);
+        }
+        if let Ok(batching) = &self.batching {
+            batching.ran(Run { entries, bytes, took: watch.took() });
+            batching.batch_answered();
+        }
+    }
+
+    fn failed_together(&self, batching: &Batching, apart: &Apart) {
+        batching.batch_failed();
+        if let Apart::Indivisible(problem) = apart
+            && batching.give_up(problem.to_string())
+        {
+            warn!(model = self.name, reason = %problem, "requests share no runs any more");
+        }
+    }
+}
