@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::future::ready;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -174,6 +175,10 @@ impl Backend for ManagedBackend {
         })?;
         let used = engine.open(files, options)?;
         Ok(Box::new(Using { used, engine: Arc::new(engine) }))
+    }
+
+    fn copies(&self, files: &ModelFiles, instances: NonZeroUsize) -> NonZeroUsize {
+        self.engine.try_get().map_or(instances, |engine| engine.copies(files, instances))
     }
 
     fn released(&self) {

@@ -15,6 +15,7 @@ use super::tensor::Tensor;
 pub struct ModelFiles {
     /// The graph's file; files it refers to stand beside it.
     pub graph: PathBuf,
+    size: u64,
     /// What keeps them there for as long as somebody has a clone of this.
     _keeper: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -22,7 +23,18 @@ pub struct ModelFiles {
 impl ModelFiles {
     /// Files that nobody takes away for having been used.
     pub fn at(graph: PathBuf) -> Self {
-        Self { graph, _keeper: None }
+        Self { graph, size: 0, _keeper: None }
+    }
+
+    /// The same files, of which it is known how many bytes they have together.
+    #[must_use]
+    pub fn of_size(self, size: u64) -> Self {
+        Self { size, ..self }
+    }
+
+    /// How many bytes they have together; zero where that is not known.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// Files that may go when `keeper` is dropped, which is with the last clone of this.
@@ -91,6 +103,11 @@ pub trait Backend: Send + Sync + 'static {
         files: &ModelFiles,
         options: OpenOptions,
     ) -> Result<Box<dyn OpenedModel>, BackendError>;
+
+    /// How many times so many instances of a model have its files' content in memory together.
+    fn copies(&self, _files: &ModelFiles, instances: NonZeroUsize) -> NonZeroUsize {
+        instances
+    }
 
     /// Called after a version's instances were dropped: the place to give memory back to the system.
     fn released(&self) {}

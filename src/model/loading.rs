@@ -212,10 +212,10 @@ impl Loader {
         let files = self.source.fetch(&record.id)?;
         record.proceed(VersionEvent::Fetched)?;
         let digest = self.source.digest(&files)?;
-        let count = self.instances(settings).get() as u64;
-        // An instance has the weights for itself.
-        let bytes = self.source.size(&files)?.saturating_mul(count);
-        Ok(Fetched { files, digest, bytes })
+        let size = self.source.size(&files)?;
+        let files = files.of_size(size);
+        let copies = self.backend.copies(&files, self.instances(settings)).get() as u64;
+        Ok(Fetched { files, digest, bytes: size.saturating_mul(copies) })
     }
 
     /// Takes `record` from VERIFYING to WARMING, with its warm-up answered. Blocks. Stops at the next

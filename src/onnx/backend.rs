@@ -1,6 +1,7 @@
 //! Opening models with ONNX Runtime.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use ort::session::Session;
@@ -11,12 +12,17 @@ use super::allocator;
 use super::external::Graph;
 use super::instance::OnnxInstance;
 use super::library::OnnxRuntime;
-use super::signature;
+use super::session::OnnxSession;
 use super::threads::Threads;
 use super::told;
 use crate::inference::{
     Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, Signature, Spawner,
 };
+
+/// From so many bytes of files on, the instances of a version run one session. Of a smaller model each
+/// has its own: next to runs so short, what they would wait for each other in one counts, and its weights do
+/// not.
+pub(super) const SHARED_FROM: u64 = 1 << 20;
 
 /// ONNX Runtime as the core's engine.
 #[derive(Debug, Clone)]
@@ -34,7 +40,29 @@ impl OnnxBackend {
         Self { runtime, spawner: Spawner::start() }
     }
 
-    fn session(
+    /// A model, with the session that its signature is read from.
+    pub(super) fn load(
+        &self,
+        files: &ModelFiles,
+        options: OpenOptions,
+    ) -> Result<OnnxModel, BackendError> {
+        let graph = Graph::read(&files.graph).map_err(|error| unreadable(&error))?;
+        let session = self.session(&graph, options)?;
+        Ok(OnnxModel {
+            backend: self.clone(),
+            graph,
+            options,
+            signature: session.signature().clone(),
+            is_shared: is_shared(files),
+            session: Some(Arc::new(session)),
+        })
+    }
+
+    fn session(&self, graph: &Graph, options: OpenOptions) -> Result<OnnxSession, BackendError> {
+        OnnxSession::new(self.build(graph, options).map_err(|error| rejected(&error))?)
+    }
+
+    fn build(
         &self,
         Graph { path, files, .. }: &Graph,
         options: OpenOptions,
@@ -65,11 +93,11 @@ impl Backend for OnnxBackend {
         files: &ModelFiles,
         options: OpenOptions,
     ) -> Result<Box<dyn OpenedModel>, BackendError> {
-        let graph = Graph::read(&files.graph).map_err(|error| unreadable(&error))?;
-        let session = self.session(&graph, options).map_err(|error| rejected(&error))?;
-        let signature = signature::of(&session)?;
-        let (backend, first) = (self.clone(), Some(session));
-        Ok(Box::new(OnnxModel { backend, graph, options, signature, first }))
+        Ok(Box::new(self.load(files, options)?))
+    }
+
+    fn copies(&self, files: &ModelFiles, instances: NonZeroUsize) -> NonZeroUsize {
+        if is_shared(files) { NonZeroUsize::MIN } else { instances }
     }
 
     fn released(&self) {
@@ -77,13 +105,29 @@ impl Backend for OnnxBackend {
     }
 }
 
-struct OnnxModel {
+/// A model that was opened.
+pub(super) struct OnnxModel {
     backend: OnnxBackend,
     graph: Graph,
     options: OpenOptions,
     signature: Signature,
-    /// The session the signature was read from; the first instance gets it.
-    first: Option<Session>,
+    is_shared: bool,
+    /// What the next instance runs, if it is there already.
+    session: Option<Arc<OnnxSession>>,
+}
+
+impl OnnxModel {
+    /// What one more instance runs.
+    pub(super) fn session(&mut self) -> Result<Arc<OnnxSession>, BackendError> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => Arc::new(self.backend.session(&self.graph, self.options)?),
+        };
+        if self.is_shared {
+            self.session = Some(Arc::clone(&session));
+        }
+        Ok(session)
+    }
 }
 
 impl OpenedModel for OnnxModel {
@@ -92,14 +136,12 @@ impl OpenedModel for OnnxModel {
     }
 
     fn instantiate(&mut self) -> Result<Box<dyn Instance>, BackendError> {
-        let session = if let Some(session) = self.first.take() {
-            session
-        } else {
-            let session = self.backend.session(&self.graph, self.options);
-            session.map_err(|error| rejected(&error))?
-        };
-        Ok(Box::new(OnnxInstance::new(session, self.signature.clone())))
+        Ok(Box::new(OnnxInstance::new(self.session()?)))
     }
+}
+
+fn is_shared(files: &ModelFiles) -> bool {
+    files.size() >= SHARED_FROM
 }
 
 fn unreadable(error: &io::Error) -> BackendError {

@@ -1,25 +1,29 @@
 //! Running a session.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use ort::error::ErrorCode;
-use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue, SessionOutputs};
+use ort::session::RunOptions;
 use tracing::debug;
 
-use super::{told, values};
-use crate::inference::{Instance, PreparedRequest, RunControl, RunError, Signature, Tensor};
+use super::session::OnnxSession;
+use super::told;
+use crate::inference::{Instance, PreparedRequest, RunControl, RunError, Tensor};
 
-/// One session. ONNX Runtime does not promise that a session may run twice at a time, so each
-/// instance has one of its own.
+/// Runs a session that it has alone, or with the other instances of its version.
 pub(super) struct OnnxInstance {
-    session: Session,
-    signature: Signature,
+    session: Arc<OnnxSession>,
+    /// Those of the run before, unless that was terminated: termination sticks to them.
+    options: Option<Arc<RunOptions>>,
 }
 
 impl OnnxInstance {
-    pub(super) fn new(session: Session, signature: Signature) -> Self {
-        Self { session, signature }
+    pub(super) fn new(session: Arc<OnnxSession>) -> Self {
+        Self { session, options: None }
+    }
+
+    fn options(&mut self) -> Result<Arc<RunOptions>, RunError> {
+        self.options.take().map_or_else(|| RunOptions::new().map(Arc::new).map_err(engine), Ok)
     }
 }
 
@@ -29,54 +33,24 @@ impl Instance for OnnxInstance {
         request: &PreparedRequest,
         control: &RunControl,
     ) -> Result<Vec<Tensor>, RunError> {
-        let inputs = inputs(&self.signature, request)?;
-        // Termination sticks to the options, so each run has its own.
-        let options: RunOptions<NoSelectedOutputs> = RunOptions::new().map_err(engine)?;
-        let options = Arc::new(options);
+        let options = self.options()?;
+        let inputs = self.session.inputs(request).map_err(engine)?;
         let terminated = Arc::clone(&options);
-        let _armed = control.arm(Box::new(move || {
+        let armed = control.arm(Box::new(move || {
             // It can only fail on a null pointer; the run would then go on to its end.
             terminated.terminate().ok();
         }));
         control.computing();
-        let outputs = self.session.run_with_options(inputs, options.as_ref());
+        let outputs = self.session.run(&inputs, request.outputs(), &options);
         control.computed();
-        let outputs = outputs.map_err(|error| {
-            if control.is_cancelled() { RunError::Cancelled } else { failed(&error) }
-        })?;
-        collect(&self.signature, &outputs, request.outputs())
+        // Whoever cancels from now on terminates nothing.
+        drop(armed);
+        let cancelled = control.is_cancelled();
+        self.options = (!cancelled).then_some(options);
+        let outputs = outputs
+            .map_err(|error| if cancelled { RunError::Cancelled } else { failed(&error) })?;
+        self.session.tensors(outputs, request.outputs())
     }
-}
-
-type NamedInputs<'a> = Vec<(Cow<'a, str>, SessionInputValue<'a>)>;
-
-fn inputs<'a>(
-    signature: &'a Signature,
-    request: &'a PreparedRequest,
-) -> Result<NamedInputs<'a>, RunError> {
-    let given = signature.inputs.iter().zip(request.inputs());
-    given
-        .filter_map(|(spec, tensor)| tensor.as_ref().map(|tensor| (spec, tensor)))
-        .map(|(spec, tensor)| {
-            let value = values::to_ort(tensor).map_err(engine)?;
-            Ok((Cow::Borrowed(spec.name.as_str()), value))
-        })
-        .collect()
-}
-
-fn collect(
-    signature: &Signature,
-    outputs: &SessionOutputs<'_>,
-    wanted: &[usize],
-) -> Result<Vec<Tensor>, RunError> {
-    wanted
-        .iter()
-        .map(|position| {
-            let spec = &signature.outputs[*position];
-            let absent = || RunError::Engine(format!("it gave no output '{}'", spec.name));
-            values::from_ort(outputs.get(&spec.name).ok_or_else(absent)?)
-        })
-        .collect()
 }
 
 /// Tells an operator that cannot compute this input from an engine that has failed.

@@ -5,6 +5,8 @@ mod backend;
 mod external;
 mod instance;
 mod library;
+mod raw;
+mod session;
 mod signature;
 mod strings;
 mod threads;
@@ -14,3 +16,6 @@ mod values;
 pub use allocator::bound_arenas;
 pub use backend::OnnxBackend;
 pub use library::{LibraryError, LibrarySearch, OnnxRuntime};
+
+#[cfg(test)]
+mod tests;

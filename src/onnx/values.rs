@@ -1,85 +1,62 @@
 //! Tensors to and from ONNX Runtime's values.
 
-use std::fmt::Debug;
+use bytes::Bytes;
+use ort::memory::MemoryInfo;
+use ort::sys::ONNXTensorElementDataType as Element;
 
-use half::{bf16, f16};
-use ort::session::SessionInputValue;
-use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
-
+use super::raw::{Description, Value};
 use super::strings;
-use crate::inference::{DataType, Element, RunError, Tensor};
+use crate::inference::{DataType, RunError, Tensor};
 
 /// Lends a tensor's buffer to ONNX Runtime, without a copy except for BYTES.
-pub(super) fn to_ort(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
-    match tensor.datatype() {
-        DataType::Bool => view::<bool>(tensor),
-        DataType::Uint8 => view::<u8>(tensor),
-        DataType::Uint16 => view::<u16>(tensor),
-        DataType::Uint32 => view::<u32>(tensor),
-        DataType::Uint64 => view::<u64>(tensor),
-        DataType::Int8 => view::<i8>(tensor),
-        DataType::Int16 => view::<i16>(tensor),
-        DataType::Int32 => view::<i32>(tensor),
-        DataType::Int64 => view::<i64>(tensor),
-        DataType::Fp16 => view::<f16>(tensor),
-        DataType::Bf16 => view::<bf16>(tensor),
-        DataType::Fp32 => view::<f32>(tensor),
-        DataType::Fp64 => view::<f64>(tensor),
-        DataType::Bytes => {
-            let elements = tensor.as_strings().expect("BYTES tensors hold strings");
-            strings::to_ort(tensor.shape(), elements).map(SessionInputValue::from)
-        }
+pub(super) fn to_ort<'a>(tensor: &'a Tensor, memory: &MemoryInfo<'_>) -> ort::Result<Value<'a>> {
+    let sizes = tensor.shape().iter().map(|size| i64::try_from(*size).unwrap_or(i64::MAX));
+    let dims: Vec<i64> = sizes.collect();
+    match tensor.as_bytes() {
+        Some(data) => Value::over(data, (element(tensor.datatype()), &dims), memory),
+        None => strings::to_ort(&dims, tensor.as_strings().expect("it has bytes or strings")),
     }
-}
-
-fn view<T>(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>>
-where
-    T: Element + PrimitiveTensorElementType + Clone + Debug,
-{
-    let data = tensor.as_slice::<T>().expect("the datatype was matched");
-    let value = TensorRef::from_array_view((tensor.shape().to_vec(), data))?;
-    Ok(value.into())
 }
 
 /// Copies a value out of ONNX Runtime's memory, which would otherwise stay pinned.
-pub(super) fn from_ort(value: &DynValue) -> Result<Tensor, RunError> {
-    let element = value.dtype().tensor_type();
-    let element = element.ok_or_else(|| unexpected(&value.dtype()))?;
-    match element {
-        TensorElementType::Bool => copy::<bool>(value),
-        TensorElementType::Uint8 => copy::<u8>(value),
-        TensorElementType::Uint16 => copy::<u16>(value),
-        TensorElementType::Uint32 => copy::<u32>(value),
-        TensorElementType::Uint64 => copy::<u64>(value),
-        TensorElementType::Int8 => copy::<i8>(value),
-        TensorElementType::Int16 => copy::<i16>(value),
-        TensorElementType::Int32 => copy::<i32>(value),
-        TensorElementType::Int64 => copy::<i64>(value),
-        TensorElementType::Float16 => copy::<f16>(value),
-        TensorElementType::Bfloat16 => copy::<bf16>(value),
-        TensorElementType::Float32 => copy::<f32>(value),
-        TensorElementType::Float64 => copy::<f64>(value),
-        TensorElementType::String => strings::from_ort(value),
-        other => Err(unexpected(&other)),
+pub(super) fn from_ort(value: &Value<'_>, datatype: DataType) -> Result<Tensor, RunError> {
+    let engine = |error: ort::Error| RunError::Engine(error.to_string());
+    let Description { element: actual, dims } = value.describe().map_err(engine)?;
+    if actual != element(datatype) as i32 {
+        return Err(RunError::Engine(format!("it gave an output of type {actual}")));
     }
-}
-
-fn copy<T>(value: &DynValue) -> Result<Tensor, RunError>
-where
-    T: Element + PrimitiveTensorElementType,
-{
-    let (shape, data) =
-        value.try_extract_tensor::<T>().map_err(|error| RunError::Engine(error.to_string()))?;
-    Tensor::from_vec(dims(shape)?, data.to_vec())
-        .map_err(|error| RunError::Engine(error.to_string()))
+    let shape = shape(&dims)?;
+    let tensor = if datatype == DataType::Bytes {
+        let elements = strings::from_ort(value, shape.iter().product()).map_err(engine)?;
+        Tensor::from_strings(shape, elements)
+    } else {
+        let data = Bytes::copy_from_slice(value.bytes().map_err(engine)?);
+        Tensor::from_bytes(datatype, shape, data)
+    };
+    tensor.map_err(|error| RunError::Engine(error.to_string()))
 }
 
 /// An actual value's dimensions, which are never negative.
-pub(super) fn dims(shape: &[i64]) -> Result<Vec<usize>, RunError> {
-    let dims: Result<_, _> = shape.iter().map(|size| usize::try_from(*size)).collect();
-    dims.map_err(|_| RunError::Engine(format!("it gave an output of shape {shape:?}")))
+fn shape(dims: &[i64]) -> Result<Vec<usize>, RunError> {
+    let sizes: Result<_, _> = dims.iter().map(|size| usize::try_from(*size)).collect();
+    sizes.map_err(|_| RunError::Engine(format!("it gave an output of shape {dims:?}")))
 }
 
-fn unexpected(what: &dyn std::fmt::Display) -> RunError {
-    RunError::Engine(format!("it gave an output of type {what}"))
+const fn element(datatype: DataType) -> Element {
+    match datatype {
+        DataType::Bool => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
+        DataType::Uint8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
+        DataType::Uint16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16,
+        DataType::Uint32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32,
+        DataType::Uint64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64,
+        DataType::Int8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8,
+        DataType::Int16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16,
+        DataType::Int32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32,
+        DataType::Int64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
+        DataType::Fp16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
+        DataType::Bf16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
+        DataType::Fp32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+        DataType::Fp64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
+        DataType::Bytes => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
+    }
 }

@@ -1,5 +1,6 @@
 //! Who stays in memory: lazy models, idle ones, budgets, leases, and swaps where there is no room.
 
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -226,4 +227,26 @@ async fn who_is_inside_is_spared() {
     let (answer, ()) = tokio::join!(server.infer("slow", &body), looking);
     answer.ok();
     assert_eq!(states(&server).await, [("add".into(), false), ("slow".into(), true)]);
+}
+
+#[tokio::test]
+async fn instances_of_a_model_that_is_not_tiny_have_its_weights_once() {
+    let repository = Repository::of("large", &mlp(64, 4096, 10)).and("tiny", 1, &mlp(4, 512, 4));
+    let server = Server::start_with(repository, &[("inference.instances", "4")]).await;
+    for (model, copies) in [("large", 1), ("tiny", 4)] {
+        let file = server.repository.path().join(model).join("1/model.onnx");
+        let report = server.version(model, "1").await;
+        let expected = file.metadata().unwrap().len() * copies;
+        assert_eq!(report["memory_bytes"], expected, "{report}");
+    }
+    let requests: Vec<_> = (0_u8..16).map(|seed| x(&[1, 64], &[f32::from(seed); 64])).collect();
+    let ask = async |request: &Value| server.infer("large", request).await.ok()["outputs"].clone();
+    let mut expected = Vec::new();
+    for request in &requests {
+        expected.push(ask(request).await);
+    }
+    for _ in 0..10 {
+        let answers = join_all(requests.iter().map(&ask)).await;
+        assert_eq!(answers, expected);
+    }
 }
