@@ -49,7 +49,7 @@ impl Instance for OnnxInstance {
         self.options = (!cancelled).then_some(options);
         let outputs = outputs
             .map_err(|error| if cancelled { RunError::Cancelled } else { failed(&error) })?;
-        self.session.tensors(outputs, request.outputs())
+        self.session.tensors(outputs, request)
     }
 }
 

@@ -4,6 +4,7 @@ mod allocator;
 mod backend;
 mod external;
 mod instance;
+mod lent;
 mod library;
 mod raw;
 mod session;

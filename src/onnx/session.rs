@@ -1,12 +1,14 @@
 //! A session with what its runs need, so that none makes it anew.
 
 use std::ffi::CString;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use ort::memory::MemoryInfo;
 use ort::session::{RunOptions, Session};
 
 use super::raw::{self, Inputs, Value};
-use super::{signature, values};
+use super::{lent, signature, values};
 use crate::inference::{BackendError, PreparedRequest, RunError, Signature, Tensor, TensorSpec};
 
 /// A session, its signature, and the names in that as C has them.
@@ -52,18 +54,35 @@ impl OnnxSession {
         raw::run(&self.session, options, inputs, &outputs.collect())
     }
 
-    /// The tensors of a run for the outputs at these positions.
+    /// The tensors of a run that this request has made.
     pub(super) fn tensors(
-        &self,
+        self: &Arc<Self>,
         outputs: Vec<Option<Value<'static>>>,
-        wanted: &[usize],
+        request: &PreparedRequest,
     ) -> Result<Vec<Tensor>, RunError> {
-        let specs = wanted.iter().map(|position| &self.signature.outputs[*position]);
+        let specs = request.outputs().iter().map(|position| &self.signature.outputs[*position]);
         let read = |(spec, value): (&TensorSpec, Option<Value<'static>>)| {
             let absent = || RunError::Engine(format!("it gave no output '{}'", spec.name));
-            values::from_ort(&value.ok_or_else(absent)?, spec.datatype)
+            values::from_ort(value.ok_or_else(absent)?, spec.datatype, |value| {
+                self.content(value, request)
+            })
         };
         specs.zip(outputs).map(read).collect()
+    }
+
+    /// The bytes of an output: copied out of ONNX Runtime's memory, which would otherwise be kept from
+    /// being used again, unless they are many.
+    fn content(
+        self: &Arc<Self>,
+        output: Value<'static>,
+        request: &PreparedRequest,
+    ) -> ort::Result<Bytes> {
+        let bytes = output.bytes()?;
+        let inputs = request.inputs().iter().flatten().filter_map(Tensor::as_bytes);
+        if lent::is_lendable(bytes, inputs.map(AsRef::as_ref)) {
+            return Ok(lent::lend(output, self));
+        }
+        Ok(Bytes::copy_from_slice(bytes))
     }
 }
 

@@ -13,8 +13,8 @@ use super::backend::{OnnxBackend, SHARED_FROM};
 use super::library::{LibrarySearch, OnnxRuntime};
 use crate::external_data::onnx;
 use crate::inference::{
-    Backend, InferenceRequest, Instance, ModelFiles, NamedTensor, OpenOptions, PreparedRequest,
-    RunControl, RunError, Signature, Tensor,
+    Backend, InferenceRequest, Instance, ModelFiles, NamedTensor, OpenOptions, OpenedModel,
+    PreparedRequest, RunControl, RunError, Signature, Tensor,
 };
 
 const OPTIONS: OpenOptions = OpenOptions { intra_op_threads: NonZeroUsize::MIN };
@@ -155,5 +155,49 @@ fn every_datatype_goes_through_and_comes_back() {
             let request = request(&signature, &[("x", x.clone())], &[]);
             assert_eq!(run(&mut *instances[0], &request).unwrap(), [x], "{datatype} {length}");
         }
+    }
+}
+
+/// A graph that passes its input on, and gives a constant.
+fn passing_on(length: usize) -> onnx::Graph {
+    use onnx::{Dim, Elem, Tensor};
+    let dims = [Dim::Fixed(length.try_into().unwrap())];
+    onnx::Graph::new("passing_on")
+        .input("x", Elem::Float, &dims)
+        .output("x", Elem::Float, &dims)
+        .output("constant", Elem::Float, &dims)
+        .initializer("constant", &Tensor::floats(&[length], &vec![2.0; length]))
+}
+
+#[test]
+fn large_outputs_keep_their_session_and_small_ones_do_not() {
+    for (length, keeps) in [(1 << 18, true), (16, false)] {
+        let dims = [onnx::Dim::Symbolic("n")];
+        let (_folder, files) = files(&onnx::identity(onnx::Elem::Float, &dims), SHARED_FROM);
+        let mut model = backend().load(&files, OPTIONS).unwrap();
+        let session = Arc::downgrade(&model.session().unwrap());
+        let x = Tensor::from_vec(vec![length], vec![1.5_f32; length]).unwrap();
+        let request = request(model.signature(), &[("x", x.clone())], &[]);
+        let answer = run(&mut *model.instantiate().unwrap(), &request).unwrap();
+        drop((request, model));
+        assert_eq!(answer, [x], "{length}");
+        assert_eq!(session.upgrade().is_some(), keeps, "{length}");
+        drop(answer);
+        assert!(session.upgrade().is_none(), "{length}");
+    }
+}
+
+#[test]
+fn what_is_only_passed_on_outlives_the_request() {
+    let length = 1 << 18;
+    let (signature, mut instances) = sharing(&passing_on(length).into_model(), 1);
+    let x = Tensor::from_vec(vec![length], vec![1.5_f32; length]).unwrap();
+    let lent = x.as_bytes().unwrap().as_ptr_range();
+    let request = request(&signature, &[("x", x)], &[]);
+    let answer = run(&mut *instances[0], &request).unwrap();
+    drop((request, instances));
+    for (tensor, value) in answer.iter().zip([1.5, 2.0]) {
+        assert!(!lent.contains(&tensor.as_bytes().unwrap().as_ptr()));
+        assert_eq!(tensor.as_slice::<f32>(), Some(&vec![value; length][..]));
     }
 }

@@ -18,8 +18,12 @@ pub(super) fn to_ort<'a>(tensor: &'a Tensor, memory: &MemoryInfo<'_>) -> ort::Re
     }
 }
 
-/// Copies a value out of ONNX Runtime's memory, which would otherwise stay pinned.
-pub(super) fn from_ort(value: &Value<'_>, datatype: DataType) -> Result<Tensor, RunError> {
+/// A value that has to be of this datatype as a tensor, with its `content` where that is no BYTES.
+pub(super) fn from_ort(
+    value: Value<'static>,
+    datatype: DataType,
+    content: impl FnOnce(Value<'static>) -> ort::Result<Bytes>,
+) -> Result<Tensor, RunError> {
     let engine = |error: ort::Error| RunError::Engine(error.to_string());
     let Description { element: actual, dims } = value.describe().map_err(engine)?;
     if actual != element(datatype) as i32 {
@@ -27,11 +31,10 @@ pub(super) fn from_ort(value: &Value<'_>, datatype: DataType) -> Result<Tensor, 
     }
     let shape = shape(&dims)?;
     let tensor = if datatype == DataType::Bytes {
-        let elements = strings::from_ort(value, shape.iter().product()).map_err(engine)?;
+        let elements = strings::from_ort(&value, shape.iter().product()).map_err(engine)?;
         Tensor::from_strings(shape, elements)
     } else {
-        let data = Bytes::copy_from_slice(value.bytes().map_err(engine)?);
-        Tensor::from_bytes(datatype, shape, data)
+        Tensor::from_bytes(datatype, shape, content(value).map_err(engine)?)
     };
     tensor.map_err(|error| RunError::Engine(error.to_string()))
 }
