@@ -15,36 +15,30 @@ use serde_json::Value;
 pub(crate) struct Served {
     child: Child,
     address: SocketAddr,
+    grpc: Option<SocketAddr>,
 }
 
 impl Served {
     /// Starts it and waits until it is ready.
     pub(crate) fn start(repository: &Path) -> Result<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ONWARD_") {
-                command.env_remove(name);
-            }
-        }
-        command.current_dir(env!("CARGO_MANIFEST_DIR"));
-        command.args([
-            "serve",
-            "--server.listen",
-            "127.0.0.1:0",
-            "--server.grpc_listen",
-            "off",
-            "--telemetry.log_format",
-            "json",
-        ]);
-        command.arg("--models.repository").arg(repository);
-        let child = command.stderr(Stdio::piped()).spawn().context("the binary was built")?;
+        Self::start_with(repository, &["--server.grpc_listen", "off"])
+    }
+
+    /// [`Served::start`] with gRPC on a port of its own.
+    pub(crate) fn start_with_grpc(repository: &Path) -> Result<Self> {
+        Self::start_with(repository, &["--server.grpc_listen", "127.0.0.1:0"])
+    }
+
+    /// [`Served::start`] with other flags.
+    pub(crate) fn start_with(repository: &Path, flags: &[&str]) -> Result<Self> {
+        let child = command(repository, flags).stderr(Stdio::piped()).spawn();
+        let child = child.context("the binary was built")?;
         // From here on it is killed whatever fails.
-        let address = SocketAddr::from(([0; 4], 0));
-        let mut served = Self { child, address };
+        let mut served = Self { child, address: SocketAddr::from(([0; 4], 0)), grpc: None };
         let mut log = BufReader::new(served.child.stderr.take().context("a pipe")?).lines();
-        let line: Value = serde_json::from_str(&wait_for(&mut log, "\"listening\"")?)?;
-        served.address = line["address"].as_str().context("the line has an address")?.parse()?;
-        wait_for(&mut log, "\"RUNNING\"")?;
+        let said = until_running(&mut log)?;
+        served.address = listens(&said, "listening").context("it says where it listens")?;
+        served.grpc = listens(&said, "listening for gRPC");
         // Read on, so that the server never waits for its log.
         thread::spawn(move || log.for_each(drop));
         Ok(served)
@@ -58,18 +52,43 @@ impl Served {
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// The address that is gRPC's alone.
+    pub(crate) fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc
+    }
 }
 
-fn wait_for(log: &mut Lines<BufReader<ChildStderr>>, text: &str) -> Result<String> {
+/// The server with nothing but these flags.
+fn command(repository: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ONWARD_") {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args(["serve", "--server.listen", "127.0.0.1:0", "--telemetry.log_format", "json"]);
+    command.args(flags).arg("--models.repository").arg(repository);
+    command
+}
+
+/// The lines of the log until the server is ready.
+fn until_running(log: &mut Lines<BufReader<ChildStderr>>) -> Result<Vec<String>> {
     let mut said = Vec::new();
     for line in log {
-        let line = line?;
-        if line.contains(text) {
-            return Ok(line);
+        said.push(line?);
+        if said.last().is_some_and(|line| line.contains("\"RUNNING\"")) {
+            return Ok(said);
         }
-        said.push(line);
     }
-    anyhow::bail!("the server ended before it logged {text}: {said:#?}")
+    anyhow::bail!("the server ended before it was ready: {said:#?}")
+}
+
+/// The address in the line with this message.
+fn listens(said: &[String], message: &str) -> Option<SocketAddr> {
+    let line = said.iter().find(|line| line.contains(&format!("\"{message}\"")))?;
+    serde_json::from_str::<Value>(line).ok()?["address"].as_str()?.parse().ok()
 }
 
 impl Drop for Served {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::malformed;
+use super::http::malformed;
 
 /// What matters of an answer's head.
 #[derive(Debug, PartialEq, Eq)]
