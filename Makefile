@@ -127,8 +127,10 @@ schema: ## write the JSON Schema of the configuration file anew
 	cargo run --locked --quiet -- config --schema > docs/config.schema.json.new
 	mv docs/config.schema.json.new docs/config.schema.json
 
-bench: onnxruntime ## compare the server with a loop over ONNX Runtime
-	cargo bench --locked --bench serve
+# ONNX Runtime starts a telemetry thread of its own in whatever loads it, unless it is told not to.
+bench: export ORT_DISABLE_TELEMETRY := 1
+bench: onnxruntime ## compare the server with ONNX Runtime alone: models, protocols, connections; ARGS='...'
+	cargo bench --locked --bench grid -- --json $(abspath $(TARGET_DIR))/bench/grid.json $(ARGS)
 
 bench-codec: ## compare reading and writing of bodies with memcpy and with serde_json's value tree
 	cargo bench --locked --bench codec

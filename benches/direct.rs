@@ -1,4 +1,5 @@
-//! The plain loop: what ONNX Runtime does on this machine with nothing around it.
+//! The plain loop: what ONNX Runtime does on this machine with nothing around it, called as its Rust
+//! bindings are, without a line of the server.
 
 #![allow(dead_code, reason = "each benchmark takes its pick")]
 
@@ -8,25 +9,52 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use onward::inference::{
-    Backend, InferenceRequest, Instance, ModelFiles, NamedTensor, OpenOptions, PreparedRequest,
-    RunControl, Tensor,
-};
-use onward::onnx::{LibrarySearch, OnnxBackend, OnnxRuntime};
+use ort::environment::Environment;
+use ort::session::{Session, SessionInputValue};
+use ort::value::{DynValue, Tensor};
 
+use super::input::{Data, Input};
 use super::load::{Latencies, Sample};
 
-/// Runs that each thread makes before the clock starts.
+/// Runs that each thread makes before the clock starts, if that takes no more than this share of the time.
 const WARM_UP_RUNS: usize = 256;
+const WARM_UP_SHARE: u32 = 4;
 
-/// One instance a thread, as the server has them.
-pub(crate) struct Direct {
-    instances: Vec<Box<dyn Instance>>,
-    request: PreparedRequest,
+/// What `make onnxruntime` fetches.
+const LIBRARY: &str =
+    if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
+
+/// ONNX Runtime, started. One per process.
+pub(crate) struct Engine {
+    environment: Environment,
     library: PathBuf,
 }
 
-/// What one thread saw.
+impl Engine {
+    pub(crate) fn start() -> Result<Self> {
+        let library = Path::new(env!("CARGO_MANIFEST_DIR")).join(".onnxruntime").join(LIBRARY);
+        let environment = ort::init_from(&library)?.with_telemetry(false).build()?;
+        Ok(Self { environment, library })
+    }
+
+    /// What `make onnxruntime` noted of the library.
+    pub(crate) fn version(&self) -> String {
+        let noted = std::fs::read_to_string(self.library.with_file_name("VERSION"));
+        noted.unwrap_or_default().lines().next().unwrap_or("unknown").to_owned()
+    }
+
+    /// A session each of whose runs may use so many threads.
+    fn session(&self, graph: &Path, threads: usize) -> ort::Result<Session> {
+        Session::builder(&self.environment)?.with_intra_threads(threads)?.commit_from_file(graph)
+    }
+}
+
+/// One session a caller, all alike.
+pub(crate) struct Direct {
+    sessions: Vec<Session>,
+}
+
+/// What one caller saw.
 struct Loop {
     started: Instant,
     ended: Instant,
@@ -34,47 +62,43 @@ struct Loop {
 }
 
 impl Direct {
-    pub(crate) fn open(graph: &Path, input: &[f32], threads: usize) -> Result<Self> {
-        let search = LibrarySearch {
-            working_directory: Some(PathBuf::from(env!("CARGO_MANIFEST_DIR"))),
-            ..LibrarySearch::default()
-        };
-        let runtime = OnnxRuntime::load(&search)?;
-        let library = runtime.path().to_owned();
-        let backend = OnnxBackend::new(runtime);
-        let options = OpenOptions { intra_op_threads: std::num::NonZeroUsize::MIN };
-        let mut model = backend.open(&ModelFiles::at(graph.to_owned()), options)?;
-        let tensor = Tensor::from_vec(vec![1, input.len()], input.to_vec())?;
-        let inputs = vec![NamedTensor { name: "x".to_owned(), tensor }];
-        let request = InferenceRequest { inputs, outputs: Vec::new() };
-        let request = PreparedRequest::new(model.signature(), request)?;
-        let instances = (0..threads).map(|_| model.instantiate()).collect::<Result<_, _>>()?;
-        Ok(Self { instances, request, library })
+    /// For so many callers, each run of which may use so many threads.
+    pub(crate) fn open(
+        engine: &Engine,
+        graph: &Path,
+        (callers, threads): (usize, usize),
+    ) -> Result<Self> {
+        let sessions = (0..callers).map(|_| engine.session(graph, threads));
+        Ok(Self { sessions: sessions.collect::<ort::Result<_>>()? })
     }
 
-    /// The library that was loaded.
-    pub(crate) fn library(&self) -> &Path {
-        &self.library
+    /// The first output, FP32.
+    pub(crate) fn answer(&mut self, inputs: &[Input]) -> Result<Vec<f32>> {
+        let session = self.sessions.first_mut().context("there is a session")?;
+        let outputs = session.run(lent(&values(inputs)?))?;
+        Ok(outputs[0].try_extract_tensor::<f32>()?.1.to_vec())
     }
 
-    /// The model's answer.
-    pub(crate) fn answer(&mut self) -> Result<Vec<f32>> {
-        let outputs = self.instances[0].run(&self.request, &RunControl::default())?;
-        Ok(outputs[0].as_slice::<f32>().context("the output is FP32")?.to_vec())
-    }
-
-    /// Runs in `threads` threads at once for `duration`.
-    pub(crate) fn measure(&mut self, threads: usize, duration: Duration) -> Result<Sample> {
-        ensure!(threads <= self.instances.len(), "there is an instance for each thread");
-        let request = &self.request;
-        let start = &Barrier::new(threads);
+    /// Runs in `callers` threads at once for `duration`.
+    pub(crate) fn measure(
+        &mut self,
+        inputs: &[Input],
+        callers: usize,
+        duration: Duration,
+    ) -> Result<Sample> {
+        ensure!(callers <= self.sessions.len(), "there is a session for each caller");
+        let start = &Barrier::new(callers);
         let results: Vec<Result<Loop>> = thread::scope(|scope| {
-            let spawn =
-                |instance| scope.spawn(move || repeat(instance, request, (start, duration)));
-            let running: Vec<_> = self.instances[..threads].iter_mut().map(spawn).collect();
+            let spawn = |session| scope.spawn(move || repeat(session, inputs, (start, duration)));
+            let running: Vec<_> = self.sessions[..callers].iter_mut().map(spawn).collect();
             running.into_iter().map(|thread| thread.join().expect("a run does not panic")).collect()
         });
-        let loops = results.into_iter().collect::<Result<Vec<_>>>()?;
+        Loop::sum(results.into_iter().collect::<Result<_>>()?)
+    }
+}
+
+impl Loop {
+    fn sum(loops: Vec<Self>) -> Result<Sample> {
         let started = loops.iter().map(|one| one.started).min();
         let ended = loops.iter().map(|one| one.ended).max();
         let elapsed = started.zip(ended).map(|(started, ended)| ended - started);
@@ -85,25 +109,56 @@ impl Direct {
     }
 }
 
-/// Runs one instance for `duration` after all threads are warm.
+/// Runs one session for `duration` after all callers are warm.
 fn repeat(
-    instance: &mut Box<dyn Instance>,
-    request: &PreparedRequest,
+    session: &mut Session,
+    inputs: &[Input],
     (start, duration): (&Barrier, Duration),
 ) -> Result<Loop> {
-    let warm_up =
-        (0..WARM_UP_RUNS).try_for_each(|_| instance.run(request, &RunControl::default()).map(drop));
+    let values = values(inputs);
+    let warm_up = values.as_ref().map(|values| warm_up(session, values, duration / WARM_UP_SHARE));
     let mut nanos = Vec::with_capacity(1 << 20);
-    // Before the error is returned, or the other threads would wait for ever.
+    // Before an error is returned, or the other callers would wait for ever.
     start.wait();
-    warm_up?;
-    let started = Instant::now();
+    warm_up.ok().transpose()?;
+    let (values, started) = (values?, Instant::now());
     loop {
         let began = Instant::now();
         if began >= started + duration {
             return Ok(Loop { started, ended: began, nanos });
         }
-        instance.run(request, &RunControl::default())?;
+        session.run(lent(&values))?;
         nanos.push(u64::try_from(began.elapsed().as_nanos())?);
     }
+}
+
+/// Runs at least once.
+fn warm_up(session: &mut Session, values: &Values, atmost: Duration) -> Result<()> {
+    let began = Instant::now();
+    for _ in 0..WARM_UP_RUNS {
+        session.run(lent(values))?;
+        if began.elapsed() > atmost {
+            break;
+        }
+    }
+    Ok(())
+}
+
+type Values = Vec<(&'static str, DynValue)>;
+
+fn values(inputs: &[Input]) -> Result<Values> {
+    let value = |input: &Input| {
+        let shape = input.shape.clone();
+        let value = match &input.data {
+            Data::Floats(floats) => Tensor::from_array((shape, floats.clone()))?.into_dyn(),
+            Data::Integers(numbers) => Tensor::from_array((shape, numbers.clone()))?.into_dyn(),
+        };
+        Ok((input.name, value))
+    };
+    inputs.iter().map(value).collect()
+}
+
+/// As a run takes them.
+fn lent(values: &Values) -> Vec<(&'static str, SessionInputValue<'_>)> {
+    values.iter().map(|(name, value)| (*name, value.into())).collect()
 }

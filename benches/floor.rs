@@ -10,12 +10,20 @@ use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::post;
 
-/// As long as the server's answer is.
+/// As long as the server's answer is, as JSON and with bytes.
 const ANSWER: &str = concat!(
     r#"{"model_name":"mlp","model_version":"1","outputs":[{"name":"y","datatype":"FP32","#,
     r#""shape":[1,10],"data":[0.1234567,0.1234567,0.1234567,0.1234567,0.1234567,0.1234567,"#,
     r#"0.1234567,0.1234567,0.1234567,0.1234567]}]}"#
 );
+
+const BINARY: &str = concat!(
+    r#"{"model_name":"mlp","model_version":"1","outputs":[{"name":"y","datatype":"FP32","#,
+    r#""shape":[1,10],"parameters":{"binary_data_size":40}}]}"#,
+    "0123456789012345678901234567890123456789"
+);
+const BINARY_HEAD: [(&str, &str); 2] =
+    [("content-type", "application/octet-stream"), ("inference-header-content-length", "137")];
 
 /// The handler in a process of its own, as the server is.
 pub(crate) struct Floor {
@@ -55,7 +63,8 @@ impl Drop for Floor {
 /// Serves, and prints the address.
 pub(crate) fn serve() -> Result<()> {
     let answer = |_body: Bytes| async { ([(CONTENT_TYPE, "application/json")], ANSWER) };
-    let router = Router::new().route("/", post(answer));
+    let binary = |_body: Bytes| async { (BINARY_HEAD, BINARY) };
+    let router = Router::new().route("/", post(answer)).route("/binary", post(binary));
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;

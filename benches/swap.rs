@@ -11,6 +11,7 @@
 
 mod control;
 mod direct;
+mod input;
 mod load;
 #[path = "../tests/it/support/onnx.rs"]
 mod onnx;
@@ -24,7 +25,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use control::{Control, median, put};
-use direct::Direct;
+use direct::{Direct, Engine};
+use input::{Data, Input};
 use load::{Judge, Sample, Target};
 use options::Options;
 use serde::Deserialize;
@@ -157,10 +159,10 @@ async fn compare(options: &Options) -> Result<ExitCode> {
     std::fs::write(settings, format!("version_policy: {{ specific: [{FIRST}] }}\n"))?;
     let cores = std::thread::available_parallelism()?.get();
     let graph = repository.path().join(MODEL).join("1/model.onnx");
-    let mut direct = Direct::open(&graph, &INPUT, cores)?;
+    let mut direct = Direct::open(&Engine::start()?, &graph, (cores, 1))?;
     let onward = Served::start(repository.path())?;
-    let input = json!({ "name": "x", "shape": [1, 4], "datatype": "FP32", "data": INPUT });
-    let body = json!({ "inputs": [input] }).to_string();
+    let inputs = [Input { name: "x", shape: vec![1, 4], data: Data::Floats(INPUT.to_vec()) }];
+    let body = json!({ "inputs": [inputs[0].to_json()] }).to_string();
     let path = format!("/v2/models/{MODEL}/infer");
     let target = load::post_json(onward.address(), &path, body.as_bytes());
     let Options { rounds, duration, connections, swaps, .. } = options;
@@ -173,7 +175,7 @@ async fn compare(options: &Options) -> Result<ExitCode> {
     let mut swapper =
         Swapper { control, verdicts: Arc::clone(&verdicts), done: 0, took: Vec::new() };
     for round in 0..u32::try_from(*rounds)? {
-        table.direct.push(direct.measure(cores, Duration::from_secs(1))?);
+        table.direct.push(direct.measure(&inputs, cores, Duration::from_secs(1))?);
         measure((round, options), &target, &mut swapper, &mut table).await?;
     }
     table.print(&verdicts, &swapper);

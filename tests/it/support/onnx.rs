@@ -340,6 +340,10 @@ impl Node {
         let named = Message::default().text(1, name);
         let attribute = match value {
             Attribute::Int(value) => named.integer(3, *value).integer(20, 2),
+            Attribute::Ints(values) => {
+                let listed = values.iter().fold(named, |named, value| named.integer(8, *value));
+                listed.integer(20, 7)
+            }
             Attribute::Tensor(tensor) => named.message(5, &tensor.0).integer(20, 4),
             Attribute::Graph(body) => named.message(6, &body.0).integer(20, 5),
         };
@@ -352,6 +356,8 @@ impl Node {
 pub(crate) enum Attribute {
     /// A number, or a truth value as 0 or 1.
     Int(i64),
+    /// Several numbers.
+    Ints(Vec<i64>),
     /// A constant.
     Tensor(Tensor),
     /// What a control flow operator runs.

@@ -1,0 +1,123 @@
+//! The report: a table and a plot for each model, targets, and the ratios that later runs are held to.
+
+use super::cell::{Cell, Protocol, Row};
+use super::grpc;
+use super::options::Options;
+use super::report::{Plot, Report, Table, number};
+use super::rounds::Rounds;
+use super::targets::{handler, p50, p99, rate, tail_of, targets};
+use super::zoo::Model;
+
+const COLUMNS: [&str; 8] =
+    ["", "items/s", "p50 us", "p99 us", "p99/p50", "of the loop", "of the handler", "failed"];
+
+pub(crate) fn report(rounds: &Rounds, options: &Options, version: &str) -> Report {
+    Report {
+        notes: notes(options, version),
+        tables: options.models.iter().map(|&model| table(rounds, model)).collect(),
+        plots: options.models.iter().map(|&model| plot(rounds, options, model)).collect(),
+        targets: targets(rounds),
+        ratios: ratios(rounds),
+        failures: rounds.failures(),
+        ..Report::of("grid")
+    }
+}
+
+fn notes(options: &Options, version: &str) -> Vec<String> {
+    let Options { rounds, duration, .. } = options;
+    vec![
+        format!("{version}; rounds: {rounds}, in turns; each figure is a median."),
+        format!(
+            "A measurement takes {duration:?} for the tiny model and three times that for the others. \
+             Each request has one item, so that items are requests."
+        ),
+        format!(
+            "The client runs on the same cores, and what it costs counts. Over gRPC it is tonic's, on \
+             {} connections at most, with a message that is encoded once.",
+            grpc::CONNECTIONS
+        ),
+    ]
+}
+
+/// The rows of one model; those of the handler belong to the tiny one.
+fn rows(rounds: &Rounds, model: Model) -> impl Iterator<Item = Row> + '_ {
+    rounds.rows().filter(move |row| match row {
+        Row::Direct(of, _) | Row::Server(Cell { model: of, .. }) => *of == model,
+        Row::Handler(..) => model == Model::Mlp,
+    })
+}
+
+fn table(rounds: &Rounds, model: Model) -> Table {
+    let mut table = Table::new(model.name(), &COLUMNS);
+    for row in rows(rounds, model) {
+        let of =
+            |other: Option<Row>| other.map_or(f64::NAN, |other| rounds.ratio(row, other, rate));
+        table.row(vec![
+            row.to_string(),
+            number(rounds.median(row, rate), 0),
+            number(rounds.median(row, p50), 0),
+            number(rounds.median(row, p99), 0),
+            number(rounds.median(row, tail_of), 2),
+            number(of(loop_beside(rounds, row)), 3),
+            number(of(handler_beside(row)), 3),
+            rounds.failures_of(row).to_string(),
+        ]);
+    }
+    table
+}
+
+/// What a row of the server is compared with.
+fn loop_beside(rounds: &Rounds, row: Row) -> Option<Row> {
+    let Row::Server(cell) = row else { return None };
+    rounds.best(cell.model).map(|(_, row)| row)
+}
+
+fn handler_beside(row: Row) -> Option<Row> {
+    match row {
+        Row::Server(Cell { model: Model::Mlp, connections, protocol, .. }) => {
+            Some(Row::Handler(handler(protocol), connections))
+        }
+        _ => None,
+    }
+}
+
+/// By name, what the rate is of the best loop's and of the handler's.
+fn ratios(rounds: &Rounds) -> Vec<(String, f64)> {
+    let cells = rounds.rows().filter_map(|row| match row {
+        Row::Server(cell) => Some((row, cell.name())),
+        _ => None,
+    });
+    let of = |(row, name): (Row, String)| {
+        let beside =
+            [(loop_beside(rounds, row), "of the loop"), (handler_beside(row), "of the handler")];
+        let ratio = move |(other, what): (Option<Row>, &str)| {
+            Some((format!("{name}: {what}"), rounds.ratio(row, other?, rate)))
+        };
+        beside.into_iter().filter_map(ratio).collect::<Vec<_>>()
+    };
+    cells.flat_map(of).collect()
+}
+
+/// The rate by protocol and connections, beside the loop and the handler.
+fn plot(rounds: &Rounds, options: &Options, model: Model) -> Plot {
+    let (batching, connections) = (options.batching[0], &options.connections);
+    let line = |row: &dyn Fn(usize) -> Option<Row>| {
+        let value = |row| Some(rounds.median(row, rate)).filter(|value| value.is_finite());
+        connections.iter().map(|&connections| row(connections).and_then(value)).collect()
+    };
+    let mut series = Vec::new();
+    for &protocol in &options.protocols {
+        let row = |connections| Some(Row::Server(Cell { model, connections, batching, protocol }));
+        series.push((protocol.name().to_owned(), line(&row)));
+    }
+    if model == Model::Mlp {
+        let row = |connections| Some(Row::Handler(Protocol::Json, connections));
+        series.push(("empty handler, json".to_owned(), line(&row)));
+    } else {
+        let row = |_| rounds.best(model).map(|(_, row)| row);
+        series.push(("best loop".to_owned(), line(&row)));
+    }
+    let places = connections.iter().map(ToString::to_string).collect();
+    let title = format!("{}: items a second by connections", model.name());
+    Plot { name: format!("grid-{}", model.name()), title, unit: "items/s", places, series }
+}
