@@ -16,7 +16,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-codec bench-isolation bench-memory bench-probes bench-shadow bench-swap check-metrics check-containers clean
+.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-codec bench-guard bench-isolation bench-memory bench-probes bench-shadow bench-swap bench-table check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -127,10 +127,19 @@ schema: ## write the JSON Schema of the configuration file anew
 	cargo run --locked --quiet -- config --schema > docs/config.schema.json.new
 	mv docs/config.schema.json.new docs/config.schema.json
 
+# Where benchmarks leave what they have found.
+FIGURES := $(abspath $(TARGET_DIR))/bench
+
 # ONNX Runtime starts a telemetry thread of its own in whatever loads it, unless it is told not to.
 bench: export ORT_DISABLE_TELEMETRY := 1
 bench: onnxruntime ## compare the server with ONNX Runtime alone: models, protocols, connections; ARGS='...'
-	cargo bench --locked --bench grid -- --json $(abspath $(TARGET_DIR))/bench/grid.json $(ARGS)
+	cargo bench --locked --bench grid -- --json $(FIGURES)/grid.json $(ARGS)
+
+bench-guard: bench ## run the grid, and fail where a ratio is worse than in docs/performance.md
+	$(PYTHON) scripts/performance.py guard $(FIGURES)/grid.json
+
+bench-table: bench ## run what docs/performance.md has figures of, and write it anew
+	$(PYTHON) scripts/performance.py write $(FIGURES)/grid.json
 
 bench-codec: ## compare reading and writing of bodies with memcpy and with serde_json's value tree
 	cargo bench --locked --bench codec

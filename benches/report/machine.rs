@@ -7,10 +7,13 @@ pub(super) fn now() -> anyhow::Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
 }
 
-/// What the benchmark was started by.
+/// What the benchmark was started by, but for where it writes to.
 pub(super) fn command(bench: &str) -> String {
-    let arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    let arguments: Vec<String> = arguments.collect();
+    let mut arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--json") {
+        arguments.drain(at..(at + 2).min(arguments.len()));
+    }
     let command = format!("cargo bench --locked --bench {bench} -- {}", arguments.join(" "));
     command.trim_end_matches([' ', '-']).to_owned()
 }

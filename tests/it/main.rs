@@ -30,6 +30,7 @@ mod object_store;
 mod operating;
 mod operations;
 mod overrides;
+mod performance;
 mod readme;
 mod refusals;
 mod reloading;
