@@ -16,7 +16,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-codec bench-guard bench-isolation bench-memory bench-probes bench-shadow bench-swap bench-table check-metrics check-containers clean
+.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-codec bench-guard bench-isolation bench-memory bench-probes bench-shadow bench-starvation bench-swap bench-table check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -155,6 +155,9 @@ bench-memory: onnxruntime ## swap a model of 100 MB 300 times, and tell the memo
 
 bench-shadow: onnxruntime ## compare one model's latency with and without a shadow
 	cargo bench --locked --bench shadow
+
+bench-starvation: onnxruntime ## compare what is left of a tiny model's rate beside one that is slow and never idle
+	cargo bench --locked --bench starvation
 
 bench-isolation: onnxruntime ## compare one model's latency with and without the load of another
 	cargo bench --locked --bench isolation

@@ -2,6 +2,7 @@
 
 mod assembly;
 mod begun;
+mod cpu;
 mod listener;
 mod listeners;
 mod managed;

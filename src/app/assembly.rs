@@ -2,9 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::thread::available_parallelism;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -13,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::begun;
+use super::cpu::CpuPlan;
 use super::listeners::Listeners;
 use super::managed::{self, ManagedBackend, ManagedRepository, Place, PlaceError};
 use super::reload::{self, Configuration, Reloading};
@@ -184,13 +183,14 @@ fn register_checks(
 }
 
 fn manager_options(config: &Config) -> ManagerOptions {
+    let CpuPlan { instances, intra_op_threads } = CpuPlan::of(config);
     ManagerOptions {
         load_threads: config.models.load_threads,
         load_timeout: config.models.load_timeout,
-        instances: config.inference.instances.given().copied().unwrap_or_else(cores),
+        instances,
         queue_capacity: config.inference.queue_capacity,
         max_batch_size: config.inference.max_batch_size,
-        intra_op_threads: config.onnxruntime.intra_op_threads,
+        intra_op_threads,
         terms: reload::terms(config),
     }
 }
@@ -253,9 +253,4 @@ fn grpc_parts(rest: &Parts) -> grpc::Parts {
 /// at random.
 fn instance() -> String {
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))
-}
-
-/// The cores this process may use; one where the system does not tell.
-pub(super) fn cores() -> NonZeroUsize {
-    available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }

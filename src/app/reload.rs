@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tracing::{Level, enabled};
 
-use super::assembly::cores;
+use super::cpu::cores;
 use crate::config::{Config, ConfigError, Effective, Layers, Reloaded};
 use crate::http::Limits;
 use crate::lifecycle::{Event, EventBus, LifecycleManager, LogControl};

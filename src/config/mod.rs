@@ -26,7 +26,9 @@ pub use layers::Layers;
 pub use mistake::{ConfigError, Mistake, Origin};
 pub use schema::schema;
 pub use settings::{SETTINGS, Setting};
-pub use value::{Auto, ByteSize, LoadMode, LogFilter, LogFormat, Percent, Switch, WebhookUrl};
+pub use value::{
+    Auto, ByteSize, LoadMode, LogFilter, LogFormat, Percent, Profile, Switch, WebhookUrl,
+};
 
 use crate::lifecycle::{EventKind, LifecycleConfig};
 use crate::model::ModelName;
@@ -132,7 +134,9 @@ impl ModelsConfig {
 /// How models run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InferenceConfig {
-    /// Instances per version; the server chooses one per core.
+    /// How the cores are divided.
+    pub profile: Profile,
+    /// Instances per version; the server chooses by the profile.
     pub instances: Auto<NonZeroUsize>,
     /// Requests that may wait per version.
     pub queue_capacity: NonZeroUsize,
@@ -145,8 +149,8 @@ pub struct InferenceConfig {
 pub struct OnnxRuntimeConfig {
     /// The library's file; the server searches for it.
     pub library: Auto<PathBuf>,
-    /// Threads that one run may use.
-    pub intra_op_threads: NonZeroUsize,
+    /// Threads that one run may use; the server chooses by the profile.
+    pub intra_op_threads: Auto<NonZeroUsize>,
 }
 
 /// Events.

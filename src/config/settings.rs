@@ -164,8 +164,10 @@ settings! {
             "the memory that models may take by estimate, beyond which others go or a load is refused; 0B for no bound";
     }
     inference: InferenceConfig {
+        profile "PROFILE" = "throughput":
+            "how the cores are divided where the next does not say: throughput: one run for each core; latency: one run that uses them all";
         instances "COUNT" = "auto" in "1" to "256":
-            "instances per model version; one per core";
+            "runs of a model version at once; by the profile";
         queue_capacity "COUNT" = "512" in "1" to "1048576":
             "requests that may wait per model version";
         max_batch_size "COUNT" = "32" in "1" to "4096":
@@ -174,8 +176,8 @@ settings! {
     onnxruntime: OnnxRuntimeConfig {
         library "FILE" = "auto":
             "the ONNX Runtime library; searched for";
-        intra_op_threads "COUNT" = "1" in "1" to "1024":
-            "threads that one inference may use";
+        intra_op_threads "COUNT" = "auto" in "1" to "1024":
+            "threads that one run may use; by the profile";
     }
     lifecycle: LifecycleConfig {
         startup_timeout "DURATION" = "10m" in "1ms" to "365days":

@@ -11,6 +11,12 @@ use super::padding::Padding;
 /// The most bytes that the inputs of a batch may have together: joining them costs a copy.
 pub(super) const LARGEST: u64 = 64 << 20;
 
+/// A batch that takes so many times as long as is expected does so for what it contains, ...
+const PATIENCE: u32 = 20;
+
+/// ... if it takes longer than this.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How requests for a version may share runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchOptions {
@@ -75,6 +81,12 @@ impl Batching {
     /// Whether an instance waits for more requests than there are.
     pub(super) fn waits(&self) -> bool {
         !self.options.max_delay.is_zero()
+    }
+
+    /// How long a batch of so many bytes may take, before it is taken for one that does not end.
+    pub(super) fn patience(&self, bytes: u64) -> Duration {
+        let usual = self.costs.expected(bytes).saturating_mul(PATIENCE);
+        usual.max(LEAST_PATIENCE)
     }
 
     fn is_paused(&self) -> bool {

@@ -2,25 +2,31 @@
 //!
 //! A batch makes some models faster, as weights are read once for all of its entries, and others slower. The
 //! requests in it all wait for the last one. So batches are made no larger than is measured to be worth it.
+//!
+//! Now and then another size is tried beside the one in use, in turns, so that whatever else the machine does
+//! is the same for both. The median of a few runs decides.
 
-use std::array;
+use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Sizes are told apart by their power of two: 1, 2, 3 to 4, 5 to 8, and so on.
 const LEVELS: usize = 16;
 
-/// By how much less an entry has to cost in a larger batch for that to be worth it.
-const WORTH: f64 = 0.97;
+/// By how much less an entry has to cost in a batch twice as large for that to be worth it, ...
+const WORTH: f64 = 0.95;
 
-/// How far beyond the best level known so far is looked: there may be one that gains nothing in between.
-const AHEAD: usize = 2;
+/// ... and by how much more at most in one half as large, for that to be preferred.
+const NOT_WORTH: f64 = 1.02;
 
-/// Runs after which what a level costs is known.
-const ENOUGH: u32 = 6;
+/// Runs of each of two sizes that decide.
+const ENOUGH: usize = 7;
 
-/// After so many runs a larger batch is tried again, once, and after as many a smaller one.
-const AGAIN: u32 = 500;
+/// A trial ends undecided after so many runs: not enough requests wait for the larger size.
+const TOO_LONG: u32 = 200;
+
+/// Runs between two trials, after one that has changed nothing; that doubles, up to the second.
+const PAUSES: (u32, u32) = (32, 2048);
 
 /// A run that was made.
 #[derive(Debug, Clone, Copy)]
@@ -42,58 +48,65 @@ pub(super) struct Costs {
 
 #[derive(Debug)]
 struct Known {
-    levels: [Level; LEVELS],
-    /// Runs since one of another size was tried for its own sake.
-    since: u32,
-    /// Whether that was a larger one.
+    /// The level in use.
+    level: usize,
+    /// What is tried, or when something is next.
+    next: Next,
+    /// Of the last pause.
+    pause: u32,
+    /// Whether the last trial was of a larger size.
     grew: bool,
+    /// What a byte costs on average, in nanoseconds.
+    usual: f64,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Level {
+#[derive(Debug)]
+enum Next {
+    /// After so many runs.
+    Pause(u32),
+    Trial(Trial),
+}
+
+/// Another level beside the one in use, and what a byte has cost in the runs of each.
+#[derive(Debug)]
+struct Trial {
+    level: usize,
+    own: Vec<f64>,
+    other: Vec<f64>,
     runs: u32,
-    /// For each byte, in nanoseconds.
-    cost: f64,
 }
 
 impl Costs {
     /// For batches of up to `most` entries.
     pub(super) fn new(most: usize) -> Self {
-        let known = Known { levels: array::from_fn(|_| Level::default()), since: 0, grew: false };
-        Self { known: Mutex::new(known), most: level(most) }
+        let (level_of_most, next) = (level(most), Next::Pause(0));
+        let known = Known { level: 0, next, pause: PAUSES.0, grew: false, usual: 0.0 };
+        Self { known: Mutex::new(known), most: level_of_most }
     }
 
     pub(super) fn ran(&self, run: Run) {
         let cost = run.took.as_secs_f64() * 1e9 / precise(run.bytes.max(1));
-        let mut known = self.lock();
-        known.since = known.since.saturating_add(1);
-        known.levels[level(run.entries)].ran(cost);
+        self.lock().ran((level(run.entries), cost), self.most);
     }
 
     /// How many entries the next batch should have at most.
     pub(super) fn limit(&self) -> usize {
-        let mut known = self.lock();
-        let best = known.best(self.most);
-        if known.levels[best].runs < ENOUGH {
-            return 1 << best;
+        let known = self.lock();
+        1 << match &known.next {
+            Next::Trial(trial) if trial.other.len() < trial.own.len() => trial.level,
+            _ => known.level,
         }
-        let untried = (best + 1..=self.most.min(best + AHEAD))
-            .find(|level| known.levels[*level].runs < ENOUGH);
-        let next = match untried {
-            Some(level) => level,
-            None if known.since >= AGAIN => {
-                known.since = 0;
-                known.grew = !known.grew;
-                if known.grew { self.most.min(best + 1) } else { best.saturating_sub(1) }
-            }
-            None => best,
-        };
-        1 << next
+    }
+
+    /// How long inputs of so many bytes usually take; no time where nothing is known.
+    pub(super) fn expected(&self, bytes: u64) -> Duration {
+        let nanoseconds = self.lock().usual * precise(bytes);
+        Duration::try_from_secs_f64(nanoseconds / 1e9).unwrap_or(Duration::MAX)
     }
 
     /// How many entries are worth it, by what is known.
     pub(super) fn worth(&self) -> usize {
-        1 << self.lock().best(self.most)
+        1 << self.lock().level
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -102,24 +115,69 @@ impl Costs {
 }
 
 impl Known {
-    /// The smallest level than which no larger one is worth it.
-    fn best(&self, most: usize) -> usize {
-        let known = (0..=most).filter(|level| self.levels[*level].runs >= ENOUGH);
-        known.fold(0, |best, level| {
-            let is_first = self.levels[best].runs < ENOUGH;
-            let gains = self.levels[level].cost < self.levels[best].cost * WORTH;
-            if is_first || gains { level } else { best }
-        })
+    fn ran(&mut self, (level, cost): (usize, f64), most: usize) {
+        self.usual += (cost - self.usual) * if self.usual > 0.0 { 0.1 } else { 1.0 };
+        match &mut self.next {
+            Next::Pause(0) => self.next = self.begin(most),
+            Next::Pause(left) => *left -= 1,
+            Next::Trial(trial) => {
+                trial.ran((self.level, level), cost);
+                if trial.is_decided() || trial.runs >= TOO_LONG {
+                    self.end();
+                }
+            }
+        }
+    }
+
+    /// A trial of a larger size, or of a smaller one, in turns where there are both.
+    fn begin(&mut self, most: usize) -> Next {
+        let grows = self.level < most && (self.level == 0 || !self.grew);
+        let level = if grows { self.level + 1 } else { self.level.saturating_sub(1) };
+        self.grew = grows;
+        if level == self.level {
+            return Next::Pause(PAUSES.1);
+        }
+        Next::Trial(Trial { level, own: Vec::new(), other: Vec::new(), runs: 0 })
+    }
+
+    fn end(&mut self) {
+        let Next::Trial(trial) = mem::replace(&mut self.next, Next::Pause(0)) else { return };
+        if trial.wins(self.level) {
+            self.level = trial.level;
+            self.pause = PAUSES.0;
+            // As it was better in this direction, it may be even more so further on.
+            self.grew = !self.grew;
+        } else {
+            self.next = Next::Pause(self.pause);
+            self.pause = self.pause.saturating_mul(2).min(PAUSES.1);
+        }
     }
 }
 
-impl Level {
-    /// What others on the machine do only ever makes a run longer: so it falls fast and rises slowly.
-    fn ran(&mut self, cost: f64) {
-        self.runs = self.runs.saturating_add(1);
-        let weight = if cost < self.cost { 0.5 } else { 0.1 };
-        self.cost = if self.runs == 1 { cost } else { self.cost + (cost - self.cost) * weight };
+impl Trial {
+    fn ran(&mut self, (own, level): (usize, usize), cost: f64) {
+        self.runs += 1;
+        let costs = if level == own { &mut self.own } else { &mut self.other };
+        if [own, self.level].contains(&level) && costs.len() < ENOUGH {
+            costs.push(cost);
+        }
     }
+
+    fn is_decided(&self) -> bool {
+        self.own.len() == ENOUGH && self.other.len() == ENOUGH
+    }
+
+    /// Whether what was tried is better than what is in use.
+    fn wins(&self, own: usize) -> bool {
+        let bound = if self.level > own { WORTH } else { NOT_WORTH };
+        self.is_decided() && median(&self.other) < median(&self.own) * bound
+    }
+}
+
+fn median(costs: &[f64]) -> f64 {
+    let mut sorted = costs.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
 fn level(entries: usize) -> usize {
@@ -127,7 +185,7 @@ fn level(entries: usize) -> usize {
     usize::try_from(power.ilog2()).map_or(LEVELS - 1, |level| level.min(LEVELS - 1))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "it is divided by")]
+#[expect(clippy::cast_precision_loss, reason = "it is a measure")]
 fn precise(number: u64) -> f64 {
     number as f64
 }
@@ -136,17 +194,19 @@ fn precise(number: u64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Runs batches as large as they may be, until nothing changes any more. A run takes as long as `of`
-    /// says, for so many entries.
-    fn settled(costs: &Costs, of: impl Fn(f64) -> f64) -> usize {
-        for _ in 0..100 {
-            let entries = costs.limit();
+    /// Runs batches as large as they may be, but for `waiting` entries, many times. A run takes as long as
+    /// `of` says, for so many entries.
+    fn settled(costs: &Costs, (waiting, runs): (usize, u32), of: impl Fn(f64) -> f64) -> usize {
+        for _ in 0..runs {
+            let entries = costs.limit().min(waiting);
             #[expect(clippy::cast_precision_loss, reason = "they are few")]
             let took = Duration::from_secs_f64(of(entries as f64));
             costs.ran(Run { entries, bytes: entries as u64 * 256, took });
         }
         costs.worth()
     }
+
+    const MANY: (usize, u32) = (64, 300);
 
     #[test]
     fn levels_are_powers_of_two() {
@@ -158,42 +218,60 @@ mod tests {
     fn batches_grow_as_long_as_they_gain() {
         let costs = Costs::new(32);
         assert_eq!(costs.limit(), 1, "what one costs comes first");
-        assert_eq!(settled(&costs, |entries| 100e-6 + entries * 1e-6), 32);
+        assert_eq!(settled(&costs, MANY, |entries| 100e-6 + entries * 1e-6), 32);
         let costs = Costs::new(32);
-        assert_eq!(settled(&costs, |entries| 5e-3 * entries.max(8.0) / 8.0), 8);
+        assert_eq!(settled(&costs, MANY, |entries| 5e-3 * entries.max(8.0) / 8.0), 8);
         let costs = Costs::new(32);
-        assert_eq!(settled(&costs, |entries| 5e-3 * entries), 1);
+        assert_eq!(settled(&costs, MANY, |entries| 5e-3 * entries), 1);
         let costs = Costs::new(1);
-        assert_eq!(settled(&costs, |_| 5e-3), 1);
+        assert_eq!(settled(&costs, MANY, |_| 5e-3), 1);
     }
 
     #[test]
-    fn a_level_that_gains_nothing_does_not_hide_the_next() {
+    fn what_gains_little_is_left() {
         let costs = Costs::new(32);
-        let cost = |entries: f64| if entries < 4.0 { 1e-3 * entries } else { 2e-3 };
-        assert!(settled(&costs, cost) >= 4);
+        assert_eq!(settled(&costs, MANY, |entries| entries.powf(0.95)), 1);
+        let costs = Costs::new(32);
+        assert_eq!(settled(&costs, MANY, |_| 5e-3), 32);
+        assert_eq!(settled(&costs, (64, 20_000), |entries| entries.powf(0.99)), 1);
     }
 
     #[test]
     fn what_changes_is_found_again() {
         let costs = Costs::new(32);
-        assert_eq!(settled(&costs, |entries| 5e-3 * entries), 1);
-        let cheap = |_| 5e-3;
-        let rounds = (1..100).find(|_| settled(&costs, cheap) == 32);
-        assert!(rounds.is_some_and(|rounds| rounds > 1), "{rounds:?}");
-        let dear = |entries: f64| 1e-3 * entries * entries;
-        let rounds = (1..100).find(|_| settled(&costs, dear) == 1);
-        assert!(rounds.is_some(), "{costs:?}");
+        assert_eq!(settled(&costs, (64, 3000), |entries| 5e-3 * entries), 1);
+        assert_eq!(settled(&costs, (64, 10_000), |_| 5e-3), 32);
+        assert_eq!(settled(&costs, (64, 10_000), |entries| 1e-3 * entries * entries), 1);
+    }
+
+    #[test]
+    fn sizes_for_which_too_few_requests_wait_are_not_waited_for() {
+        let costs = Costs::new(32);
+        assert_eq!(settled(&costs, (3, 3000), |_| 5e-3), 4);
+        assert_eq!(settled(&costs, (1, 3000), |_| 5e-3), 4, "nothing tells that it is wrong");
+    }
+
+    #[test]
+    fn a_size_that_is_tried_has_few_of_the_runs() {
+        let costs = Costs::new(32);
+        settled(&costs, (64, 20_000), |entries| 5e-3 * entries);
+        let tried = (0..10_000).filter(|_| {
+            let entries = costs.limit();
+            settled(&costs, (64, 1), |entries| 5e-3 * entries);
+            entries > 1
+        });
+        assert!(tried.count() < 100);
     }
 
     #[test]
     fn runs_of_other_lengths_are_compared_by_the_byte() {
         let costs = Costs::new(8);
-        for length in [1, 4, 2, 8].repeat(10) {
+        for length in [1, 4, 2, 8].repeat(100) {
             let entries = costs.limit();
             let bytes = entries as u64 * length;
             costs.ran(Run { entries, bytes, took: Duration::from_micros(bytes) });
         }
         assert_eq!(costs.worth(), 1);
+        assert_eq!(costs.expected(1000), Duration::from_millis(1));
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use super::backend::RunError;
 use super::datatype::DataType;
+use super::tensor::{ShapeText, Tensor};
 
 /// One dimension of a declared shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +80,27 @@ impl Signature {
         let is_free =
             |spec: &TensorSpec| matches!(spec.shape.as_deref(), Some([Dim::Dynamic(_), ..]));
         self.inputs.iter().filter(|input| !input.optional).chain(&self.outputs).all(is_free)
+    }
+
+    /// Whether outputs, each with its position, are of the shapes that the graph declares.
+    ///
+    /// # Errors
+    /// [`RunError::Engine`] with the first that is not: the model is not what it says.
+    pub fn check_outputs<'a>(
+        &self,
+        outputs: impl Iterator<Item = (usize, &'a Tensor)>,
+    ) -> Result<(), RunError> {
+        for (position, tensor) in outputs {
+            let spec = &self.outputs[position];
+            if !spec.admits(tensor.shape()) {
+                let (name, declared) = (&spec.name, spec.shape_text());
+                let given = ShapeText(tensor.shape());
+                return Err(RunError::Engine(format!(
+                    "its output '{name}' has the shape {given}, and not {declared} as it declares"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The position of the input called `name`.

@@ -14,7 +14,6 @@ mod datatype;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod group;
-mod inline;
 mod metadata;
 mod padding;
 mod placement;
@@ -26,6 +25,7 @@ mod runs;
 mod task;
 mod tensor;
 mod threads;
+mod watch;
 
 pub use backend::{
     Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, RunError,
@@ -35,7 +35,6 @@ pub use batching::{BatchOptions, BatchingReport};
 pub use compare::Tolerance;
 pub use control::{Armed, RunControl, Terminator};
 pub use datatype::{DataType, Element, UnknownDataType};
-pub use inline::InlineRuns;
 pub use metadata::{Dim, Signature, TensorSpec};
 pub use padding::Padding;
 pub use placement::Placement;
@@ -45,3 +44,4 @@ pub use runs::RunsReport;
 pub use task::{Completion, InferError, RunTerms, Timings};
 pub use tensor::{Tensor, TensorError};
 pub use threads::{Spawner, give_way};
+pub use watch::RunWatch;

@@ -18,13 +18,13 @@ use shared::{Job, Shared};
 use super::backend::Instance;
 use super::batching::{BatchOptions, Batching, BatchingReport};
 use super::control::RunControl;
-use super::inline::InlineRuns;
 use super::placement::{Pace, Placement};
 use super::queue::{BoundedQueue, Refused};
 use super::request::PreparedRequest;
 use super::runs::{RunCounts, RunsReport};
 use super::task::{Completion, InferError, RunTerms, Task};
 use super::threads::Spawner;
+use super::watch::RunWatch;
 
 /// How a pool admits and runs requests.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl InstancePool {
     pub fn start(
         options: &PoolOptions,
         instances: Vec<Box<dyn Instance>>,
-        (spawner, inline): (&Spawner, &Arc<InlineRuns>),
+        (spawner, watch): (&Spawner, &Arc<RunWatch>),
     ) -> io::Result<Self> {
         let (capacity, count) = (options.queue_capacity.get(), instances.len());
         let shared = Arc::new(Shared {
@@ -67,7 +67,7 @@ impl InstancePool {
             queue: BoundedQueue::new(capacity, instances),
             capacity,
             spawner: spawner.clone(),
-            inline: Arc::clone(inline),
+            watch: Arc::clone(watch),
             pace: Pace::default(),
             batched: options.batched,
             batching: options.batching.clone().map(Batching::new),

@@ -186,7 +186,9 @@ impl VersionHandle {
         } else {
             pool.run(request, terms).await?
         };
-        let outputs = wanted.into_iter().zip(completion.outputs).collect();
+        let outputs: Vec<_> = wanted.into_iter().zip(completion.outputs).collect();
+        let given = outputs.iter().map(|(position, tensor)| (*position, tensor));
+        self.serving.signature.check_outputs(given)?;
         Ok(Answer { outputs, timings: completion.timings })
     }
 }

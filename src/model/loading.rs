@@ -27,8 +27,8 @@ use super::usage::Usage;
 use super::warm_up::warm_up;
 use crate::causes;
 use crate::inference::{
-    Backend, BatchOptions, InlineRuns, Instance, InstancePool, ModelFiles, OpenOptions,
-    PoolOptions, Signature, Spawner, give_way,
+    Backend, BatchOptions, Instance, InstancePool, ModelFiles, OpenOptions, PoolOptions, RunWatch,
+    Signature, Spawner, give_way,
 };
 
 /// Runs blocking work of the control plane, so that no load shares a thread with a request.
@@ -190,7 +190,7 @@ pub(super) struct Loader {
     pub(super) ledger: Ledger,
     pub(super) meter: MemoryMeter,
     pub(super) spawner: Spawner,
-    pub(super) inline: Arc<InlineRuns>,
+    pub(super) watch: Arc<RunWatch>,
     pub(super) intra_op_threads: NonZeroUsize,
     pub(super) instances: NonZeroUsize,
     pub(super) queue_capacity: NonZeroUsize,
@@ -238,7 +238,7 @@ impl Loader {
             batched: settings.is_batched(&signature),
             batching,
         };
-        let pool = InstancePool::start(&pool, instances, (&self.spawner, &self.inline));
+        let pool = InstancePool::start(&pool, instances, (&self.spawner, &self.watch));
         Ok(Arc::new(Serving {
             id: record.id.clone(),
             digest,

@@ -38,7 +38,7 @@ use super::serving_map::{ServingMap, Wanted};
 use super::state::StateKind;
 use super::swap::{RollbackOptions, SwapOptions};
 use crate::causes;
-use crate::inference::{Backend, InlineRuns, Spawner};
+use crate::inference::{Backend, RunWatch, Spawner};
 use crate::lifecycle::{CheckKind, Deadline, EventBus, HealthRegistry};
 
 /// How often it is looked for what a request wants before the request is refused. Whoever is refused
@@ -181,7 +181,7 @@ impl ModelLifecycleManager {
             observer: parts.observer,
             ledger: Ledger::default(),
             meter: MemoryMeter::default(),
-            inline: Arc::new(InlineRuns::start(&spawner)),
+            watch: Arc::new(RunWatch::start(&spawner)),
             spawner,
             intra_op_threads: options.intra_op_threads,
             instances: options.instances,

@@ -65,9 +65,11 @@ pub(super) fn warm_up(
         }
         let request = generated(signature, (size, batch), fill)?;
         let mut instances = instances.iter_mut().map(Box::as_mut);
-        instances.try_for_each(|instance| answer(instance, &request, control)).map_err(
-            |failure| LoadError::WarmUp(format!("batch of {batch}: {failure}; {ADVICE}")),
-        )?;
+        instances
+            .try_for_each(|instance| answer(instance, (signature, &request), control))
+            .map_err(|failure| {
+                LoadError::WarmUp(format!("batch of {batch}: {failure}; {ADVICE}"))
+            })?;
     }
     Ok(Some(plain))
 }
@@ -84,7 +86,7 @@ fn smallest(
     for (size, fill) in tries {
         let request = generated(signature, (size, size), fill)?;
         let mut instances = instances.iter_mut().map(Box::as_mut);
-        match instances.try_for_each(|instance| answer(instance, &request, control)) {
+        match instances.try_for_each(|instance| answer(instance, (signature, &request), control)) {
             Ok(()) => return Ok(Plain { size, fill }),
             Err(failure) => first_failure.get_or_insert(failure),
         };
@@ -112,10 +114,12 @@ fn sizes(signature: &Signature) -> &'static [usize] {
 
 fn answer(
     instance: &mut dyn Instance,
-    request: &PreparedRequest,
+    (signature, request): (&Signature, &PreparedRequest),
     control: &RunControl,
 ) -> Result<(), String> {
-    instance.run(request, control).map(drop).map_err(|error| causes::of_error(&error))
+    let outputs = instance.run(request, control).map_err(|error| causes::of_error(&error))?;
+    let outputs = request.outputs().iter().copied().zip(&outputs);
+    signature.check_outputs(outputs).map_err(|error| error.to_string())
 }
 
 fn is_dynamic(spec: &TensorSpec) -> bool {

@@ -95,6 +95,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// How the cores are divided among the runs of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// As many runs at once as there are cores, each on one.
+    Throughput,
+    /// One run at a time, on all of them.
+    Latency,
+}
+
 /// Which models are loaded without being asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadMode {
@@ -323,6 +332,31 @@ impl Value for LogFormat {
 
     fn schema(_: Bounds) -> Tree {
         json!({ "enum": ["text", "json"] })
+    }
+}
+
+impl Value for Profile {
+    fn expected(_: Bounds) -> String {
+        "throughput or latency".to_owned()
+    }
+
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        match text {
+            "throughput" => Some(Self::Throughput),
+            "latency" => Some(Self::Latency),
+            _ => None,
+        }
+    }
+
+    fn show(&self) -> Tree {
+        match self {
+            Self::Throughput => json!("throughput"),
+            Self::Latency => json!("latency"),
+        }
+    }
+
+    fn schema(_: Bounds) -> Tree {
+        json!({ "enum": ["throughput", "latency"] })
     }
 }
 

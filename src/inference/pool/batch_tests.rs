@@ -17,7 +17,7 @@ use super::super::tensor::Tensor;
 use super::shared::lock;
 use super::*;
 
-/// An input of this value makes a run fail, and one of the next panic.
+/// An input of this value makes a run fail, one of the next panic, and one of that after it last.
 const POISON: i32 = 1_000_000;
 
 /// Doubles each element of `x`, and sums up each row.
@@ -54,6 +54,12 @@ impl Doubler {
             return Err(RunError::Rejected("poison".to_owned()));
         }
         assert!(!values.contains(&(POISON + 1)), "it panics");
+        while values.contains(&(POISON + 2)) {
+            if control.is_cancelled() {
+                return Err(RunError::Cancelled);
+            }
+            std::thread::yield_now();
+        }
         let doubled = values.iter().map(|value| value * 2).collect();
         let sums = values.chunks(x.shape()[1].max(1)).map(|row| row.iter().sum()).collect();
         let tensor = |shape: Vec<usize>, values: Vec<i32>| Tensor::from_vec(shape, values).unwrap();
@@ -121,8 +127,8 @@ fn pool(batching: BatchOptions) -> (Arc<InstancePool>, Arc<Doubler>) {
         batching: Ok(batching),
     };
     let spawner = Spawner::start();
-    let inline = Arc::new(InlineRuns::start(&spawner));
-    let pool = InstancePool::start(&options, instances, (&spawner, &inline)).unwrap();
+    let watch = Arc::new(RunWatch::start(&spawner));
+    let pool = InstancePool::start(&options, instances, (&spawner, &watch)).unwrap();
     (Arc::new(pool), doubler)
 }
 
@@ -313,6 +319,21 @@ async fn a_shared_run_is_cancelled_once_nobody_wants_it() {
     );
     assert!(doubler.cancelled.load(Ordering::SeqCst));
     assert_eq!(doubler.rows(), [1, 2, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_without_an_end_keeps_only_its_own_request() {
+    let (pool, doubler) = pool(options(Duration::from_millis(1)));
+    let patience = Instant::now() + Duration::from_secs(3);
+    let requests = [1, 2, POISON + 2].map(|value| {
+        let deadline = if value > POISON { patience } else { later() };
+        (request(1, &[value]), deadline.into())
+    });
+    let answers = together((&pool, &doubler), requests.to_vec()).await;
+    let expected = [1, 2].map(|value| Ok(alone(&request(1, &[value]))));
+    assert_eq!(answers[..2], expected);
+    assert_eq!(answers[2], Err(InferError::DeadlineExceeded));
+    assert_eq!(doubler.rows(), [1, 3, 1, 1, 1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

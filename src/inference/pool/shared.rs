@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use super::super::backend::{Instance, RunError};
 use super::super::batching::Batching;
-use super::super::inline::InlineRuns;
 use super::super::placement::{Pace, Placement, Ran};
 use super::super::queue::BoundedQueue;
 use super::super::runs::RunCounts;
 use super::super::task::{Completion, InferError, Task};
 use super::super::tensor::Tensor;
 use super::super::threads::Spawner;
+use super::super::watch::RunWatch;
 
 /// A request that waits for an instance.
 pub(super) struct Job {
@@ -33,7 +33,7 @@ pub(super) struct Shared {
     pub(super) queue: BoundedQueue<Job, Server>,
     pub(super) capacity: usize,
     pub(super) spawner: Spawner,
-    pub(super) inline: Arc<InlineRuns>,
+    pub(super) watch: Arc<RunWatch>,
     pub(super) pace: Pace,
     pub(super) batched: bool,
     pub(super) batching: Result<Batching, String>,
@@ -78,7 +78,7 @@ impl Shared {
         if self.placement(Some(task)) == Placement::Thread {
             return None;
         }
-        let _watched = self.inline.begin(task.terms.deadline, &task.control)?;
+        let _watched = self.watch.begin(task.terms.deadline, &task.control)?;
         let mut instance = self.queue.claim()?;
         Some(self.run(task, instance.as_mut()))
     }

@@ -69,14 +69,14 @@ fn pool(instances: usize) -> (Arc<InstancePool>, Arc<World>) {
     world.instances.store(instances, Ordering::SeqCst);
     let made = (0..instances).map(|_| Box::new(Recorder(Arc::clone(&world))) as Box<dyn Instance>);
     let spawner = Spawner::start();
-    let inline = Arc::new(InlineRuns::start(&spawner));
+    let watch = Arc::new(RunWatch::start(&spawner));
     let options = PoolOptions {
         name: "a/1".to_owned(),
         queue_capacity: NonZeroUsize::MIN,
         batched: false,
         batching: Err("it is not looked at here".to_owned()),
     };
-    let pool = InstancePool::start(&options, made.collect(), (&spawner, &inline)).unwrap();
+    let pool = InstancePool::start(&options, made.collect(), (&spawner, &watch)).unwrap();
     (Arc::new(pool), world)
 }
 

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::super::batch;
 use super::super::batching::{Batching, LARGEST};
 use super::super::costs::Run;
-use super::super::group::{self, Apart};
+use super::super::group::{Apart, Group};
 use super::super::queue::{Claim, Pick};
 use super::super::task::{Completion, InferError, Task};
 use super::super::threads::{Stopwatch, give_way};
@@ -136,7 +136,10 @@ impl Shared {
         let Ok(batching) = &self.batching else { return };
         let tasks: Vec<&Task> = jobs.iter().map(|(_, job)| &job.task).collect();
         let watch = Stopwatch::start();
-        match group::run(&tasks, &batching.options.padding, instance.as_mut()) {
+        let bytes = tasks.iter().map(|task| task.size).sum();
+        let (padding, most) = (&batching.options.padding, batching.patience(bytes));
+        let group = Group { padding, watch: &self.watch, most };
+        match group.run(&tasks, instance.as_mut()) {
             Ok(completions) => {
                 drop(instance);
                 self.ran_together(&tasks, &completions, &watch);

@@ -1,4 +1,4 @@
-//! Runs on the threads that serve connections, and that they end.
+//! Runs that must not last: those on the threads that serve connections, and those that requests share.
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,15 +15,15 @@ use super::threads::Spawner;
 /// How late a deadline may be noticed, and for how long a run may keep other workers from being woken.
 const PERIOD: Duration = Duration::from_millis(10);
 
-/// What watches inline runs. Nobody polls the request while its run has the thread, so a thread of its own
-/// ends the runs whose deadlines have passed, and those that turn out to be long, which can begin again
-/// elsewhere. It sleeps while there are none.
+/// What watches them. Nobody polls a request while its run has the thread, so a thread of its own ends the
+/// inline runs whose deadlines have passed, and those that turn out to be long, which can begin again
+/// elsewhere; so can each of the requests whose shared run is long. It sleeps while there are none.
 ///
 /// It also sees to it that the other workers of the runtime go on. One that sleeps is woken when there is
 /// more to do than the others do, but nobody looks for what comes over the network while the worker that did
 /// so last is held by a run.
 #[derive(Debug)]
-pub struct InlineRuns(Arc<Shared>);
+pub struct RunWatch(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -45,9 +45,11 @@ struct State {
 struct Run {
     number: u64,
     begun: Instant,
-    runtime: Handle,
-    deadline: Instant,
+    /// When it is ended.
+    end: Instant,
     control: Arc<RunControl>,
+    /// Whose worker it holds, if it does.
+    runtime: Option<Handle>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +63,7 @@ enum Watch {
     Asleep,
 }
 
-impl InlineRuns {
+impl RunWatch {
     /// Where the system has no thread for the watch, nothing is run inline.
     pub fn start(spawner: &Spawner) -> Self {
         let shared = Arc::new(Shared::default());
@@ -78,22 +80,39 @@ impl InlineRuns {
         Self(shared)
     }
 
-    /// Watches one run on this thread until the guard is dropped. It is cancelled at its deadline, or after
+    /// Watches one inline run on this thread until the guard is dropped. It is cancelled at its deadline, or after
     /// [`STALL`] if that is earlier. `None` where nothing may run on this thread.
     pub(super) fn begin(
         &self,
         deadline: Instant,
         control: &Arc<RunControl>,
     ) -> Option<Watched<'_>> {
-        let runtime = Handle::try_current().ok()?;
+        let runtime = Some(Handle::try_current().ok()?);
+        let begun = Instant::now();
+        let (end, control) = (deadline.min(begun + STALL), Arc::clone(control));
+        self.watch(|number| Run { number, begun, end, control, runtime })
+    }
+
+    /// Watches one run on a thread that serves no connections until the guard is dropped. It is cancelled
+    /// after `most`. `None` where there is no watch.
+    pub(super) fn begin_aside(
+        &self,
+        most: Duration,
+        control: &Arc<RunControl>,
+    ) -> Option<Watched<'_>> {
+        let begun = Instant::now();
+        let (end, control) = (begun + most, Arc::clone(control));
+        self.watch(|number| Run { number, begun, end, control, runtime: None })
+    }
+
+    fn watch(&self, run: impl FnOnce(u64) -> Run) -> Option<Watched<'_>> {
         let mut state = self.0.lock();
         if state.watch == Watch::Off {
             return None;
         }
         state.last += 1;
         let number = state.last;
-        let (begun, control) = (Instant::now(), Arc::clone(control));
-        state.runs.push(Run { number, begun, runtime, deadline, control });
+        state.runs.push(run(number));
         let asleep = mem::replace(&mut state.watch, Watch::Awake) == Watch::Asleep;
         drop(state);
         if asleep {
@@ -103,7 +122,7 @@ impl InlineRuns {
     }
 }
 
-impl Drop for InlineRuns {
+impl Drop for RunWatch {
     fn drop(&mut self) {
         drop(OffAtTheEnd(&self.0));
         self.0.woken.notify_one();
@@ -131,12 +150,12 @@ impl Shared {
             state.seen = state.last;
             let now = Instant::now();
             for run in &state.runs {
-                if run.deadline.min(run.begun + STALL) <= now {
+                if run.end <= now {
                     run.control.cancel();
                 }
-                if run.begun + PERIOD <= now {
+                if let Some(runtime) = run.runtime.as_ref().filter(|_| run.begun + PERIOD <= now) {
                     // Whoever takes this looks for what comes over the network afterwards.
-                    drop(run.runtime.spawn(async {}));
+                    drop(runtime.spawn(async {}));
                 }
             }
             let pause = self.woken.wait_timeout(state, PERIOD);
@@ -178,7 +197,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_run_ends_at_its_deadline_also_after_the_watch_had_slept() {
-        let runs = InlineRuns::start(&Spawner::start());
+        let runs = RunWatch::start(&Spawner::start());
         for _ in 0..2 {
             while runs.0.lock().watch != Watch::Asleep {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -195,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_run_that_lasts_is_cancelled_before_its_deadline() {
-        let runs = InlineRuns::start(&Spawner::start());
+        let runs = RunWatch::start(&Spawner::start());
         let (begun, control) = (Instant::now(), Arc::new(RunControl::default()));
         let (terminate, terminated) = channel();
         let _armed = control.arm(Box::new(move || terminate.send(()).unwrap()));
@@ -207,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_run_that_has_ended_is_not_cancelled() {
-        let runs = InlineRuns::start(&Spawner::start());
+        let runs = RunWatch::start(&Spawner::start());
         let control = Arc::new(RunControl::default());
         let watched = runs.begin(Instant::now() + PERIOD * 5, &control);
         assert!(watched.is_some());
