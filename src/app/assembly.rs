@@ -65,7 +65,7 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let resources = application.resources();
         resources.register(managed::metrics(&metrics, &events));
-        let engine = resources.register(managed::engine(runtime));
+        let engine = resources.register(managed::engine(runtime, &config.onnxruntime));
         let place = Place::new(&config.models, configuration.store_options())?;
         let repository = resources.register(managed::repository(&place));
         let repository = OverlayRepository::new(ManagedRepository::new(repository));

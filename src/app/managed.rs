@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 use crate::causes;
-use crate::config::ModelsConfig;
+use crate::config::{ModelsConfig, OnnxRuntimeConfig};
 use crate::inference::{
     Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, PreparedRequest,
     RunControl, RunError, Signature, Tensor,
@@ -63,8 +63,11 @@ pub(super) fn metrics(metrics: &Arc<Metrics>, events: &EventBus) -> Resource<Joi
 }
 
 /// The engine of this process, which cannot be ended and begun anew.
-pub(super) fn engine(runtime: OnnxRuntime) -> Resource<OnnxBackend> {
-    let backend = OnnxBackend::new(runtime);
+pub(super) fn engine(runtime: OnnxRuntime, config: &OnnxRuntimeConfig) -> Resource<OnnxBackend> {
+    let mut backend = OnnxBackend::new(runtime);
+    if let Some(folder) = &config.cache {
+        backend = backend.with_cache(folder.clone(), config.cache_size.get());
+    }
     let init = move || ready(Ok::<_, Infallible>(backend.clone()));
     Resource::new("onnxruntime", init).lasting()
 }

@@ -151,6 +151,10 @@ pub struct OnnxRuntimeConfig {
     pub library: Auto<PathBuf>,
     /// Threads that one run may use; the server chooses by the profile.
     pub intra_op_threads: Auto<NonZeroUsize>,
+    /// Where optimised graphs are kept, if they are.
+    pub cache: Option<PathBuf>,
+    /// How many bytes they may have together.
+    pub cache_size: ByteSize,
 }
 
 /// Events.

@@ -2,16 +2,18 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ort::session::Session;
-use ort::session::builder::GraphOptimizationLevel;
-use tracing::debug;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use tracing::{debug, warn};
 
 use super::allocator;
 use super::external::Graph;
 use super::instance::OnnxInstance;
 use super::library::OnnxRuntime;
+use super::optimized::OptimizedGraphs;
 use super::session::OnnxSession;
 use super::threads::Threads;
 use super::told;
@@ -29,6 +31,7 @@ pub(super) const SHARED_FROM: u64 = 1 << 20;
 pub struct OnnxBackend {
     runtime: OnnxRuntime,
     spawner: Spawner,
+    graphs: Option<Arc<OptimizedGraphs>>,
 }
 
 impl OnnxBackend {
@@ -37,7 +40,23 @@ impl OnnxBackend {
 
     /// A backend on a runtime that was loaded. Runs have the priority of the thread that calls this.
     pub fn new(runtime: OnnxRuntime) -> Self {
-        Self { runtime, spawner: Spawner::start() }
+        Self { runtime, spawner: Spawner::start(), graphs: None }
+    }
+
+    /// It keeps what the optimiser makes of graphs in this folder, in so many bytes, for whoever loads the
+    /// same ones on the same kind of machine. Who can write there decides what models answer.
+    #[must_use]
+    pub fn with_cache(self, folder: PathBuf, size: u64) -> Self {
+        let graphs = OptimizedGraphs::new(&self.runtime, folder, size);
+        if graphs.is_none() {
+            warn!("graphs are not cached, for the system does not tell what the processor is");
+        }
+        Self { graphs: graphs.map(Arc::new), ..self }
+    }
+
+    #[cfg(test)]
+    pub(super) fn runtime(&self) -> &OnnxRuntime {
+        &self.runtime
     }
 
     /// A model, with the session that its signature is read from.
@@ -59,27 +78,33 @@ impl OnnxBackend {
     }
 
     fn session(&self, graph: &Graph, options: OpenOptions) -> Result<OnnxSession, BackendError> {
-        OnnxSession::new(self.build(graph, options).map_err(|error| rejected(&error))?)
+        let builder = || self.builder(graph, options);
+        let by_cache = self.graphs.as_ref().and_then(|graphs| graphs.open(graph, builder));
+        if let Some(session) = by_cache {
+            return Ok(session);
+        }
+        let open = || -> ort::Result<Session> {
+            builder()?
+                .with_optimization_level(GraphOptimizationLevel::All)?
+                .commit_from_file(&graph.path)
+        };
+        OnnxSession::new(open().map_err(|error| rejected(&error))?)
     }
 
-    fn build(
-        &self,
-        Graph { path, files, .. }: &Graph,
-        options: OpenOptions,
-    ) -> ort::Result<Session> {
+    /// What every session of this graph is made with.
+    fn builder(&self, graph: &Graph, options: OpenOptions) -> ort::Result<SessionBuilder> {
         let mut builder = Session::builder(&self.runtime.environment)?;
-        for file in files {
+        for file in &graph.files {
             let content = Arc::clone(&file.content);
             builder = builder.with_external_initializer_file_in_memory(&file.name, content)?;
         }
-        builder
-            .with_optimization_level(GraphOptimizationLevel::All)?
+        let builder = builder
             .with_intra_threads(options.intra_op_threads.get())?
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
-            .with_thread_manager(Threads(self.spawner.clone()))?
-            .commit_from_file(path)
+            .with_thread_manager(Threads(self.spawner.clone()))?;
+        Ok(builder)
     }
 }
 

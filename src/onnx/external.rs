@@ -32,10 +32,15 @@ pub(super) struct Graph {
     pub(super) files: Vec<ExternalFile>,
     /// Where the graph and what it refers to were copied to, if they were. What is mapped of it stays when
     /// it is removed.
-    _copy: Option<TempDir>,
+    copy: Option<TempDir>,
 }
 
 impl Graph {
+    /// Whether it is a copy, with all it refers to.
+    pub(super) fn is_copied(&self) -> bool {
+        self.copy.is_some()
+    }
+
     /// Reads what the graph refers to.
     ///
     /// # Errors
@@ -48,14 +53,14 @@ impl Graph {
         if references.values().any(|holder| *holder == Holder::Inner) {
             let copy = copied(path, &references)?;
             let path = copy.path().join("model.onnx");
-            return Ok(Self { path, files: Vec::new(), _copy: Some(copy) });
+            return Ok(Self { path, files: Vec::new(), copy: Some(copy) });
         }
         let read = |name: PathBuf| {
             let content = fs::read(folder.join(&name))?.into();
             Ok(ExternalFile { name, content })
         };
         let files = references.into_keys().map(read).collect::<io::Result<_>>()?;
-        Ok(Self { path: path.to_owned(), files, _copy: None })
+        Ok(Self { path: path.to_owned(), files, copy: None })
     }
 }
 

@@ -116,6 +116,12 @@ impl OnnxRuntime {
         Ok(Self { environment, path })
     }
 
+    /// Which build of the library it is, in words.
+    #[expect(clippy::unused_self, reason = "who has one has loaded the library")]
+    pub(super) fn build(&self) -> &'static str {
+        ort::info()
+    }
+
     /// The file that was loaded; a bare file name when the system's loader found it.
     pub fn path(&self) -> &Path {
         &self.path

@@ -6,6 +6,7 @@ mod external;
 mod instance;
 mod lent;
 mod library;
+mod optimized;
 mod raw;
 mod session;
 mod signature;

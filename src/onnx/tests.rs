@@ -20,7 +20,7 @@ use crate::inference::{
 const OPTIONS: OpenOptions = OpenOptions { intra_op_threads: NonZeroUsize::MIN };
 
 /// One for all tests, as a process has it.
-fn backend() -> OnnxBackend {
+pub(super) fn backend() -> OnnxBackend {
     static RUNTIME: OnceLock<OnnxRuntime> = OnceLock::new();
     let root = Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")));
     let search = LibrarySearch { working_directory: root, ..LibrarySearch::default() };

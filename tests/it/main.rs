@@ -18,6 +18,7 @@ mod documents;
 mod embedding;
 mod events;
 mod golden;
+mod graph_cache;
 mod grpc;
 mod grpc_limits;
 mod grpc_mistakes;
