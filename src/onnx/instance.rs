@@ -13,7 +13,7 @@ use crate::inference::{Instance, PreparedRequest, RunControl, RunError, Tensor};
 /// Runs a session that it has alone, or with the other instances of its version.
 pub(super) struct OnnxInstance {
     session: Arc<OnnxSession>,
-    /// Those of the run before, unless that was terminated: termination sticks to them.
+    /// Those of the run before, where that was neither terminated, which sticks to them, nor an unusual one.
     options: Option<Arc<RunOptions>>,
 }
 
@@ -22,9 +22,17 @@ impl OnnxInstance {
         Self { session, options: None }
     }
 
-    fn options(&mut self) -> Result<Arc<RunOptions>, RunError> {
-        self.options.take().map_or_else(|| RunOptions::new().map(Arc::new).map_err(engine), Ok)
+    /// For a usual run.
+    fn options(&mut self) -> ort::Result<Arc<RunOptions>> {
+        self.options.take().map_or_else(|| RunOptions::new().map(Arc::new), Ok)
     }
+}
+
+/// For a run that gives memory back at its end.
+fn giving_back() -> ort::Result<Arc<RunOptions>> {
+    let mut options = RunOptions::new()?;
+    options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+    Ok(Arc::new(options))
 }
 
 impl Instance for OnnxInstance {
@@ -33,7 +41,8 @@ impl Instance for OnnxInstance {
         request: &PreparedRequest,
         control: &RunControl,
     ) -> Result<Vec<Tensor>, RunError> {
-        let options = self.options()?;
+        let gives_back = self.session.gives_back(request);
+        let options = if gives_back { giving_back() } else { self.options() }.map_err(engine)?;
         let inputs = self.session.inputs(request).map_err(engine)?;
         let terminated = Arc::clone(&options);
         let armed = control.arm(Box::new(move || {
@@ -46,7 +55,7 @@ impl Instance for OnnxInstance {
         // Whoever cancels from now on terminates nothing.
         drop(armed);
         let cancelled = control.is_cancelled();
-        self.options = (!cancelled).then_some(options);
+        self.options = (!cancelled && !gives_back).then_some(options);
         let outputs = outputs
             .map_err(|error| if cancelled { RunError::Cancelled } else { failed(&error) })?;
         self.session.tensors(outputs, request)

@@ -1,6 +1,7 @@
 //! The backend on ONNX Runtime: the only place that names `ort`.
 
 mod allocator;
+mod arena;
 mod backend;
 mod external;
 mod instance;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ort::memory::MemoryInfo;
 use ort::session::{RunOptions, Session};
 
+use super::arena::Sizes;
 use super::raw::{self, Inputs, Value};
 use super::{lent, signature, values};
 use crate::inference::{BackendError, PreparedRequest, RunError, Signature, Tensor, TensorSpec};
@@ -19,13 +20,15 @@ pub(super) struct OnnxSession {
     outputs: Vec<CString>,
     /// Tells that what is lent to the session is the machine's own memory.
     memory: MemoryInfo<'static>,
+    sizes: Sizes,
 }
 
 impl OnnxSession {
     pub(super) fn new(session: Session) -> Result<Self, BackendError> {
         let signature = signature::of(&session)?;
         let (inputs, outputs) = (names(&signature.inputs), names(&signature.outputs));
-        Ok(Self { session, signature, inputs, outputs, memory: MemoryInfo::default() })
+        let (memory, sizes) = (MemoryInfo::default(), Sizes::default());
+        Ok(Self { session, signature, inputs, outputs, memory, sizes })
     }
 
     pub(super) fn signature(&self) -> &Signature {
@@ -41,6 +44,12 @@ impl OnnxSession {
             }
         }
         Ok(inputs)
+    }
+
+    /// Whether the run of this request is to give back memory at its end.
+    pub(super) fn gives_back(&self, request: &PreparedRequest) -> bool {
+        let inputs = request.inputs().iter().flatten();
+        self.sizes.gives_back(inputs.map(|tensor| tensor.byte_len() as u64).sum())
     }
 
     /// Runs it for the outputs at these positions, in this order.

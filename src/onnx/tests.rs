@@ -201,3 +201,43 @@ fn what_is_only_passed_on_outlives_the_request() {
         assert_eq!(tensor.as_slice::<f32>(), Some(&vec![value; length][..]));
     }
 }
+
+/// `y` = -|-`x`|, with twice as much memory as `x` has.
+fn in_steps() -> onnx::Graph {
+    use onnx::{Dim, Elem, Node};
+    let dims = [Dim::Symbolic("n")];
+    onnx::Graph::new("in_steps")
+        .input("x", Elem::Float, &dims)
+        .output("y", Elem::Float, &dims)
+        .node(&Node::new("Neg", &["x"], &["between"]))
+        .node(&Node::new("Abs", &["between"], &["positive"]))
+        .node(&Node::new("Neg", &["positive"], &["y"]))
+}
+
+/// Resident memory of this process, in MiB.
+#[cfg(target_os = "linux")]
+fn resident() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() / 256
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_far_larger_run_took_is_given_back() {
+    let (signature, mut instances) = sharing(&in_steps().into_model(), 1);
+    let of = |length: usize| {
+        let x = Tensor::from_vec(vec![length], vec![1_f32; length]).unwrap();
+        request(&signature, &[("x", x)], &[])
+    };
+    let (small, large) = (of(1000), of(32 << 20));
+    for _ in 0..3 {
+        run(&mut *instances[0], &small).unwrap();
+    }
+    let before = resident();
+    drop(run(&mut *instances[0], &large).unwrap());
+    for _ in 0..100 {
+        run(&mut *instances[0], &small).unwrap();
+    }
+    let kept = resident().saturating_sub(before);
+    assert!(kept < 64, "{kept} MiB of the 128 or more that the run took are kept");
+}
