@@ -1,14 +1,20 @@
 //! The floor: an HTTP handler that takes the same request and computes nothing.
 
+#![allow(dead_code, reason = "each benchmark takes its pick")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::post;
+
+/// The argument that makes this program one.
+pub(crate) const ROLE: &str = "--floor";
 
 /// As long as the server's answer is, as JSON and with bytes.
 const ANSWER: &str = concat!(
@@ -29,26 +35,35 @@ const BINARY_HEAD: [(&str, &str); 2] =
 pub(crate) struct Floor {
     child: Child,
     address: SocketAddr,
+    said: Option<BufReader<ChildStdout>>,
 }
 
 impl Floor {
     pub(crate) fn start() -> Result<Self> {
         let child = Command::new(std::env::current_exe()?)
-            .arg("--floor")
+            .arg(ROLE)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("this program can be started again")?;
         // From here on it is killed whatever fails.
         let address = SocketAddr::from(([0; 4], 0));
-        let mut floor = Self { child, address };
+        let mut floor = Self { child, address, said: None };
+        let mut said = BufReader::new(floor.child.stdout.take().context("a pipe")?);
         let mut line = String::new();
-        BufReader::new(floor.child.stdout.take().context("a pipe")?).read_line(&mut line)?;
+        said.read_line(&mut line)?;
         floor.address = line.trim().parse()?;
+        floor.said = Some(said);
         Ok(floor)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its standard input, and what it says from now on.
+    pub(crate) fn pipes(&mut self) -> Option<(ChildStdin, BufReader<ChildStdout>)> {
+        self.child.stdin.take().zip(self.said.take())
     }
 }
 
@@ -65,6 +80,7 @@ pub(crate) fn serve() -> Result<()> {
     let answer = |_body: Bytes| async { ([(CONTENT_TYPE, "application/json")], ANSWER) };
     let binary = |_body: Bytes| async { (BINARY_HEAD, BINARY) };
     let router = Router::new().route("/", post(answer)).route("/binary", post(binary));
+    let router = router.layer(DefaultBodyLimit::disable());
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;

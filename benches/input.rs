@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each benchmark takes its pick")]
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// A name and a tensor.
@@ -13,7 +14,8 @@ pub(crate) struct Input {
 }
 
 /// The elements in row-major order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
 pub(crate) enum Data {
     Floats(Vec<f32>),
     Integers(Vec<i64>),
@@ -32,16 +34,6 @@ impl Input {
         json!({ "name": self.name, "shape": self.shape, "datatype": self.datatype() })
     }
 
-    /// With its elements as JSON.
-    pub(crate) fn to_json(&self) -> Value {
-        let mut value = self.described();
-        value["data"] = match &self.data {
-            Data::Floats(floats) => json!(floats),
-            Data::Integers(integers) => json!(integers),
-        };
-        value
-    }
-
     /// The elements in little-endian order.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         match &self.data {
@@ -49,4 +41,30 @@ impl Input {
             Data::Integers(integers) => integers.iter().flat_map(|one| one.to_le_bytes()).collect(),
         }
     }
+}
+
+/// The body of a request with these inputs. Numbers have the digits that single precision needs, which no
+/// [`Value`] has.
+pub(crate) fn json_body(inputs: &[Input]) -> Vec<u8> {
+    let written = inputs.iter().map(|input| Written {
+        name: input.name,
+        shape: &input.shape,
+        datatype: input.datatype(),
+        data: &input.data,
+    });
+    let body = Request { inputs: written.collect() };
+    serde_json::to_vec(&body).expect("numbers and names can be written")
+}
+
+#[derive(Serialize)]
+struct Request<'a> {
+    inputs: Vec<Written<'a>>,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    datatype: &'a str,
+    data: &'a Data,
 }

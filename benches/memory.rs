@@ -13,6 +13,7 @@ mod load;
 #[path = "../tests/it/support/onnx.rs"]
 mod onnx;
 mod options;
+mod process;
 mod served;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ use anyhow::{Context, Result, ensure};
 use control::{Control, put};
 use load::Target;
 use options::Options;
+use process::Memory;
 use serde_json::json;
 use served::Served;
 use tokio::time::sleep;
@@ -56,14 +58,14 @@ async fn watch(swaps: u32) -> Result<ExitCode> {
     let (control, process) = (Control(onward.address()), onward.process());
     let [what, resident, anonymous, peak] = ["", "resident MB", "anonymous MB", "peak MB"];
     println!("{what:<20}{resident:>12}{anonymous:>14}{peak:>10}{:>16}", "of the first");
-    Memory::of(process)?.print("no model", None);
+    print("no model", Memory::of(process)?, None);
     for (version, seed) in [(1, 0), (2, 1)] {
         put(repository.path(), (MODEL, version), &onnx::mlp_of(seed, SHAPE))?;
     }
     let settings = "version_policy: { specific: [1] }\ninstances: 1\n";
     std::fs::write(repository.path().join(MODEL).join("model.yaml"), settings)?;
     control.load(MODEL).await?;
-    Memory::of(process)?.print("one version", None);
+    print("one version", Memory::of(process)?, None);
 
     let trickle = Trickle::start(&onward);
     let started = Instant::now();
@@ -75,7 +77,7 @@ async fn watch(swaps: u32) -> Result<ExitCode> {
         control.unloaded(MODEL, old).await?;
         if swap == FIRST || swap % EVERY == 0 || swap == swaps {
             last = Memory::of(process)?;
-            last.print(&format!("after {swap} swaps"), Some(first.get_or_insert(last)));
+            print(&format!("after {swap} swaps"), last, Some(*first.get_or_insert(last)));
         }
     }
     let each = started.elapsed() / swaps;
@@ -87,39 +89,11 @@ async fn watch(swaps: u32) -> Result<ExitCode> {
     Ok(if is_level { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What a process has of the machine's memory, in units of 10^6 bytes.
-#[derive(Debug, Default, Clone, Copy)]
-struct Memory {
-    resident: f64,
-    /// The part of `resident` that no file backs.
-    anonymous: f64,
-    /// The most that `resident` ever was.
-    peak: f64,
-}
-
-impl Memory {
-    fn of(process: u32) -> Result<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-        let megabytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kibibytes =
-                line.and_then(|rest| rest.trim_matches([':', '\t', ' ']).strip_suffix(" kB"));
-            let kibibytes = kibibytes.with_context(|| format!("the status has no {name}"))?;
-            Ok::<f64, anyhow::Error>(kibibytes.trim().parse::<f64>()? * 1024.0 / 1e6)
-        };
-        Ok(Self {
-            resident: megabytes("VmRSS")?,
-            anonymous: megabytes("RssAnon")?,
-            peak: megabytes("VmHWM")?,
-        })
-    }
-
-    fn print(self, when: &str, first: Option<&Self>) {
-        let Self { resident, anonymous, peak } = self;
-        let ratio =
-            first.map_or(String::new(), |first| format!("{:.3}", resident / first.resident));
-        println!("{when:<20}{resident:>12.1}{anonymous:>14.1}{peak:>10.1}{ratio:>16}");
-    }
+/// One line of the table.
+fn print(when: &str, memory: Memory, first: Option<Memory>) {
+    let Memory { resident, anonymous, peak } = memory;
+    let ratio = first.map_or(String::new(), |first| format!("{:.3}", resident / first.resident));
+    println!("{when:<20}{resident:>12.1}{anonymous:>14.1}{peak:>10.1}{ratio:>16}");
 }
 
 /// A few requests a second, each on a connection of its own.

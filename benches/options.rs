@@ -2,11 +2,12 @@
 
 #![allow(dead_code, reason = "each benchmark takes its pick")]
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-const KNOWN: &str = "--rounds, --seconds, --connections and --swaps";
+const KNOWN: &str = "--rounds, --seconds, --connections, --swaps and --json";
 
 pub(crate) struct Options {
     /// How often each measurement is taken.
@@ -17,14 +18,26 @@ pub(crate) struct Options {
     pub(crate) connections: usize,
     /// Swaps in all, for benchmarks that swap.
     pub(crate) swaps: u32,
-    /// Be the HTTP handler that computes nothing, rather than the benchmark.
-    pub(crate) floor: bool,
+    /// Where to write the figures to, for benchmarks that have a report.
+    pub(crate) json: Option<PathBuf>,
+    /// Be another program, rather than the benchmark, of this kind.
+    pub(crate) role: Option<String>,
+    /// What that one needs to know.
+    pub(crate) terms: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let duration = Duration::from_secs(1);
-        Self { rounds: 5, duration, connections: 64, swaps: 200, floor: false }
+        Self {
+            rounds: 5,
+            duration,
+            connections: 64,
+            swaps: 200,
+            json: None,
+            role: None,
+            terms: Vec::new(),
+        }
     }
 }
 
@@ -44,7 +57,11 @@ impl Options {
                 "--seconds" => options.duration = Duration::try_from_secs_f64(value()?.parse()?)?,
                 "--connections" => options.connections = value()?.parse()?,
                 "--swaps" => options.swaps = value()?.parse()?,
-                "--floor" => options.floor = true,
+                "--json" => options.json = Some(PathBuf::from(value()?)),
+                role @ ("--floor" | "--bare" | "--counted") => {
+                    options.role = Some(role.to_owned());
+                    options.terms = arguments.by_ref().collect();
+                }
                 // Cargo's own word to every benchmark.
                 "--bench" => {}
                 _ => bail!("unknown argument {argument}; there are {KNOWN}"),

@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader, Lines};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -31,8 +31,12 @@ impl Served {
 
     /// [`Served::start`] with other flags.
     pub(crate) fn start_with(repository: &Path, flags: &[&str]) -> Result<Self> {
-        let child = command(repository, flags).stderr(Stdio::piped()).spawn();
-        let child = child.context("the binary was built")?;
+        Self::spawn(command(&[env!("CARGO_BIN_EXE_onward"), "serve"], repository).args(flags))
+    }
+
+    /// Another program that serves, from its command on.
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
+        let child = command.stderr(Stdio::piped()).spawn().context("the program was built")?;
         // From here on it is killed whatever fails.
         let mut served = Self { child, address: SocketAddr::from(([0; 4], 0)), grpc: None };
         let mut log = BufReader::new(served.child.stderr.take().context("a pipe")?).lines();
@@ -42,6 +46,11 @@ impl Served {
         // Read on, so that the server never waits for its log.
         thread::spawn(move || log.for_each(drop));
         Ok(served)
+    }
+
+    /// Its standard input and output, where these are pipes.
+    pub(crate) fn pipes(&mut self) -> Option<(ChildStdin, ChildStdout)> {
+        self.child.stdin.take().zip(self.child.stdout.take())
     }
 
     /// The number of its process.
@@ -59,17 +68,17 @@ impl Served {
     }
 }
 
-/// The server with nothing but these flags.
-fn command(repository: &Path, flags: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
+/// A server of this repository on a free port, begun by these words, whose log can be read.
+pub(crate) fn command(words: &[&str], repository: &Path) -> Command {
+    let mut command = Command::new(words[0]);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ONWARD_") {
             command.env_remove(name);
         }
     }
-    command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command.args(["serve", "--server.listen", "127.0.0.1:0", "--telemetry.log_format", "json"]);
-    command.args(flags).arg("--models.repository").arg(repository);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(&words[1..]);
+    command.args(["--server.listen", "127.0.0.1:0", "--telemetry.log_format", "json"]);
+    command.arg("--models.repository").arg(repository);
     command
 }
 

@@ -26,11 +26,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use control::{Control, median, put};
 use direct::{Direct, Engine};
-use input::{Data, Input};
+use input::{Data, Input, json_body};
 use load::{Judge, Sample, Target};
 use options::Options;
 use serde::Deserialize;
-use serde_json::json;
 use served::Served;
 use tokio::time::sleep_until;
 
@@ -162,9 +161,8 @@ async fn compare(options: &Options) -> Result<ExitCode> {
     let mut direct = Direct::open(&Engine::start()?, &graph, (cores, 1))?;
     let onward = Served::start(repository.path())?;
     let inputs = [Input { name: "x", shape: vec![1, 4], data: Data::Floats(INPUT.to_vec()) }];
-    let body = json!({ "inputs": [inputs[0].to_json()] }).to_string();
     let path = format!("/v2/models/{MODEL}/infer");
-    let target = load::post_json(onward.address(), &path, body.as_bytes());
+    let target = load::post_json(onward.address(), &path, &json_body(&inputs));
     let Options { rounds, duration, connections, swaps, .. } = options;
     println!("{cores} cores, {connections} connections, {rounds} rounds in turns, in all:");
     println!("{duration:?} with {swaps} swaps, and a third of that without");

@@ -2,30 +2,8 @@
 
 use std::fmt;
 
+use super::request::Protocol;
 use super::zoo::Model;
-
-/// How requests and answers travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Protocol {
-    /// HTTP/1.1 with tensors as JSON.
-    Json,
-    /// HTTP/1.1 with tensors as bytes after the JSON.
-    Binary,
-    /// gRPC with raw tensors.
-    Grpc,
-}
-
-impl Protocol {
-    pub(crate) const ALL: [Self; 3] = [Self::Json, Self::Binary, Self::Grpc];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Json => "json",
-            Self::Binary => "binary",
-            Self::Grpc => "grpc",
-        }
-    }
-}
 
 /// What the model's settings say of batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

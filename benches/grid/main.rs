@@ -8,11 +8,14 @@
 //!
 //! `cargo bench --bench grid -- --models mlp --protocols json,grpc --connections 8 --rounds 5 --seconds 1`
 
+#[path = "../body.rs"]
+mod body;
 mod cell;
 #[path = "../direct.rs"]
 mod direct;
 #[path = "../floor.rs"]
 mod floor;
+#[path = "../grpc.rs"]
 mod grpc;
 #[path = "../input.rs"]
 mod input;
@@ -24,6 +27,7 @@ mod onnx;
 mod options;
 #[path = "../report/mod.rs"]
 mod report;
+#[path = "../request.rs"]
 mod request;
 mod rounds;
 #[path = "../served.rs"]

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::cell::{Batching, Protocol};
+use super::cell::Batching;
+use super::request::Protocol;
 use super::zoo::Model;
 
 const KNOWN: &str =

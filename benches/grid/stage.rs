@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::cell::{Batching, Cell, Protocol, Row};
+use super::cell::{Batching, Cell, Row};
 use super::direct::Engine;
 use super::floor::Floor;
 use super::loops::{Loops, agree};
 use super::options::Options;
+use super::request::Protocol;
 use super::request::{self, Client};
 use super::served::Served;
 use super::zoo::Model;

@@ -1,9 +1,10 @@
 //! The report: a table and a plot for each model, targets, and the ratios that later runs are held to.
 
-use super::cell::{Cell, Protocol, Row};
+use super::cell::{Cell, Row};
 use super::grpc;
 use super::options::Options;
 use super::report::{Plot, Report, Table, number};
+use super::request::Protocol;
 use super::rounds::Rounds;
 use super::targets::{handler, p50, p99, rate, tail_of, targets};
 use super::zoo::Model;

@@ -1,7 +1,8 @@
 //! What the server should reach, as ratios to what was measured beside it.
 
-use super::cell::{Batching, Cell, Protocol, Row};
+use super::cell::{Batching, Cell, Row};
 use super::report::{Target, Wanted};
+use super::request::Protocol;
 use super::rounds::{Figures, Rounds};
 use super::zoo::Model;
 

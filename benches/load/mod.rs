@@ -124,6 +124,21 @@ pub(crate) async fn run_judged(
     run_lines((0..concurrency).map(|_| HttpLine::new(target, judge)), duration).await
 }
 
+/// Makes so many requests one after the other, all of which have to be answered.
+pub(crate) async fn repeat(mut line: impl Line, count: u32) -> io::Result<()> {
+    for _ in 0..count {
+        if !line.call().await? {
+            return Err(io::Error::other("a request was refused"));
+        }
+    }
+    Ok(())
+}
+
+/// One client of this.
+pub(crate) fn line(target: &Target) -> impl Line {
+    HttpLine::lenient(target)
+}
+
 /// [`run`] over clients of any kind.
 pub(crate) async fn run_lines<L: Line>(
     lines: impl Iterator<Item = L>,

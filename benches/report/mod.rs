@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+#[allow(unused_imports, reason = "each benchmark takes its pick")]
 pub(crate) use table::{Table, median, number};
 
 /// All that one benchmark has found.

@@ -1,13 +1,15 @@
 //! The same request over each protocol, and what its answer says.
 
+#![allow(dead_code, reason = "each benchmark takes its pick")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use prost::Message;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::cell::Protocol;
+use super::body::Body;
 use super::grpc::GrpcTarget;
 use super::input::Input;
 use super::load::{self, Sample, Target};
@@ -20,8 +22,28 @@ mod proto {
     include!(concat!(env!("OUT_DIR"), "/client/inference.rs"));
 }
 
-const OCTETS: &str = "application/octet-stream";
-const LENGTH: &str = "inference-header-content-length";
+/// How requests and answers travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1 with tensors as JSON.
+    Json,
+    /// HTTP/1.1 with tensors as bytes after the JSON.
+    Binary,
+    /// gRPC with raw tensors.
+    Grpc,
+}
+
+impl Protocol {
+    pub(crate) const ALL: [Self; 3] = [Self::Json, Self::Binary, Self::Grpc];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Binary => "binary",
+            Self::Grpc => "grpc",
+        }
+    }
+}
 
 /// Asks a server one thing, again and again.
 #[derive(Clone)]
@@ -37,34 +59,13 @@ impl Client {
             Self::Grpc(target) => target.run(callers, duration).await,
         }
     }
-}
 
-/// A body with what has to be said of it.
-struct Body {
-    headers: Vec<(&'static str, String)>,
-    bytes: Vec<u8>,
-}
-
-impl Body {
-    fn json(inputs: &[Input]) -> Self {
-        let inputs: Vec<Value> = inputs.iter().map(Input::to_json).collect();
-        let bytes = json!({ "inputs": inputs }).to_string().into_bytes();
-        Self { headers: vec![("content-type", "application/json".to_owned())], bytes }
-    }
-
-    /// JSON, and the elements after it; the answer comes so too.
-    fn binary(inputs: &[Input]) -> Self {
-        let tails: Vec<Vec<u8>> = inputs.iter().map(Input::bytes).collect();
-        let described = inputs.iter().zip(&tails).map(|(input, tail)| {
-            let mut value = input.described();
-            value["parameters"] = json!({ "binary_data_size": tail.len() });
-            value
-        });
-        let parameters = json!({ "binary_data_output": true });
-        let head = json!({ "inputs": described.collect::<Vec<_>>(), "parameters": parameters });
-        let head = head.to_string().into_bytes();
-        let headers = vec![("content-type", OCTETS.to_owned()), (LENGTH, head.len().to_string())];
-        Self { headers, bytes: [head, tails.concat()].concat() }
+    /// Makes so many requests one after the other, all of which have to be answered.
+    pub(crate) async fn repeat(&self, count: u32) -> Result<()> {
+        match self {
+            Self::Http(target) => Ok(load::repeat(load::line(target), count).await?),
+            Self::Grpc(target) => Ok(load::repeat(target.line()?, count).await?),
+        }
     }
 }
 
@@ -74,13 +75,11 @@ pub(crate) fn http(
     (address, path): (SocketAddr, &str),
     inputs: &[Input],
 ) -> Target {
-    let Body { headers, bytes } = match protocol {
+    let body = match protocol {
         Protocol::Json => Body::json(inputs),
         Protocol::Binary | Protocol::Grpc => Body::binary(inputs),
     };
-    let headers: Vec<(&str, &str)> =
-        headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    load::post(address, path, &headers, &bytes)
+    body.post(address, path)
 }
 
 /// How to send these inputs over gRPC to a model.

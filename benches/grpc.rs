@@ -1,5 +1,7 @@
 //! Calls over gRPC whose message is encoded once: tonic's client, without its messages.
 
+#![allow(dead_code, reason = "each benchmark takes its pick")]
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,7 +32,7 @@ pub(crate) struct GrpcTarget {
 impl GrpcTarget {
     /// [`load::run`] with this.
     pub(crate) async fn run(&self, callers: usize, duration: Duration) -> Result<Sample> {
-        let channels = (0..callers.min(CONNECTIONS)).map(|_| self.line());
+        let channels = (0..callers.min(CONNECTIONS)).map(|_| self.caller());
         let lines = channels.collect::<Result<Vec<_>>>()?;
         let callers = (0..callers).map(|number| lines[number % lines.len()].clone());
         Ok(load::run_lines(callers.collect::<Vec<_>>().into_iter(), duration).await)
@@ -38,10 +40,15 @@ impl GrpcTarget {
 
     /// Sends one request; the encoded answer.
     pub(crate) async fn ask(&self) -> Result<Bytes> {
-        Ok(self.line()?.ask().await?)
+        Ok(self.caller()?.ask().await?)
     }
 
-    fn line(&self) -> Result<GrpcLine> {
+    /// One caller on a connection of its own.
+    pub(crate) fn line(&self) -> Result<impl Line> {
+        self.caller()
+    }
+
+    fn caller(&self) -> Result<GrpcLine> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address))?;
         let client = Grpc::new(endpoint.connect_lazy());
         Ok(GrpcLine { client, message: self.message.clone() })
