@@ -16,7 +16,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-codec bench-growth bench-guard bench-isolation bench-memory bench-probes bench-shadow bench-start bench-starvation bench-swap bench-table check-metrics check-containers clean
+.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-allocations bench-codec bench-growth bench-guard bench-isolation bench-memory bench-probes bench-profile bench-shadow bench-start bench-starvation bench-swap bench-table check-metrics check-containers clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -138,8 +138,8 @@ bench: onnxruntime ## compare the server with ONNX Runtime alone: models, protoc
 bench-guard: bench ## run the grid, and fail where a ratio is worse than in docs/performance.md
 	$(PYTHON) scripts/performance.py guard $(FIGURES)/grid.json
 
-bench-table: bench bench-start bench-growth ## run what docs/performance.md has figures of, and write it anew
-	$(PYTHON) scripts/performance.py write $(addprefix $(FIGURES)/,grid.json start.json growth.json)
+bench-table: bench bench-start bench-growth bench-allocations bench-profile ## run what docs/performance.md has figures of, and write it anew
+	$(PYTHON) scripts/performance.py write $(addprefix $(FIGURES)/,grid.json start.json growth.json allocations.json profile.json)
 
 bench-start: export ORT_DISABLE_TELEMETRY := 1
 bench-start: onnxruntime ## time the start with the sample models, and tell the memory of an empty server
@@ -148,6 +148,14 @@ bench-start: onnxruntime ## time the start with the sample models, and tell the 
 bench-growth: export ORT_DISABLE_TELEMETRY := 1
 bench-growth: onnxruntime ## tell what 1 to 1,000 models, 1,000 connections and 64 MB a request cost
 	cargo bench --locked --bench growth -- --json $(FIGURES)/growth.json
+
+bench-allocations: export ORT_DISABLE_TELEMETRY := 1
+bench-allocations: onnxruntime ## count the allocations of a request
+	cargo bench --locked --bench allocations -- --json $(FIGURES)/allocations.json
+
+bench-profile: onnxruntime ## tell by perf where the time of a request goes (Linux)
+	cargo bench --locked --bench profile -- --json $(FIGURES)/profile.json
+	$(PYTHON) scripts/stacks.py $(FIGURES)/profile.json
 
 bench-codec: ## compare reading and writing of bodies with memcpy and with serde_json's value tree
 	cargo bench --locked --bench codec

@@ -15,6 +15,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
+import flames
 import plot
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -25,7 +26,7 @@ def section(run: dict) -> str:
     day = datetime.fromtimestamp(run["taken"], timezone.utc).strftime("%Y-%m-%d")
     head = f"Measured on {day} with {run['machine']}, by `{run['command']}`."
     notes = " ".join(run["notes"])
-    images = [f"![{drawn['title']}](performance/{drawn['name']}.svg)" for drawn in run["plots"]]
+    images = [f"![{drawn['title']}](performance/{drawn['name']}.svg)" for drawn in run["plots"] + run.get("flames", [])]
     tables = [table(one) for one in run["tables"]]
     parts = [head, notes, *images, *tables, f"Failed requests: {run['failures']}."]
     return "\n\n".join(part for part in parts if part)
@@ -53,8 +54,10 @@ def write(docs: Path, run: dict) -> None:
     text = replaced(page.read_text(encoding="utf-8"), run["bench"], section(run))
     page.write_text(text, encoding="utf-8")
     (kept / f"{run['bench']}.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-    for drawn in run["plots"]:
-        (kept / f"{drawn['name']}.svg").write_text(plot.svg(drawn), encoding="utf-8")
+    images = [(drawn, plot.svg(drawn)) for drawn in run["plots"]]
+    images += [(drawn, flames.svg(drawn)) for drawn in run.get("flames", [])]
+    for drawn, image in images:
+        (kept / f"{drawn['name']}.svg").write_text(image, encoding="utf-8")
 
 
 def regressions(run: dict, kept: dict, tolerance: float) -> list[str]:

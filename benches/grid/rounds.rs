@@ -1,7 +1,6 @@
 //! The measurements, in turns, and medians over the rounds.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::Result;
 
@@ -9,6 +8,7 @@ use super::cell::{Cell, Plan, Row};
 use super::load::Sample;
 use super::options::Options;
 use super::report::median;
+use super::request::Client;
 use super::stage::{Stage, duration};
 use super::zoo::Model;
 
@@ -39,8 +39,7 @@ impl Figures {
 pub(crate) struct Rounds(Vec<BTreeMap<Row, Figures>>);
 
 impl Rounds {
-    /// Measures everything once, beginning elsewhere than in the round before, so that nothing is always
-    /// what comes after a rest.
+    /// Measures everything once, model by model, and of each first the loops.
     pub(crate) async fn add(&mut self, stage: &mut Stage, options: &Options) -> Result<()> {
         let mut round = BTreeMap::new();
         for (&model, loops) in &mut stage.loops {
@@ -48,18 +47,30 @@ impl Rounds {
                 let sample = loops.measure(plan, duration(model, options))?;
                 round.insert(Row::Direct(model, plan), Figures::of(&sample));
             }
-        }
-        let mut clients: Vec<_> = stage.clients.iter().collect();
-        clients.sort_by_key(|(row, _)| neighbours(**row));
-        let middle = self.0.len() * clients.len() / options.rounds;
-        clients.rotate_left(middle);
-        for (row, client) in clients {
-            let (connections, duration) = terms(*row, options);
-            let sample = client.run(connections, duration).await?;
-            round.insert(*row, Figures::of(&sample));
+            for (row, client) in self.in_turn(model, &stage.clients, options) {
+                let (_, connections, _) = neighbours(row);
+                let sample = client.run(connections, duration(model, options)).await?;
+                round.insert(row, Figures::of(&sample));
+            }
         }
         self.0.push(round);
         Ok(())
+    }
+
+    /// A model's clients, beginning elsewhere than in the round before, so that nothing is always what comes
+    /// after a rest.
+    fn in_turn<'a>(
+        &self,
+        model: Model,
+        clients: &'a BTreeMap<Row, Client>,
+        options: &Options,
+    ) -> Vec<(Row, &'a Client)> {
+        let clients = clients.iter().map(|(row, client)| (*row, client));
+        let mut clients: Vec<_> = clients.filter(|(row, _)| neighbours(*row).0 == model).collect();
+        clients.sort_by_key(|(row, _)| neighbours(*row));
+        let first = self.0.len() * clients.len() / options.rounds;
+        clients.rotate_left(first);
+        clients
     }
 
     /// What was measured, in the order of its kind.
@@ -105,9 +116,4 @@ fn neighbours(row: Row) -> (Model, usize, Row) {
         Row::Handler(_, connections) => (Model::Mlp, connections, row),
         Row::Server(Cell { model, connections, .. }) => (model, connections, row),
     }
-}
-
-fn terms(row: Row, options: &Options) -> (usize, Duration) {
-    let (model, connections, _) = neighbours(row);
-    (connections, duration(model, options))
 }

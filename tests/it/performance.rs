@@ -1,4 +1,4 @@
-//! The script that writes the figures of benchmarks into `docs/performance.md`, and holds new ones to them.
+//! The scripts that write the figures of benchmarks into `docs/performance.md`, and hold new ones to them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,6 +78,44 @@ fn figures_are_put_into_their_section_and_nowhere_else() {
     assert_eq!(page, expected);
     let plot = fs::read_to_string(docs.path().join("performance/a-plot.svg")).unwrap();
     assert!(plot.starts_with("<svg ") && plot.contains("a &lt; plot (s)"), "{plot}");
+}
+
+/// Two samples, the innermost frame first.
+const STACKS: &str = "\
+tokio-rt-worker
+\t  163959 __memmove_evex (/usr/lib/libc.so.6)
+\t  967b37 <f32 as onward::json_tensors::element::JsonElement>::read (/srv/onward)
+\t  c6ca31 onward::http::infer::request::Reading::field::{{closure}} (/srv/onward)
+\tffffffff [unknown] ([unknown])
+
+tokio-rt-worker
+\t  e01560 [unknown] (/srv/libonnxruntime.so)
+\t  eeee08 ort::session::run::run_inner (/srv/onward)
+
+";
+
+#[test]
+fn a_sample_belongs_to_the_innermost_part_of_its_stack() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("profile.json");
+    let mut profile = run(&json!({}));
+    profile["tables"][0]["rows"] = json!([["in the program", "6.0"], ["in the kernel", "4.0"]]);
+    fs::write(&file, profile.to_string()).unwrap();
+    fs::write(folder.path().join("profile.stacks"), STACKS).unwrap();
+    let script = project("scripts/stacks.py");
+    let output = Command::new("python3").arg("-B").arg(script).arg(&file).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let profile: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let expected = [
+        json!(["JSON of the request", "50.0%", "5.0"]),
+        json!(["ONNX Runtime: the run", "50.0%", "5.0"]),
+    ];
+    assert_eq!(profile["tables"][1]["rows"], json!(expected));
+    let stacks = &profile["flames"][0]["stacks"];
+    assert_eq!(stacks["ort::session::run::run_inner;libonnxruntime.so"], 1);
+    let reads = "onward::http::infer::request::Reading::field;\
+                 onward::json_tensors::element::JsonElement::read;__memmove_evex";
+    assert_eq!(stacks[reads], 1, "{stacks}");
 }
 
 /// So that nobody types a figure.
