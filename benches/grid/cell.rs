@@ -17,9 +17,6 @@ pub(crate) enum Batching {
 impl Batching {
     pub(crate) const ALL: [Self; 2] = [Self::Default, Self::Off];
 
-    /// What is measured unless the command line says otherwise.
-    pub(crate) const MEASURED: [Self; 1] = [Self::Default];
-
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Default => "default",

@@ -36,7 +36,7 @@ impl Default for Options {
             models: Model::ALL.to_vec(),
             protocols: Protocol::ALL.to_vec(),
             connections: vec![1, 8, 32, 128],
-            batching: Batching::MEASURED.to_vec(),
+            batching: Batching::ALL.to_vec(),
             rounds: 5,
             duration: Duration::from_secs(1),
             json: None,
