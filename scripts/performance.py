@@ -68,7 +68,7 @@ def regressions(run: dict, kept: dict, tolerance: float) -> list[str]:
     print(f"{len(shared)} ratios compared, tolerance {tolerance:.0%}")
     pairs = [(name, run["ratios"][name], kept["ratios"][name]) for name in shared]
     worse = [pair for pair in pairs if pair[1] < pair[2] * (1 - tolerance)]
-    return [f"{name}: {now:.3f}, and was {before:.3f}" for name, now, before in worse]
+    return [f"{name}: {now:.4f}, and was {before:.4f}" for name, now, before in worse]
 
 
 def guard(docs: Path, run: dict, tolerance: float) -> int:

@@ -59,7 +59,7 @@ fn table(rounds: &Rounds, model: Model) -> Table {
             number(rounds.median(row, p50), 0),
             number(rounds.median(row, p99), 0),
             number(rounds.median(row, tail_of), 2),
-            number(of(loop_beside(rounds, row)), 3),
+            number(of(loop_beside(rounds, row)), 4),
             number(of(handler_beside(row)), 3),
             rounds.failures_of(row).to_string(),
         ]);

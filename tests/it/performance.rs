@@ -63,7 +63,7 @@ fn guarded(ratios: &Value, expected: i32, said: &str) {
 fn a_ratio_that_is_worse_is_a_regression() {
     guarded(&json!({ "a": 0.5, "b": 2.0 }), 0, "2 ratios compared");
     guarded(&json!({ "a": 0.44, "b": 9.0 }), 0, "2 ratios compared");
-    guarded(&json!({ "a": 0.40, "b": 9.0 }), 1, "regression: a: 0.400, and was 0.500");
+    guarded(&json!({ "a": 0.40, "b": 9.0 }), 1, "regression: a: 0.4000, and was 0.5000");
     guarded(&json!({ "a": 0.5, "c": 0.1 }), 0, "1 ratios compared");
     guarded(&json!({ "c": 0.1 }), 1, "no ratio in common");
 }
