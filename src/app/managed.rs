@@ -64,7 +64,8 @@ pub(super) fn metrics(metrics: &Arc<Metrics>, events: &EventBus) -> Resource<Joi
 
 /// The engine of this process, which cannot be ended and begun anew.
 pub(super) fn engine(runtime: OnnxRuntime, config: &OnnxRuntimeConfig) -> Resource<OnnxBackend> {
-    let mut backend = OnnxBackend::new(runtime);
+    let providers = config.execution_providers.given().cloned().unwrap_or_default();
+    let mut backend = OnnxBackend::new(runtime).with_execution_providers(providers);
     if let Some(folder) = &config.cache {
         backend = backend.with_cache(folder.clone(), config.cache_size.get());
     }
@@ -180,8 +181,13 @@ impl Backend for ManagedBackend {
         Ok(Box::new(Using { used, engine: Arc::new(engine) }))
     }
 
-    fn copies(&self, files: &ModelFiles, instances: NonZeroUsize) -> NonZeroUsize {
-        self.engine.try_get().map_or(instances, |engine| engine.copies(files, instances))
+    fn copies(
+        &self,
+        files: &ModelFiles,
+        options: &OpenOptions,
+        instances: NonZeroUsize,
+    ) -> NonZeroUsize {
+        self.engine.try_get().map_or(instances, |engine| engine.copies(files, options, instances))
     }
 
     fn released(&self) {

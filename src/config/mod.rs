@@ -30,6 +30,7 @@ pub use value::{
     Auto, ByteSize, LoadMode, LogFilter, LogFormat, Percent, Profile, Switch, WebhookUrl,
 };
 
+use crate::inference::ExecutionProvider;
 use crate::lifecycle::{EventKind, LifecycleConfig};
 use crate::model::ModelName;
 
@@ -151,6 +152,8 @@ pub struct OnnxRuntimeConfig {
     pub library: Auto<PathBuf>,
     /// Threads that one run may use; the server chooses by the profile.
     pub intra_op_threads: Auto<NonZeroUsize>,
+    /// What runs models that do not say; the server chooses the CPU.
+    pub execution_providers: Auto<Vec<ExecutionProvider>>,
     /// Where optimised graphs are kept, if they are.
     pub cache: Option<PathBuf>,
     /// How many bytes they may have together.

@@ -178,6 +178,8 @@ settings! {
             "the ONNX Runtime library; searched for";
         intra_op_threads "COUNT" = "auto" in "1" to "1024":
             "threads that one run may use; by the profile";
+        execution_providers "PROVIDERS" = "auto":
+            "what runs models that do not say, the first choice first, such as cuda,cpu; cpu";
         cache "FOLDER" = "none":
             "where optimised graphs are kept, so that small models of many parts load faster the next time";
         cache_size "SIZE" = "256MiB" in "0B" to "1048576GiB":

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::control::RunControl;
 use super::metadata::Signature;
+use super::provider::ExecutionProvider;
 use super::request::PreparedRequest;
 use super::tensor::Tensor;
 
@@ -45,10 +46,18 @@ impl ModelFiles {
 }
 
 /// How a model is to be opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenOptions {
     /// Threads that one run may use inside the engine.
     pub intra_op_threads: NonZeroUsize,
+    /// What runs its nodes, each those that it can; the engine's default where there is none.
+    pub execution_providers: Vec<ExecutionProvider>,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { intra_op_threads: NonZeroUsize::MIN, execution_providers: Vec::new() }
+    }
 }
 
 /// Why an engine could not open a model.
@@ -105,7 +114,12 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Result<Box<dyn OpenedModel>, BackendError>;
 
     /// How many times so many instances of a model have its files' content in memory together.
-    fn copies(&self, _files: &ModelFiles, instances: NonZeroUsize) -> NonZeroUsize {
+    fn copies(
+        &self,
+        _files: &ModelFiles,
+        _options: &OpenOptions,
+        instances: NonZeroUsize,
+    ) -> NonZeroUsize {
         instances
     }
 

@@ -11,7 +11,7 @@ use super::golden::GoldenSample;
 use super::hints::Hints;
 use super::names::{ModelName, Version, VersionId};
 use super::overriding::{Laid, Overrides};
-use crate::inference::{ModelFiles, Signature};
+use crate::inference::{ExecutionProvider, ModelFiles, Signature};
 
 /// The most instances that a version may have.
 pub const MOST_INSTANCES: usize = 256;
@@ -58,6 +58,8 @@ pub struct ModelSettings {
     pub version_policy: VersionPolicy,
     /// Instances per version.
     pub instances: Option<NonZeroUsize>,
+    /// What runs the model's nodes; the engine's default where there is none.
+    pub execution_providers: Vec<ExecutionProvider>,
     /// Requests that may wait per version.
     pub queue_capacity: Option<NonZeroUsize>,
     /// What a version must answer before it is ready.

@@ -214,7 +214,8 @@ impl Loader {
         let digest = self.source.digest(&files)?;
         let size = self.source.size(&files)?;
         let files = files.of_size(size);
-        let copies = self.backend.copies(&files, self.instances(settings)).get() as u64;
+        let (options, count) = (self.options(settings), self.instances(settings));
+        let copies = self.backend.copies(&files, &options, count).get() as u64;
         Ok(Fetched { files, digest, bytes: size.saturating_mul(copies) })
     }
 
@@ -262,6 +263,12 @@ impl Loader {
             && serving.settings.batching == settings.batching
             && serving.settings.default_priority == settings.default_priority
             && serving.settings.labels == settings.labels
+            && serving.settings.execution_providers == settings.execution_providers
+    }
+
+    fn options(&self, settings: &ModelSettings) -> OpenOptions {
+        let execution_providers = settings.execution_providers.clone();
+        OpenOptions { intra_op_threads: self.intra_op_threads, execution_providers }
     }
 
     fn instances(&self, settings: &ModelSettings) -> NonZeroUsize {
@@ -279,8 +286,7 @@ impl Loader {
         (settings, demands): (&ModelSettings, &Demands),
     ) -> Result<Made, LoadError> {
         record.proceed(VersionEvent::Verified)?;
-        let options = OpenOptions { intra_op_threads: self.intra_op_threads };
-        let mut model = self.backend.open(&files, options)?;
+        let mut model = self.backend.open(&files, self.options(settings))?;
         let signature = model.signature().clone();
         settings
             .declared

@@ -14,11 +14,13 @@ use super::external::Graph;
 use super::instance::OnnxInstance;
 use super::library::OnnxRuntime;
 use super::optimized::OptimizedGraphs;
-use super::session::OnnxSession;
+use super::providers;
+use super::session::{OnnxSession, Outputs};
 use super::threads::Threads;
 use super::told;
 use crate::inference::{
-    Backend, BackendError, Instance, ModelFiles, OpenOptions, OpenedModel, Signature, Spawner,
+    Backend, BackendError, ExecutionProvider, Instance, ModelFiles, OpenOptions, OpenedModel,
+    Signature, Spawner,
 };
 
 /// From so many bytes of files on, the instances of a version run one session. Of a smaller model each
@@ -32,6 +34,7 @@ pub struct OnnxBackend {
     runtime: OnnxRuntime,
     spawner: Spawner,
     graphs: Option<Arc<OptimizedGraphs>>,
+    providers: Vec<ExecutionProvider>,
 }
 
 impl OnnxBackend {
@@ -40,7 +43,7 @@ impl OnnxBackend {
 
     /// A backend on a runtime that was loaded. Runs have the priority of the thread that calls this.
     pub fn new(runtime: OnnxRuntime) -> Self {
-        Self { runtime, spawner: Spawner::start(), graphs: None }
+        Self { runtime, spawner: Spawner::start(), graphs: None, providers: Vec::new() }
     }
 
     /// It keeps what the optimiser makes of graphs in this folder, in so many bytes, for whoever loads the
@@ -52,6 +55,12 @@ impl OnnxBackend {
             warn!("graphs are not cached, for the system does not tell what the processor is");
         }
         Self { graphs: graphs.map(Arc::new), ..self }
+    }
+
+    /// It runs models on these where their options name none.
+    #[must_use]
+    pub fn with_execution_providers(self, providers: Vec<ExecutionProvider>) -> Self {
+        Self { providers, ..self }
     }
 
     #[cfg(test)]
@@ -66,33 +75,49 @@ impl OnnxBackend {
         options: OpenOptions,
     ) -> Result<OnnxModel, BackendError> {
         let graph = Graph::read(&files.graph).map_err(|error| unreadable(&error))?;
-        let session = self.session(&graph, options)?;
+        let session = self.session(&graph, &options)?;
         Ok(OnnxModel {
             backend: self.clone(),
+            is_shared: self.is_shared(files, &options),
             graph,
             options,
             signature: session.signature().clone(),
-            is_shared: is_shared(files),
             session: Some(Arc::new(session)),
         })
     }
 
-    fn session(&self, graph: &Graph, options: OpenOptions) -> Result<OnnxSession, BackendError> {
+    fn session(&self, graph: &Graph, options: &OpenOptions) -> Result<OnnxSession, BackendError> {
         let builder = || self.builder(graph, options);
-        let by_cache = self.graphs.as_ref().and_then(|graphs| graphs.open(graph, builder));
-        if let Some(session) = by_cache {
-            return Ok(session);
+        let providers = self.providers(options);
+        if !providers::is_cpu_alone(providers) {
+            let builder = builder().map_err(|error| rejected(&error))?;
+            let session = opened(providers::give(builder, providers)?, graph)?;
+            return OnnxSession::new(session, Outputs::Copied);
         }
-        let open = || -> ort::Result<Session> {
-            builder()?
-                .with_optimization_level(GraphOptimizationLevel::All)?
-                .commit_from_file(&graph.path)
-        };
-        OnnxSession::new(open().map_err(|error| rejected(&error))?)
+        providers::check(providers)?;
+        let by_cache = self.graphs.as_ref().and_then(|graphs| graphs.open(graph, builder));
+        by_cache.map_or_else(
+            || {
+                let builder = builder().map_err(|error| rejected(&error))?;
+                OnnxSession::new(opened(builder, graph)?, Outputs::Lent)
+            },
+            Ok,
+        )
+    }
+
+    /// What runs a model of these options.
+    fn providers<'a>(&'a self, options: &'a OpenOptions) -> &'a [ExecutionProvider] {
+        let own = &options.execution_providers;
+        if own.is_empty() { &self.providers } else { own }
+    }
+
+    /// Whether the instances of such a model run one session.
+    fn is_shared(&self, files: &ModelFiles, options: &OpenOptions) -> bool {
+        files.size() >= SHARED_FROM && providers::is_cpu_alone(self.providers(options))
     }
 
     /// What every session of this graph is made with.
-    fn builder(&self, graph: &Graph, options: OpenOptions) -> ort::Result<SessionBuilder> {
+    fn builder(&self, graph: &Graph, options: &OpenOptions) -> ort::Result<SessionBuilder> {
         let mut builder = Session::builder(&self.runtime.environment)?;
         for file in &graph.files {
             let content = Arc::clone(&file.content);
@@ -108,6 +133,13 @@ impl OnnxBackend {
     }
 }
 
+fn opened(builder: SessionBuilder, graph: &Graph) -> Result<Session, BackendError> {
+    let open = || -> ort::Result<Session> {
+        builder.with_optimization_level(GraphOptimizationLevel::All)?.commit_from_file(&graph.path)
+    };
+    open().map_err(|error| rejected(&error))
+}
+
 impl Backend for OnnxBackend {
     fn platform(&self) -> &'static str {
         Self::PLATFORM
@@ -121,8 +153,13 @@ impl Backend for OnnxBackend {
         Ok(Box::new(self.load(files, options)?))
     }
 
-    fn copies(&self, files: &ModelFiles, instances: NonZeroUsize) -> NonZeroUsize {
-        if is_shared(files) { NonZeroUsize::MIN } else { instances }
+    fn copies(
+        &self,
+        files: &ModelFiles,
+        options: &OpenOptions,
+        instances: NonZeroUsize,
+    ) -> NonZeroUsize {
+        if self.is_shared(files, options) { NonZeroUsize::MIN } else { instances }
     }
 
     fn released(&self) {
@@ -146,7 +183,7 @@ impl OnnxModel {
     pub(super) fn session(&mut self) -> Result<Arc<OnnxSession>, BackendError> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => Arc::new(self.backend.session(&self.graph, self.options)?),
+            None => Arc::new(self.backend.session(&self.graph, &self.options)?),
         };
         if self.is_shared {
             self.session = Some(Arc::clone(&session));
@@ -163,10 +200,6 @@ impl OpenedModel for OnnxModel {
     fn instantiate(&mut self) -> Result<Box<dyn Instance>, BackendError> {
         Ok(Box::new(OnnxInstance::new(self.session()?)))
     }
-}
-
-fn is_shared(files: &ModelFiles) -> bool {
-    files.size() >= SHARED_FROM
 }
 
 fn unreadable(error: &io::Error) -> BackendError {

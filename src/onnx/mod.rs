@@ -8,6 +8,7 @@ mod instance;
 mod lent;
 mod library;
 mod optimized;
+mod providers;
 mod raw;
 mod session;
 mod signature;

@@ -21,14 +21,24 @@ pub(super) struct OnnxSession {
     /// Tells that what is lent to the session is the machine's own memory.
     memory: MemoryInfo<'static>,
     sizes: Sizes,
+    outputs_are: Outputs,
+}
+
+/// What becomes of large outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outputs {
+    /// They leave as they are.
+    Lent,
+    /// They are copied as small ones are: for providers whose memory only the thread may free that runs them.
+    Copied,
 }
 
 impl OnnxSession {
-    pub(super) fn new(session: Session) -> Result<Self, BackendError> {
+    pub(super) fn new(session: Session, outputs_are: Outputs) -> Result<Self, BackendError> {
         let signature = signature::of(&session)?;
         let (inputs, outputs) = (names(&signature.inputs), names(&signature.outputs));
         let (memory, sizes) = (MemoryInfo::default(), Sizes::default());
-        Ok(Self { session, signature, inputs, outputs, memory, sizes })
+        Ok(Self { session, signature, inputs, outputs, memory, sizes, outputs_are })
     }
 
     pub(super) fn signature(&self) -> &Signature {
@@ -88,7 +98,8 @@ impl OnnxSession {
     ) -> ort::Result<Bytes> {
         let bytes = output.bytes()?;
         let inputs = request.inputs().iter().flatten().filter_map(Tensor::as_bytes);
-        if lent::is_lendable(bytes, inputs.map(AsRef::as_ref)) {
+        if self.outputs_are == Outputs::Lent && lent::is_lendable(bytes, inputs.map(AsRef::as_ref))
+        {
             return Ok(lent::lend(output, self));
         }
         Ok(Bytes::copy_from_slice(bytes))

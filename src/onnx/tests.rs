@@ -17,8 +17,6 @@ use crate::inference::{
     PreparedRequest, RunControl, RunError, Signature, Tensor,
 };
 
-const OPTIONS: OpenOptions = OpenOptions { intra_op_threads: NonZeroUsize::MIN };
-
 /// One for all tests, as a process has it.
 pub(super) fn backend() -> OnnxBackend {
     static RUNTIME: OnceLock<OnnxRuntime> = OnceLock::new();
@@ -39,7 +37,7 @@ fn files(graph: &[u8], size: u64) -> (TempDir, ModelFiles) {
 /// So many instances of this graph that run one session.
 fn sharing(graph: &[u8], count: usize) -> (Signature, Vec<Box<dyn Instance>>) {
     let (_folder, files) = files(graph, SHARED_FROM);
-    let mut model = backend().open(&files, OPTIONS).unwrap();
+    let mut model = backend().open(&files, OpenOptions::default()).unwrap();
     let instances = (0..count).map(|_| model.instantiate().unwrap()).collect();
     (model.signature().clone(), instances)
 }
@@ -68,8 +66,12 @@ fn instances_run_one_session_unless_the_model_is_tiny() {
     for (size, sessions) in [(SHARED_FROM - 1, 4), (SHARED_FROM, 1)] {
         let (_folder, files) = files(&onnx::mlp(4, 8, 2), size);
         let backend = backend();
-        assert_eq!(backend.copies(&files, count).get(), sessions, "{size}");
-        let mut model = backend.load(&files, OPTIONS).unwrap();
+        assert_eq!(
+            backend.copies(&files, &OpenOptions::default(), count).get(),
+            sessions,
+            "{size}"
+        );
+        let mut model = backend.load(&files, OpenOptions::default()).unwrap();
         let mut made: Vec<_> = (0..4).map(|_| model.session().unwrap()).collect();
         made.dedup_by(|one, other| Arc::ptr_eq(one, other));
         assert_eq!(made.len(), sessions, "{size}");
@@ -174,7 +176,7 @@ fn large_outputs_keep_their_session_and_small_ones_do_not() {
     for (length, keeps) in [(1 << 18, true), (16, false)] {
         let dims = [onnx::Dim::Symbolic("n")];
         let (_folder, files) = files(&onnx::identity(onnx::Elem::Float, &dims), SHARED_FROM);
-        let mut model = backend().load(&files, OPTIONS).unwrap();
+        let mut model = backend().load(&files, OpenOptions::default()).unwrap();
         let session = Arc::downgrade(&model.session().unwrap());
         let x = Tensor::from_vec(vec![length], vec![1.5_f32; length]).unwrap();
         let request = request(model.signature(), &[("x", x.clone())], &[]);

@@ -10,6 +10,7 @@ use serde::de::{self, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::labels::{ReadLabels, check_name};
+use crate::inference::ExecutionProvider;
 use crate::model::{
     BatchingMode, BatchingSettings, LONGEST_DELAY, Labels, MOST_INSTANCES, ModelSettings, PadValue,
     Version, VersionPolicy, WarmUp,
@@ -22,6 +23,7 @@ use crate::units;
 struct ModelYaml {
     version_policy: Option<PolicyYaml>,
     instances: Option<NonZeroUsize>,
+    execution_providers: Vec<ProviderYaml>,
     queue_capacity: Option<NonZeroUsize>,
     warm_up: Option<WarmUpYaml>,
     lazy: bool,
@@ -97,6 +99,21 @@ enum LabelsYaml {
 enum LabelYaml {
     Text(String),
     Number(i64),
+}
+
+/// The name of an execution provider.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct ProviderYaml(ExecutionProvider);
+
+impl TryFrom<String> for ProviderYaml {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let names = || ExecutionProvider::ALL.map(ExecutionProvider::name).join(", ");
+        let known = ExecutionProvider::from_name(&name).map(Self);
+        known.ok_or_else(|| format!("there is no '{name}', expected some of {}", names()))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -180,9 +197,11 @@ pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSett
     if instances.is_some_and(|count| count.get() > MOST_INSTANCES) {
         return Err(format!("instances: expected {MOST_INSTANCES} at most"));
     }
+    let providers = yaml.execution_providers.into_iter().map(|ProviderYaml(provider)| provider);
     Ok(ModelSettings {
         version_policy,
         instances,
+        execution_providers: providers.collect(),
         queue_capacity,
         warm_up,
         warm_up_batches,
@@ -366,6 +385,8 @@ mod tests {
     fn mistakes_are_named() {
         let mistakes = [
             ("instanzes: 2", "instanzes"),
+            ("execution_providers: [gpu]", "'gpu', expected some of cpu, cuda"),
+            ("execution_providers: cuda", "execution_providers"),
             ("instances: 0", "instances"),
             ("instances: 257", "256 at most"),
             ("version_policy: {specific: []}", "names no version"),
@@ -423,6 +444,10 @@ mod tests {
             "version_policy: {specific: ['01']}",
             "instances: 257",
             "instances: many",
+            "execution_providers: [cuda, cpu]",
+            "execution_providers: []",
+            "execution_providers: [gpu]",
+            "execution_providers: cuda",
             "queue_capacity: 0",
             "warm_up: generated",
             "warm_up: off",

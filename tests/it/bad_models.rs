@@ -77,6 +77,23 @@ async fn files_that_are_no_models_fail_with_the_cause() {
 }
 
 #[tokio::test]
+async fn an_execution_provider_that_is_not_there_fails_the_load_and_is_not_passed_over() {
+    let server = server().await;
+    for (settings, told) in [
+        ("[cuda, cpu]", "the execution provider 'cuda'"),
+        ("[cpu, cuda]", "'cpu' runs every node, so it comes last"),
+    ] {
+        server.repository.settings("m", &format!("execution_providers: {settings}\n"));
+        server.repository.put("m", 2, &add_constant(2.0));
+        let refused = swap(&server, json!(2)).await;
+        refused.refused(400, "load_failed", &[told]);
+        serves_on(&server).await;
+    }
+    server.repository.settings("m", "execution_providers: [cpu]\n");
+    swap(&server, json!(2)).await.ok();
+}
+
+#[tokio::test]
 async fn folders_that_are_no_versions_are_told_and_left_out() {
     let repository = Repository::of("m", &add_constant(1.0));
     for folder in ["01", "latest", "-1", "1.0"] {

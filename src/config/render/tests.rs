@@ -7,6 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::{Layers, SETTINGS};
+use crate::inference::ExecutionProvider;
+use crate::lifecycle::EventKind;
 
 fn read(path: &Path) -> Effective {
     let layers = Layers { file: Some(path.to_owned()), ..Layers::default() };
@@ -117,12 +119,9 @@ fn urls() -> impl Strategy<Value = Tree> {
         .prop_map(|urls| json!(urls))
 }
 
-fn kinds() -> impl Strategy<Value = Tree> {
-    let all: Vec<&str> = crate::lifecycle::EventKind::ALL.iter().map(|kind| kind.name()).collect();
-    prop_oneof![
-        Just(json!("auto")),
-        prop::sample::subsequence(all.clone(), 0..=all.len()).prop_map(|kinds| json!(kinds))
-    ]
+fn some_of(all: &[&'static str]) -> impl Strategy<Value = Tree> + use<> {
+    let some = prop::sample::subsequence(all.to_vec(), 0..=all.len());
+    prop_oneof![Just(json!("auto")), some.prop_map(|some| json!(some))]
 }
 
 fn count(largest: u32) -> impl Strategy<Value = Tree> {
@@ -146,7 +145,8 @@ fn value(key: &'static str) -> BoxedStrategy<Tree> {
         ("BOOL", _) => any::<bool>().prop_map(|truth| json!(truth)).boxed(),
         ("NAMES", _) => names().boxed(),
         ("URLS", _) => urls().boxed(),
-        ("KINDS", _) => kinds().boxed(),
+        ("KINDS", _) => some_of(&EventKind::ALL.map(EventKind::name)).boxed(),
+        ("PROVIDERS", _) => some_of(&ExecutionProvider::ALL.map(ExecutionProvider::name)).boxed(),
         ("MODE", _) => {
             prop_oneof![word("none"), word("explicit"), word("poll"), word("watch")].boxed()
         }

@@ -10,6 +10,7 @@ use serde_json::{Value as Tree, json};
 use tracing_subscriber::EnvFilter;
 
 use super::{Bounds, Value, ranging, within};
+use crate::inference::ExecutionProvider;
 use crate::lifecycle::EventKind;
 use crate::model::ModelName;
 use crate::units;
@@ -398,6 +399,24 @@ impl Value for WebhookUrl {
 
     fn schema(_: Bounds) -> Tree {
         json!({ "type": "string", "pattern": "^https?://" })
+    }
+}
+
+impl Value for ExecutionProvider {
+    fn expected(_: Bounds) -> String {
+        format!("some of {}", Self::ALL.map(Self::name).join(", "))
+    }
+
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        Self::from_name(text)
+    }
+
+    fn show(&self) -> Tree {
+        json!(self.name())
+    }
+
+    fn schema(_: Bounds) -> Tree {
+        json!({ "enum": Self::ALL.map(Self::name) })
     }
 }
 

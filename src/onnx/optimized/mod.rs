@@ -21,7 +21,7 @@ use tracing::debug;
 use self::cache::Cache;
 use super::external::Graph;
 use super::library::OnnxRuntime;
-use super::session::OnnxSession;
+use super::session::{OnnxSession, Outputs};
 
 /// The largest models of which an optimised graph is kept, in bytes. Of a larger one the most time goes
 /// into its weights, and reading and checking them again takes as long as the optimiser.
@@ -125,7 +125,7 @@ fn opened(session: ort::Result<Session>) -> Option<OnnxSession> {
     let session = session.inspect_err(|error| {
         debug!(cause = error.message(), "the engine cannot open a graph by the cache");
     });
-    OnnxSession::new(session.ok()?).ok()
+    OnnxSession::new(session.ok()?, Outputs::Lent).ok()
 }
 
 /// What a session takes and gives, in short.

@@ -1,6 +1,5 @@
 //! What is kept of graphs, by the real library.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,8 +13,6 @@ use crate::inference::{
     RunControl, Tensor, TensorSpec,
 };
 
-const OPTIONS: OpenOptions = OpenOptions { intra_op_threads: NonZeroUsize::MIN };
-
 /// A graph in a folder, beside a file of weights.
 fn written(graph: &[u8]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -27,7 +24,7 @@ fn written(graph: &[u8]) -> (TempDir, PathBuf) {
 
 /// What the model answers to ones.
 fn answer(backend: &impl Backend, path: &Path) -> Vec<Tensor> {
-    let mut model = backend.open(&ModelFiles::at(path.to_owned()), OPTIONS).unwrap();
+    let mut model = backend.open(&ModelFiles::at(path.to_owned()), OpenOptions::default()).unwrap();
     let named = |spec: &TensorSpec| {
         let shape = spec.shape.as_deref().unwrap_or_default().iter().map(|dim| match dim {
             Dim::Fixed(size) => *size,
@@ -113,7 +110,7 @@ fn what_cannot_be_opened_is_told_as_ever_and_not_kept() {
         let kept = tempfile::tempdir().unwrap();
         let with_cache = backend().with_cache(kept.path().to_owned(), 1 << 20);
         let told = |backend: &dyn Backend| {
-            let opened = backend.open(&ModelFiles::at(path.clone()), OPTIONS);
+            let opened = backend.open(&ModelFiles::at(path.clone()), OpenOptions::default());
             opened.err().expect("it cannot be opened").to_string()
         };
         assert_eq!(told(&with_cache), told(&backend()));

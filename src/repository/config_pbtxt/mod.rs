@@ -12,7 +12,7 @@ mod text;
 use std::num::NonZeroUsize;
 
 use super::labels::{ReadLabels, check_name};
-use crate::inference::DataType;
+use crate::inference::{DataType, ExecutionProvider};
 use crate::model::{
     DeclaredSignature, DeclaredTensor, Labels, MOST_INSTANCES, ModelName, ModelSettings, Version,
     VersionPolicy,
@@ -21,7 +21,7 @@ use crate::nearest;
 use text::{Field, Message, Value};
 
 /// Fields that are read.
-const HONOURED: [&str; 10] = [
+const HONOURED: [&str; 11] = [
     "name",
     "platform",
     "backend",
@@ -32,11 +32,11 @@ const HONOURED: [&str; 10] = [
     "output",
     "instance_group",
     "default_model_filename",
+    "optimization",
 ];
 
 /// Fields of no consequence for answers that Onward does in its own way, with what to tell.
-const NOT_HONOURED: [(&str, &str); 8] = [
-    ("optimization", "graphs are optimised as far as ONNX Runtime can"),
+const NOT_HONOURED: [(&str, &str); 7] = [
     ("parameters", "parameters are for Triton's backends"),
     ("model_warmup", "versions are warmed up by 'warm_up' and golden samples of Onward's own"),
     ("response_cache", "answers are not cached"),
@@ -100,6 +100,7 @@ fn settings(
             "input" => declared.inputs.push(reading.tensor(field).map_err(at)?),
             "output" => declared.outputs.push(reading.tensor(field).map_err(at)?),
             "instance_group" => reading.instances(field).map_err(at)?,
+            "optimization" => reading.optimization(field).map_err(at)?,
             "default_model_filename" => is_usual_file(field).map_err(at)?,
             _ => reading.other(field).map_err(at)?,
         }
@@ -164,6 +165,49 @@ impl Reading<'_> {
         }
         let before = self.settings.instances.map_or(0, NonZeroUsize::get);
         self.settings.instances = NonZeroUsize::new(before.saturating_add(count));
+        Ok(())
+    }
+
+    fn optimization(&mut self, field: &Field) -> Result<(), String> {
+        for field in &message(field)?.0 {
+            if field.name == "execution_accelerators" {
+                self.accelerators(message(field)?)?;
+            } else {
+                self.warn("optimization", "graphs are optimised as far as ONNX Runtime can");
+            }
+        }
+        Ok(())
+    }
+
+    /// The execution providers that they stand for, and the CPU's for the rest, as in Triton.
+    fn accelerators(&mut self, accelerators: &Message) -> Result<(), String> {
+        for field in &accelerators.0 {
+            self.accelerator(message(field)?)?;
+        }
+        let providers = &mut self.settings.execution_providers;
+        providers.retain(|provider| *provider != ExecutionProvider::Cpu);
+        if !providers.is_empty() {
+            providers.push(ExecutionProvider::Cpu);
+        }
+        Ok(())
+    }
+
+    fn accelerator(&mut self, accelerator: &Message) -> Result<(), String> {
+        const FIELD: &str = "optimization.execution_accelerators";
+        let of_name = |wanted: &str| accelerator.0.iter().find(|field| field.name == wanted);
+        let name = of_name("name").map_or(Ok(String::new()), text)?;
+        let known = ExecutionProvider::from_name(&name).filter(|provider| provider.is_built_in());
+        let Some(provider) = known else {
+            self.warn(FIELD, &format!("this build of the server has no '{name}'"));
+            return Ok(());
+        };
+        if of_name("parameters").is_some() {
+            self.warn(FIELD, &format!("the parameters of '{name}' have their defaults"));
+        }
+        let providers = &mut self.settings.execution_providers;
+        if !providers.contains(&provider) {
+            providers.push(provider);
+        }
         Ok(())
     }
 

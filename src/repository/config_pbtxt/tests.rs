@@ -65,6 +65,14 @@ fn what_is_not_honoured_is_told() {
         "preferred_batch_size is not honoured",
     );
     warned("optimization { graph { level: 1 } }", "optimization");
+    let accelerated = |name: &str| {
+        format!(
+            "optimization {{ execution_accelerators {{ gpu_execution_accelerator : \
+             [ {{ name : \"{name}\" parameters {{ key: \"a\" value: \"b\" }} }} ] }} }}"
+        )
+    };
+    warned(&accelerated("gpu_of_tomorrow"), "no 'gpu_of_tomorrow'");
+    warned(&accelerated("cpu"), "the parameters of 'cpu' have their defaults");
     warned("parameters { key: \"a\" value: { string_value: \"b\" } }", "parameters");
     warned("model_warmup [ { name: \"w\" } ]", "model_warmup");
     warned("instance_group { count: 1 kind: KIND_GPU }", "instance_group.kind");
