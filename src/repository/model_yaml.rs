@@ -171,18 +171,7 @@ pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSett
         let options = serde_saphyr::options! { with_snippet: false };
         serde_saphyr::from_str_with_options(text, options).map_err(|error| told(&error, text))?
     };
-    let (warm_up, warm_up_batches, budget) = match yaml.warm_up {
-        None | Some(WarmUpYaml::Switch(true) | WarmUpYaml::Word(WarmUpWord::Generated)) => {
-            (WarmUp::Generated, Vec::new(), None)
-        }
-        Some(WarmUpYaml::Switch(false) | WarmUpYaml::Word(WarmUpWord::Off)) => {
-            (WarmUp::Off, Vec::new(), None)
-        }
-        Some(WarmUpYaml::Batches(BatchesYaml { batch_sizes, budget })) => {
-            (WarmUp::Generated, batch_sizes, budget)
-        }
-    };
-    let warm_up_budget = budget.map(|text| duration("warm_up.budget", &text)).transpose()?;
+    let (warm_up, warm_up_batches, warm_up_budget) = warm_up(yaml.warm_up)?;
     let version_policy = yaml.version_policy.map(policy).transpose()?.unwrap_or_default();
     let idle_ttl = yaml.idle_ttl.map(|text| duration("idle_ttl", &text)).transpose()?;
     let labels = yaml.labels.into_iter().map(|(output, given)| {
@@ -215,6 +204,24 @@ pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSett
         default_priority,
         labels,
         warnings: Vec::new(),
+    })
+}
+
+/// What is asked, the batches too, and how long that may take.
+type WarmUpSettings = (WarmUp, Vec<NonZeroUsize>, Option<Duration>);
+
+fn warm_up(yaml: Option<WarmUpYaml>) -> Result<WarmUpSettings, String> {
+    let budget = |text: String| duration("warm_up.budget", &text);
+    Ok(match yaml {
+        None | Some(WarmUpYaml::Switch(true) | WarmUpYaml::Word(WarmUpWord::Generated)) => {
+            (WarmUp::Generated, Vec::new(), None)
+        }
+        Some(WarmUpYaml::Switch(false) | WarmUpYaml::Word(WarmUpWord::Off)) => {
+            (WarmUp::Off, Vec::new(), None)
+        }
+        Some(WarmUpYaml::Batches(batches)) => {
+            (WarmUp::Generated, batches.batch_sizes, batches.budget.map(budget).transpose()?)
+        }
     })
 }
 
@@ -428,54 +435,57 @@ mod tests {
         assert_eq!(keys, known, "{error}");
     }
 
+    /// What both have to judge alike.
+    const JUDGED: &[&str] = &[
+        "",
+        "version_policy: all",
+        "version_policy: some",
+        "version_policy: {latest: 2}",
+        "version_policy: {latest: 0}",
+        "version_policy: {specific: [1, '3']}",
+        "version_policy: {specific: []}",
+        "version_policy: {specific: [0]}",
+        "version_policy: {specific: ['01']}",
+        "instances: 257",
+        "instances: many",
+        "execution_providers: [cuda, cpu]",
+        "execution_providers: []",
+        "execution_providers: [gpu]",
+        "execution_providers: cuda",
+        "queue_capacity: 0",
+        "warm_up: generated",
+        "warm_up: off",
+        "warm_up: sometimes",
+        "warm_up: {batch_sizes: [1, 8], budget: 10s}",
+        "warm_up: {batch_sizes: [0]}",
+        "warm_up: {budget: 10s}",
+        "lazy: true\npin: false\nidle_ttl: 10m\ndefault_priority: 2",
+        "lazy: perhaps",
+        "labels: {x: labels.txt, y: [yes, maybe]}",
+        "labels: {x: 1}",
+        "labels: {x: [0, 1]}",
+        "labels: {x: [0.5]}",
+        "labels: {x: [yes, no]}",
+        "labels: [cat]",
+        "batching: off",
+        "batching: auto",
+        "batching: {}",
+        "batching: {max_size: 16, max_delay: 2ms, pad: {x: 0, y: -0.5}}",
+        "batching: {max_size: 0}",
+        "batching: {max_delay: 2}",
+        "batching: {pad: {x: zero}}",
+        "batching: {size: 4}",
+        "default_priority: 0",
+        "max_batch_size: 0",
+        "max_batch_size: -1",
+        "nonsense: 1",
+    ];
+
     #[test]
     fn the_schema_judges_as_the_parser_does() {
         let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
         let validator = jsonschema::draft202012::new(&schema).unwrap();
-        for text in [
-            "",
-            "version_policy: all",
-            "version_policy: some",
-            "version_policy: {latest: 2}",
-            "version_policy: {latest: 0}",
-            "version_policy: {specific: [1, '3']}",
-            "version_policy: {specific: []}",
-            "version_policy: {specific: [0]}",
-            "version_policy: {specific: ['01']}",
-            "instances: 257",
-            "instances: many",
-            "execution_providers: [cuda, cpu]",
-            "execution_providers: []",
-            "execution_providers: [gpu]",
-            "execution_providers: cuda",
-            "queue_capacity: 0",
-            "warm_up: generated",
-            "warm_up: off",
-            "warm_up: sometimes",
-            "warm_up: {batch_sizes: [1, 8], budget: 10s}",
-            "warm_up: {batch_sizes: [0]}",
-            "warm_up: {budget: 10s}",
-            "lazy: true\npin: false\nidle_ttl: 10m\ndefault_priority: 2",
-            "lazy: perhaps",
-            "labels: {x: labels.txt, y: [yes, maybe]}",
-            "labels: {x: 1}",
-            "labels: {x: [0, 1]}",
-            "labels: {x: [0.5]}",
-            "labels: {x: [yes, no]}",
-            "labels: [cat]",
-            "batching: off",
-            "batching: auto",
-            "batching: {}",
-            "batching: {max_size: 16, max_delay: 2ms, pad: {x: 0, y: -0.5}}",
-            "batching: {max_size: 0}",
-            "batching: {max_delay: 2}",
-            "batching: {pad: {x: zero}}",
-            "batching: {size: 4}",
-            "default_priority: 0",
-            "max_batch_size: 0",
-            "max_batch_size: -1",
-            "nonsense: 1",
-        ] {
+        for text in JUDGED.iter().copied() {
             let value: serde_json::Value = if text.is_empty() {
                 serde_json::Value::Null
             } else {
