@@ -51,14 +51,14 @@ impl<'a> Batch<'a> {
     /// Joins requests, which are copied once. `None` where they do not fit each other: all have to have
     /// the same inputs of the same shapes, but for their first dimension and what is padded.
     pub fn of(requests: &[&'a PreparedRequest], padding: &'a Padding) -> Option<Self> {
-        let key = padding.key(requests.first()?);
+        let key = padding.key(requests.first()?)?;
         let mut parts = Vec::with_capacity(requests.len());
         let mut end = 0_usize;
         for request in requests {
             let begin = end;
             end = begin.checked_add(entries(request)?)?;
             parts.push(Part { request, rows: begin..end });
-            if padding.key(request) != key {
+            if padding.key(request).as_ref() != Some(&key) {
                 return None;
             }
         }

@@ -5,8 +5,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::batch;
 use super::costs::{Costs, Run};
 use super::padding::Padding;
+use super::request::PreparedRequest;
 
 /// The most bytes that the inputs of a batch may have together: joining them costs a copy.
 pub(super) const LARGEST: u64 = 64 << 20;
@@ -14,8 +16,12 @@ pub(super) const LARGEST: u64 = 64 << 20;
 /// A batch that takes so many times as long as is expected does so for what it contains, ...
 const PATIENCE: u32 = 20;
 
-/// ... if it takes longer than this.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+/// ... if it takes longer than this, ...
+const LEAST_PATIENCE: Duration = Duration::from_millis(100);
+
+/// ... and in any case if it takes longer than this, which is also for how long one may take of which nothing
+/// is known.
+const MOST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How requests for a version may share runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +32,8 @@ pub struct BatchOptions {
     pub max_delay: Duration,
     /// What is filled up so that requests of different lengths fit each other.
     pub padding: Padding,
+    /// Inputs without entries: a request that has one is run alone.
+    pub without_entries: Vec<usize>,
 }
 
 /// What became of batching, as operators see it.
@@ -80,13 +88,21 @@ impl Batching {
 
     /// Whether an instance waits for more requests than there are.
     pub(super) fn waits(&self) -> bool {
-        !self.options.max_delay.is_zero()
+        !self.options.max_delay.is_zero() && self.given_up.get().is_none()
     }
 
     /// How long a batch of so many bytes may take, before it is taken for one that does not end.
     pub(super) fn patience(&self, bytes: u64) -> Duration {
-        let usual = self.costs.expected(bytes).saturating_mul(PATIENCE);
-        usual.max(LEAST_PATIENCE)
+        let Some(usual) = self.costs.expected(bytes) else { return MOST_PATIENCE };
+        // One that is usual is never ended.
+        let most = MOST_PATIENCE.max(usual * 2);
+        usual.saturating_mul(PATIENCE).clamp(LEAST_PATIENCE, most)
+    }
+
+    /// How many entries a request brings into a batch; `None` where it cannot share a run.
+    pub(super) fn entries(&self, request: &PreparedRequest) -> Option<usize> {
+        let given = |place: &usize| request.inputs().get(*place).is_some_and(Option::is_some);
+        batch::entries(request).filter(|_| !self.options.without_entries.iter().any(given))
     }
 
     fn is_paused(&self) -> bool {
@@ -130,7 +146,12 @@ mod tests {
 
     fn batching(max_delay: Duration) -> Batching {
         let max_entries = NonZeroUsize::new(6).unwrap();
-        Batching::new(BatchOptions { max_entries, max_delay, padding: Padding::default() })
+        Batching::new(BatchOptions {
+            max_entries,
+            max_delay,
+            padding: Padding::default(),
+            without_entries: Vec::new(),
+        })
     }
 
     #[test]
@@ -153,7 +174,11 @@ mod tests {
         for _ in 0..100 {
             let entries = batching.limit();
             assert!(entries <= 6);
-            batching.ran(Run { entries, bytes: entries as u64, took: Duration::from_millis(1) });
+            batching.ran(Run {
+                entries,
+                bytes: entries as u64 * 64,
+                took: Duration::from_millis(1),
+            });
         }
         assert_eq!(batching.report(), BatchingReport::On { max_entries: 6, entries: 6 });
         assert!(batching.give_up("it lies".to_owned()));

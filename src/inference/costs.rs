@@ -28,6 +28,9 @@ const TOO_LONG: u32 = 200;
 /// Runs between two trials, after one that has changed nothing; that doubles, up to the second.
 const PAUSES: (u32, u32) = (32, 2048);
 
+/// Inputs of fewer bytes count as so many: what they take has little to do with their size.
+const LEAST: u64 = 64;
+
 /// A run that was made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run {
@@ -85,7 +88,7 @@ impl Costs {
     }
 
     pub(super) fn ran(&self, run: Run) {
-        let cost = run.took.as_secs_f64() * 1e9 / precise(run.bytes.max(1));
+        let cost = run.took.as_secs_f64() * 1e9 / precise(run.bytes.max(LEAST));
         self.lock().ran((level(run.entries), cost), self.most);
     }
 
@@ -98,10 +101,10 @@ impl Costs {
         }
     }
 
-    /// How long inputs of so many bytes usually take; no time where nothing is known.
-    pub(super) fn expected(&self, bytes: u64) -> Duration {
-        let nanoseconds = self.lock().usual * precise(bytes);
-        Duration::try_from_secs_f64(nanoseconds / 1e9).unwrap_or(Duration::MAX)
+    /// How long inputs of so many bytes usually take; `None` where nothing is known.
+    pub(super) fn expected(&self, bytes: u64) -> Option<Duration> {
+        let usual = Some(self.lock().usual).filter(|usual| *usual > 0.0)?;
+        Duration::try_from_secs_f64(usual * precise(bytes.max(LEAST)) / 1e9).ok()
     }
 
     /// How many entries are worth it, by what is known.
@@ -268,10 +271,11 @@ mod tests {
         let costs = Costs::new(8);
         for length in [1, 4, 2, 8].repeat(100) {
             let entries = costs.limit();
-            let bytes = entries as u64 * length;
+            let bytes = entries as u64 * length * LEAST;
             costs.ran(Run { entries, bytes, took: Duration::from_micros(bytes) });
         }
         assert_eq!(costs.worth(), 1);
-        assert_eq!(costs.expected(1000), Duration::from_millis(1));
+        assert_eq!(costs.expected(1000), Some(Duration::from_millis(1)));
+        assert_eq!(Costs::new(8).expected(1000), None);
     }
 }

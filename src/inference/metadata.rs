@@ -49,9 +49,14 @@ pub struct TensorSpec {
 impl TensorSpec {
     /// Whether a tensor of shape `actual` fits the declared one.
     pub fn admits(&self, actual: &[usize]) -> bool {
+        self.admits_from(0, actual)
+    }
+
+    /// Whether it fits but for the first dimensions.
+    fn admits_from(&self, skipped: usize, actual: &[usize]) -> bool {
         self.shape.as_ref().is_none_or(|dims| {
-            dims.len() == actual.len()
-                && dims.iter().zip(actual).all(|(dim, size)| dim.admits(*size))
+            let both = dims.iter().zip(actual).skip(skipped);
+            dims.len() == actual.len() && both.into_iter().all(|(dim, size)| dim.admits(*size))
         })
     }
 
@@ -74,15 +79,20 @@ pub struct Signature {
     pub outputs: Vec<TensorSpec>,
 }
 
+/// Whether its first dimension is.
+fn is_free(spec: &TensorSpec) -> bool {
+    matches!(spec.shape.as_deref(), Some([Dim::Dynamic(_), ..]))
+}
+
 impl Signature {
     /// Whether everything it takes and gives has a first dimension that is free, as that of a batch is.
     pub fn is_batched(&self) -> bool {
-        let is_free =
-            |spec: &TensorSpec| matches!(spec.shape.as_deref(), Some([Dim::Dynamic(_), ..]));
         self.inputs.iter().filter(|input| !input.optional).chain(&self.outputs).all(is_free)
     }
 
-    /// Whether outputs, each with its position, are of the shapes that the graph declares.
+    /// Whether outputs, each with its position, are of the shapes that the graph declares. Where the first
+    /// dimension of all inputs is free, that of an output is not looked at: many a graph has been exported
+    /// with a batch of one in its outputs, and gives more.
     ///
     /// # Errors
     /// [`RunError::Engine`] with the first that is not: the model is not what it says.
@@ -90,9 +100,11 @@ impl Signature {
         &self,
         outputs: impl Iterator<Item = (usize, &'a Tensor)>,
     ) -> Result<(), RunError> {
+        let required = self.inputs.iter().filter(|input| !input.optional);
+        let skipped = usize::from(required.clone().count() > 0 && required.clone().all(is_free));
         for (position, tensor) in outputs {
             let spec = &self.outputs[position];
-            if !spec.admits(tensor.shape()) {
+            if !spec.admits_from(skipped, tensor.shape()) {
                 let (name, declared) = (&spec.name, spec.shape_text());
                 let given = ShapeText(tensor.shape());
                 return Err(RunError::Engine(format!(

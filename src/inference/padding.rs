@@ -16,6 +16,8 @@ pub struct Padding {
     fillers: Vec<Option<Vec<u8>>>,
     /// For each output what it is cut back to in each dimension, where that was filled up.
     cuts: Vec<Vec<Option<Source>>>,
+    /// Dimensions that are filled up and have one name, two at a time.
+    same: Vec<(Source, Source)>,
 }
 
 /// The dimension of an input from which an output has one of its own.
@@ -23,6 +25,14 @@ pub struct Padding {
 struct Source {
     input: usize,
     dim: usize,
+}
+
+impl Source {
+    /// How long it is; `None` where the input was left out.
+    fn of(self, request: &PreparedRequest) -> Option<usize> {
+        let input = request.inputs().get(self.input)?.as_ref()?;
+        input.shape().get(self.dim).copied()
+    }
 }
 
 impl Padding {
@@ -49,13 +59,16 @@ impl Padding {
         }
         let padded =
             signature.inputs.iter().enumerate().filter(|(input, _)| fillers[*input].is_some());
-        let sources: BTreeMap<&str, Source> = padded
+        let named: Vec<(&str, Source)> = padded
             .flat_map(|(input, spec)| {
                 free(spec).map(move |(dim, name)| (name, Source { input, dim }))
             })
             .collect();
+        let sources: BTreeMap<&str, Source> = named.iter().copied().collect();
+        let same = named.iter().filter(|(name, _)| !name.is_empty());
+        let same = same.map(|(name, source)| (*source, sources[name])).collect();
         let cuts = signature.outputs.iter().map(|output| cuts(output, &sources));
-        Ok(Self { cuts: cuts.collect::<Result<_, _>>()?, fillers })
+        Ok(Self { cuts: cuts.collect::<Result<_, _>>()?, fillers, same })
     }
 
     /// Whether nothing is filled up.
@@ -68,8 +81,12 @@ impl Padding {
     }
 
     /// What has to be the same of two requests that can share a run: the shapes of their inputs but for
-    /// the first dimension, and where they are filled up, about the same.
-    pub(super) fn key(&self, request: &PreparedRequest) -> Vec<usize> {
+    /// the first dimension, and where they are filled up, about the same. `None` where dimensions of one
+    /// name differ, so that filling them up would hide a mistake.
+    pub(super) fn key(&self, request: &PreparedRequest) -> Option<Vec<usize>> {
+        if self.same.iter().any(|(one, other)| one.of(request) != other.of(request)) {
+            return None;
+        }
         let inputs = request.inputs().iter().enumerate();
         let dims = inputs.flat_map(|(input, tensor)| {
             let shape = tensor.as_ref().map(Tensor::shape).unwrap_or_default();
@@ -79,7 +96,7 @@ impl Padding {
             // Of an input that was left out it is zero.
             std::iter::once(shape.len()).chain(inner)
         });
-        dims.collect()
+        Some(dims.collect())
     }
 
     /// The inputs of one place in several requests, in the same shape but for the first dimension.
@@ -109,13 +126,9 @@ impl Padding {
         request: &PreparedRequest,
     ) -> Result<Tensor, TensorError> {
         let Some(cuts) = self.cuts.get(output) else { return Ok(tensor) };
-        let size = |source: Source| {
-            let input = request.inputs().get(source.input)?.as_ref()?;
-            input.shape().get(source.dim).copied()
-        };
         let dims = tensor.shape().iter().enumerate().map(|(dim, whole)| {
             let source = cuts.get(dim).copied().flatten();
-            source.and_then(size).map_or(*whole, |size| size.min(*whole))
+            source.and_then(|source| source.of(request)).map_or(*whole, |size| size.min(*whole))
         });
         let shape: Vec<usize> = dims.collect();
         tensor.fitted(&shape, &vec![0; tensor.datatype().size().unwrap_or(1)])

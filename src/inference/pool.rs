@@ -132,20 +132,22 @@ impl InstancePool {
         terms: impl Into<RunTerms>,
     ) -> Result<Completion, InferError> {
         let terms = terms.into();
-        let admitted = loop {
+        loop {
             let mut room = pin!(self.shared.room.notified());
             // Registered before the look, so that a place that comes free in between is noticed.
             room.as_mut().enable();
-            match self.admit(Task::new(request.clone(), terms)) {
-                Err(InferError::Overloaded { .. }) => {}
-                Err(refusal) => return Err(refusal),
-                Ok(admitted) => break admitted,
+            let answer = match self.admit(Task::new(request.clone(), terms)) {
+                Ok(admitted) => admitted.answer(terms.deadline).await,
+                Err(refusal) => Err(refusal),
+            };
+            // Its place may have been taken by one that goes first.
+            if !matches!(answer, Err(InferError::Overloaded { .. })) {
+                return answer;
             }
             if timeout_at(terms.deadline, room).await.is_err() {
                 return Err(InferError::DeadlineExceeded);
             }
-        };
-        admitted.answer(terms.deadline).await
+        }
     }
 
     /// Queues a request.

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::error::LoadError;
-use super::invariance::Check;
+use super::invariance::{Check, Doubt};
 use super::loader::ModelSettings;
 use super::warm_up::Plain;
 use crate::inference::{BatchOptions, Dim, Instance, Padding, RunControl, Signature, TensorSpec};
@@ -19,7 +19,7 @@ pub enum BatchingMode {
     /// Batches for a version that was seen to answer them as it answers single requests.
     #[default]
     Auto,
-    /// The same, also where nothing could be seen as its warm-up is off.
+    /// The same, also for one of which that could not be seen.
     On,
     /// None.
     Off,
@@ -72,12 +72,26 @@ pub(super) fn agree(
     let Some(max_entries) = NonZeroUsize::new(most) else {
         return Ok(Err("its batches may have no entries".to_owned()));
     };
-    let checked = match (warmed_by, mode) {
-        (Some(plain), _) => Check { signature, padding: &padding, control }.run(instance, plain),
-        (None, BatchingMode::On) => Ok(()),
-        (None, _) => Err("its warm-up is off, so that nothing could be compared".to_owned()),
+    let doubt = match warmed_by {
+        Some(plain) => Check { signature, padding: &padding, control }.run(instance, plain),
+        None => Err(Doubt::Unseen("its warm-up is off, so that nothing was compared".to_owned())),
     };
-    Ok(checked.map(|()| BatchOptions { max_entries, max_delay: *max_delay, padding }))
+    Ok(match doubt {
+        Err(Doubt::Differs(reason)) => Err(reason),
+        Err(Doubt::Unseen(reason)) if *mode != BatchingMode::On => Err(reason),
+        _ => Ok(BatchOptions {
+            max_entries,
+            max_delay: *max_delay,
+            padding,
+            without_entries: without_entries(signature),
+        }),
+    })
+}
+
+/// Inputs that may be left out, and have no free first dimension.
+fn without_entries(signature: &Signature) -> Vec<usize> {
+    let inputs = signature.inputs.iter().enumerate();
+    inputs.filter(|(_, spec)| spec.optional && !is_free(spec)).map(|(place, _)| place).collect()
 }
 
 /// What stands against batches, whatever the model answers.
@@ -88,13 +102,14 @@ fn obstacle(signature: &Signature, (mode, most): (BatchingMode, usize)) -> Optio
     if most < 2 {
         return Some(format!("batches may have {most} entries at most"));
     }
-    let fixed = |specs: &[TensorSpec]| specs.iter().find(|spec| !is_free(spec)).cloned();
+    let fixed =
+        |specs: &[TensorSpec]| specs.iter().find(|spec| !spec.optional && !is_free(spec)).cloned();
     let told = |kind: &str, spec: TensorSpec| {
         let (name, shape) = (&spec.name, spec.shape_text());
         format!("the first dimension of {kind} '{name}' is not free, its shape is {shape}")
     };
-    if signature.inputs.is_empty() {
-        return Some("it has no inputs".to_owned());
+    if signature.inputs.iter().all(|input| input.optional) {
+        return Some("it has no inputs that are required".to_owned());
     }
     fixed(&signature.inputs)
         .map(|spec| told("input", spec))

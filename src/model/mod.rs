@@ -32,6 +32,7 @@ mod manager;
 mod memory;
 mod mirror;
 mod names;
+mod numbers;
 mod observer;
 mod operation;
 mod overriding;

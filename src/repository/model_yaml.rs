@@ -276,7 +276,7 @@ fn batching(yaml: BatchingYaml) -> Result<BatchingSettings, String> {
         return Err("batching.max_delay: a minute at most".to_owned());
     }
     let pad = pad.into_iter().map(|(input, value)| (input, PadValue(value))).collect();
-    Ok(BatchingSettings { mode: BatchingMode::On, max_size, max_delay, pad })
+    Ok(BatchingSettings { mode: BatchingMode::Auto, max_size, max_delay, pad })
 }
 
 fn policy(yaml: PolicyYaml) -> Result<VersionPolicy, String> {
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(batching("batching: 'on'").mode, BatchingMode::On);
         let text = "batching: {max_size: 16, max_delay: 2ms, pad: {ids: 0}}\ndefault_priority: 3";
         let expected = BatchingSettings {
-            mode: BatchingMode::On,
+            mode: BatchingMode::Auto,
             max_size: NonZeroUsize::new(16),
             max_delay: Duration::from_millis(2),
             pad: BTreeMap::from([("ids".to_owned(), PadValue(0.0))]),

@@ -51,6 +51,13 @@ fn first_row() -> Vec<u8> {
         .into_model()
 }
 
+/// `y` = `x` less `x`.
+fn alike() -> Vec<u8> {
+    let pair = [BATCH, LENGTH];
+    let graph = Graph::new("alike").input("x", Elem::Float, &pair).output("y", Elem::Float, &pair);
+    graph.node(&Node::new("Sub", &["x", "x"], &["y"])).into_model()
+}
+
 fn rows(shape: [usize; 2], first: f32) -> Value {
     let count = u16::try_from(shape[0] * shape[1]).unwrap();
     let data: Vec<f32> = (0..count).map(|place| first + f32::from(place) / 8.0).collect();
@@ -98,6 +105,7 @@ async fn what_is_no_batch_is_found_out_and_told() {
     let repository = Repository::of("mixed", &mixed())
         .and("first", 1, &first_row())
         .and("fixed", 1, &slow(1))
+        .and("alike", 1, &alike())
         .and("off", 1, &mlp(4, 4, 4))
         .with_settings("off", "batching: off\n")
         .and("unasked", 1, &mlp(4, 4, 4))
@@ -109,8 +117,9 @@ async fn what_is_no_batch_is_found_out_and_told() {
         ("mixed", "its output 'y' is another one in a batch: "),
         ("first", "it answers a batch of 4 with 1 entries in an output"),
         ("fixed", "the first dimension of input 'x' is not free, its shape is [1]"),
+        ("alike", "generated inputs are all answered alike"),
         ("off", "it is switched off"),
-        ("unasked", "its warm-up is off, so that nothing could be compared"),
+        ("unasked", "its warm-up is off, so that nothing was compared"),
     ] {
         let batching = batching(&server, model).await;
         assert_eq!(batching["state"], "off");

@@ -150,6 +150,7 @@ fn value(key: &'static str) -> BoxedStrategy<Tree> {
         ("MODE", _) => {
             prop_oneof![word("none"), word("explicit"), word("poll"), word("watch")].boxed()
         }
+        ("PROFILE", _) => prop_oneof![word("throughput"), word("latency")].boxed(),
         ("FORMAT", _) => prop_oneof![word("text"), word("json")].boxed(),
         ("FILTER", _) => {
             let filters =

@@ -113,7 +113,12 @@ fn request(rows: usize, values: &[i32]) -> PreparedRequest {
 
 fn options(max_delay: Duration) -> BatchOptions {
     let max_entries = NonZeroUsize::new(8).unwrap();
-    BatchOptions { max_entries, max_delay, padding: Padding::default() }
+    BatchOptions {
+        max_entries,
+        max_delay,
+        padding: Padding::default(),
+        without_entries: Vec::new(),
+    }
 }
 
 /// With one instance. A delay, however short, makes batches as large as they may be.

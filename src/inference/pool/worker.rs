@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::super::batch;
 use super::super::batching::{Batching, LARGEST};
 use super::super::costs::Run;
 use super::super::group::{Apart, Group};
@@ -25,19 +24,33 @@ struct Gathering<'a> {
     bytes: u64,
     /// The most entries.
     limit: usize,
+    /// How many more that wait are looked at, whether they fit or not.
+    looks: usize,
+    /// Until when more may be waited for.
+    until: Instant,
+    now: Instant,
 }
+
+/// So many times as many requests as a batch may have are looked at for those that fit it.
+const LOOKS: usize = 8;
 
 impl<'a> Gathering<'a> {
     /// Begins with `first`; `None` where that is to be alone.
     fn of(first: &Job, batching: &'a Batching) -> Option<Self> {
-        let request = &first.task.request;
-        let entries = batch::entries(request).filter(|_| !first.alone)?;
+        let (request, now) = (&first.task.request, Instant::now());
+        if first.alone || first.task.dead(now).is_some() {
+            return None;
+        }
+        let entries = batching.entries(request)?;
         let limit = batching.limit();
         if entries >= limit {
             return None;
         }
-        let key = batching.options.padding.key(request);
-        Some(Self { batching, key, entries, bytes: first.task.size, limit })
+        let key = batching.options.padding.key(request)?;
+        let until = first.task.admitted + batching.options.max_delay;
+        let until = until.min(first.task.terms.deadline);
+        let looks = limit.saturating_mul(LOOKS);
+        Some(Self { batching, key, entries, bytes: first.task.size, limit, looks, until, now })
     }
 
     fn is_full(&self) -> bool {
@@ -45,18 +58,26 @@ impl<'a> Gathering<'a> {
     }
 
     fn pick(&mut self, job: &Job) -> Pick {
-        if self.is_full() {
+        if self.is_full() || self.looks == 0 {
             return Pick::Stop;
         }
+        self.looks -= 1;
+        if job.task.dead(self.now).is_some() {
+            // It is left out later.
+            return Pick::Take;
+        }
         let request = &job.task.request;
-        let Some(more) = batch::entries(request).filter(|_| !job.alone) else { return Pick::Leave };
+        let Some(more) = self.batching.entries(request).filter(|_| !job.alone) else {
+            return Pick::Leave;
+        };
         let entries = self.entries.saturating_add(more);
         let bytes = self.bytes.saturating_add(job.task.size);
         let has_room = entries <= self.limit && bytes <= LARGEST;
-        if !has_room || self.batching.options.padding.key(request) != self.key {
+        if !has_room || self.batching.options.padding.key(request).as_ref() != Some(&self.key) {
             return Pick::Leave;
         }
         (self.entries, self.bytes) = (entries, bytes);
+        self.until = self.until.min(job.task.terms.deadline);
         Pick::Take
     }
 }
@@ -86,8 +107,8 @@ impl Shared {
                 }
                 _ => {}
             }
+            self.room.notify_one();
             let others = self.gather(&job);
-            (0..=others.len()).for_each(|_| self.room.notify_one());
             if others.is_empty() {
                 self.run_alone(job, instance);
             } else {
@@ -104,13 +125,24 @@ impl Shared {
         else {
             return Vec::new();
         };
-        let max_delay = gathering.batching.options.max_delay;
-        let until = (first.task.admitted + max_delay).into_std();
         let mut others = self.queue.take(|job| gathering.pick(job));
-        while !gathering.is_full() && !max_delay.is_zero() && self.queue.wait_for_more(until) {
-            others.extend(self.queue.take(|job| gathering.pick(job)));
+        self.tell_of_room(others.len());
+        while !gathering.is_full() && gathering.batching.waits() {
+            let until = gathering.until.into_std();
+            let Some(more) = self.queue.wait_for_more(until, |job| gathering.pick(job)) else {
+                break;
+            };
+            self.tell_of_room(more.len());
+            others.extend(more);
         }
         others
+    }
+
+    /// Tells of places that have come free in the queue.
+    fn tell_of_room(&self, places: usize) {
+        for _ in 0..places {
+            self.room.notify_one();
+        }
     }
 
     fn run_alone(&self, job: Job, mut instance: Claim<'_, Job, Server>) {
@@ -133,7 +165,9 @@ impl Shared {
         for (error, job) in dead {
             job.answer(Err(error.unwrap_or(InferError::DeadlineExceeded)));
         }
-        let Ok(batching) = &self.batching else { return };
+        let Some(batching) = self.batching.as_ref().ok().filter(|_| !jobs.is_empty()) else {
+            return;
+        };
         let tasks: Vec<&Task> = jobs.iter().map(|(_, job)| &job.task).collect();
         let watch = Stopwatch::start();
         let bytes = tasks.iter().map(|task| task.size).sum();
@@ -147,7 +181,11 @@ impl Shared {
                 answered.for_each(|((_, job), completion)| job.answer(Ok(completion)));
             }
             Err(apart) => {
-                self.failed_together(batching, &apart);
+                let now = Instant::now();
+                // One that nobody wants any more tells nothing of batches.
+                if jobs.iter().any(|(_, job)| job.task.dead(now).is_none()) {
+                    self.failed_together(batching, &apart);
+                }
                 for (_, job) in &mut jobs {
                     job.alone = true;
                 }
