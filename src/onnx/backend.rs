@@ -34,7 +34,7 @@ pub struct OnnxBackend {
     runtime: OnnxRuntime,
     spawner: Spawner,
     graphs: Option<Arc<OptimizedGraphs>>,
-    providers: Vec<ExecutionProvider>,
+    usual_providers: Vec<ExecutionProvider>,
 }
 
 impl OnnxBackend {
@@ -43,7 +43,7 @@ impl OnnxBackend {
 
     /// A backend on a runtime that was loaded. Runs have the priority of the thread that calls this.
     pub fn new(runtime: OnnxRuntime) -> Self {
-        Self { runtime, spawner: Spawner::start(), graphs: None, providers: Vec::new() }
+        Self { runtime, spawner: Spawner::start(), graphs: None, usual_providers: Vec::new() }
     }
 
     /// It keeps what the optimiser makes of graphs in this folder, in so many bytes, for whoever loads the
@@ -59,8 +59,8 @@ impl OnnxBackend {
 
     /// It runs models on these where their options name none.
     #[must_use]
-    pub fn with_execution_providers(self, providers: Vec<ExecutionProvider>) -> Self {
-        Self { providers, ..self }
+    pub fn with_execution_providers(self, usual_providers: Vec<ExecutionProvider>) -> Self {
+        Self { usual_providers, ..self }
     }
 
     #[cfg(test)]
@@ -108,7 +108,7 @@ impl OnnxBackend {
     /// What runs a model of these options.
     fn providers<'a>(&'a self, options: &'a OpenOptions) -> &'a [ExecutionProvider] {
         let own = &options.execution_providers;
-        if own.is_empty() { &self.providers } else { own }
+        if own.is_empty() { &self.usual_providers } else { own }
     }
 
     /// Whether the instances of such a model run one session.

@@ -71,6 +71,28 @@ fn samples() -> Vec<(Elem, &'static str, Vec<u8>)> {
 }
 
 #[tokio::test]
+async fn a_large_answer_is_whole_though_its_model_has_gone() {
+    let graph = identity(Elem::Float, &[Dim::Symbolic("n")]);
+    let server = Server::start(Repository::of("m", &graph)).await;
+    let values: Vec<u8> = (0..32_u32 << 18).flat_map(u32::to_le_bytes).collect();
+    let header = json!({
+        "inputs": [{
+            "name": "x", "datatype": "FP32", "shape": [values.len() / 4],
+            "parameters": { "binary_data_size": values.len() },
+        }],
+        "parameters": { "binary_data_output": true },
+    });
+    let header = header.to_string();
+    let request = server.request(Method::POST, "/v2/models/m/infer");
+    let request = request.header(LENGTH, header.len()).body([header.as_bytes(), &values].concat());
+    // Its head has come, and of its body what fits between the two.
+    let response = request.send().await.unwrap();
+    server.send(Method::POST, "/lifecycle/models/m/unload", vec![]).await.ok();
+    let (_, bytes) = parts(&Answer::of(response).await.unwrap());
+    assert!(bytes == values, "it came as it was");
+}
+
+#[tokio::test]
 async fn every_datatype_comes_back_byte_for_byte() {
     let cases = samples();
     assert_eq!(cases.len(), Elem::ALL.len());
