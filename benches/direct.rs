@@ -17,7 +17,7 @@ use super::input::{Data, Input};
 use super::load::{Latencies, Sample};
 
 /// Runs that each thread makes before the clock starts, if that takes no more than this share of the time.
-const WARM_UP_RUNS: usize = 256;
+const WARM_UP_RUNS: u64 = 256;
 const WARM_UP_SHARE: u32 = 4;
 
 /// What `make onnxruntime` fetches.
@@ -58,6 +58,7 @@ pub(crate) struct Direct {
 struct Loop {
     started: Instant,
     ended: Instant,
+    warm_up: u64,
     nanos: Vec<u64>,
 }
 
@@ -103,9 +104,10 @@ impl Loop {
         let ended = loops.iter().map(|one| one.ended).max();
         let elapsed = started.zip(ended).map(|(started, ended)| ended - started);
         let elapsed = elapsed.context("there is a thread")?;
+        let warm_up = loops.iter().map(|one| one.warm_up).sum();
         let nanos: Vec<u64> = loops.into_iter().flat_map(|one| one.nanos).collect();
         let requests = u64::try_from(nanos.len())?;
-        Ok(Sample { requests, elapsed, failures: 0, latencies: Latencies::new(nanos) })
+        Ok(Sample { requests, elapsed, failures: 0, latencies: Latencies::new(nanos), warm_up })
     }
 }
 
@@ -120,28 +122,28 @@ fn repeat(
     let mut nanos = Vec::with_capacity(1 << 20);
     // Before an error is returned, or the other callers would wait for ever.
     start.wait();
-    warm_up.ok().transpose()?;
+    let warm_up = warm_up.ok().transpose()?.unwrap_or(0);
     let (values, started) = (values?, Instant::now());
     loop {
         let began = Instant::now();
         if began >= started + duration {
-            return Ok(Loop { started, ended: began, nanos });
+            return Ok(Loop { started, ended: began, warm_up, nanos });
         }
         session.run(lent(&values))?;
         nanos.push(u64::try_from(began.elapsed().as_nanos())?);
     }
 }
 
-/// Runs at least once.
-fn warm_up(session: &mut Session, values: &Values, atmost: Duration) -> Result<()> {
+/// How many runs there were, at least one.
+fn warm_up(session: &mut Session, values: &Values, at_most: Duration) -> Result<u64> {
     let began = Instant::now();
-    for _ in 0..WARM_UP_RUNS {
+    for made in 1..=WARM_UP_RUNS {
         session.run(lent(values))?;
-        if began.elapsed() > atmost {
-            break;
+        if began.elapsed() > at_most {
+            return Ok(made);
         }
     }
-    Ok(())
+    Ok(WARM_UP_RUNS)
 }
 
 type Values = Vec<(&'static str, DynValue)>;

@@ -61,6 +61,11 @@ impl Floor {
         self.address
     }
 
+    /// The number of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its standard input, and what it says from now on.
     pub(crate) fn pipes(&mut self) -> Option<(ChildStdin, BufReader<ChildStdout>)> {
         self.child.stdin.take().zip(self.said.take())

@@ -56,6 +56,7 @@ impl Loops {
         let direct = if plan.threads == 1 { &mut self.plain } else { &mut self.wide };
         let mut sample = direct.measure(&inputs, plan.callers, duration)?;
         sample.requests *= plan.batch as u64;
+        sample.warm_up *= plan.batch as u64;
         Ok(sample)
     }
 

@@ -25,6 +25,8 @@ mod loops;
 #[path = "../../tests/it/support/onnx.rs"]
 mod onnx;
 mod options;
+#[path = "../process.rs"]
+mod process;
 #[path = "../report/mod.rs"]
 mod report;
 #[path = "../request.rs"]

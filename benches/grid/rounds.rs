@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::cell::{Cell, Plan, Row};
 use super::load::Sample;
 use super::options::Options;
+use super::process::Time;
 use super::report::median;
 use super::request::Client;
 use super::stage::{Stage, duration};
@@ -19,16 +20,22 @@ pub(crate) struct Figures {
     pub(crate) rate: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
+    /// The processor's time that an item takes, of whoever answers; no number where it cannot be told.
+    pub(crate) cpu_us: f64,
     pub(crate) failures: u64,
 }
 
 impl Figures {
-    fn of(sample: &Sample) -> Self {
+    /// Of a sample during which a process has had so much of the processor's time.
+    #[expect(clippy::cast_precision_loss, reason = "no run has 2^52 requests")]
+    fn of(sample: &Sample, spent: f64) -> Self {
         let micros = |share| sample.latencies.percentile(share).as_secs_f64() * 1e6;
+        let answered = sample.requests + sample.warm_up + sample.failures;
         Self {
             rate: sample.rate(),
             p50_us: micros(0.5),
             p99_us: micros(0.99),
+            cpu_us: spent * 1e6 / answered as f64,
             failures: sample.failures,
         }
     }
@@ -44,13 +51,17 @@ impl Rounds {
         let mut round = BTreeMap::new();
         for (&model, loops) in &mut stage.loops {
             for plan in loops.plans.clone() {
+                let before = spent(std::process::id());
                 let sample = loops.measure(plan, duration(model, options))?;
-                round.insert(Row::Direct(model, plan), Figures::of(&sample));
+                let spent = spent(std::process::id()) - before;
+                round.insert(Row::Direct(model, plan), Figures::of(&sample, spent));
             }
             for (row, client) in self.in_turn(model, &stage.clients, options) {
                 let (_, connections, _) = neighbours(row);
+                let process = stage.processes.of(row);
+                let before = spent(process);
                 let sample = client.run(connections, duration(model, options)).await?;
-                round.insert(row, Figures::of(&sample));
+                round.insert(row, Figures::of(&sample, spent(process) - before));
             }
         }
         self.0.push(round);
@@ -116,4 +127,9 @@ fn neighbours(row: Row) -> (Model, usize, Row) {
         Row::Handler(_, connections) => (Model::Mlp, connections, row),
         Row::Server(Cell { model, connections, .. }) => (model, connections, row),
     }
+}
+
+/// What a process has had of the processor, in seconds; no number where the system does not tell.
+fn spent(process: u32) -> f64 {
+    Time::of(process).map_or(f64::NAN, |time| time.user + time.system)
 }

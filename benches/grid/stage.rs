@@ -26,9 +26,27 @@ pub(crate) struct Stage {
     pub(crate) clients: BTreeMap<Row, Client>,
     pub(crate) loops: BTreeMap<Model, Loops>,
     pub(crate) version: String,
+    pub(crate) processes: Processes,
     repository: tempfile::TempDir,
     onward: Served,
     _floor: Floor,
+}
+
+/// Who answers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Processes {
+    server: u32,
+    handler: u32,
+}
+
+impl Processes {
+    pub(crate) fn of(self, row: Row) -> u32 {
+        match row {
+            Row::Direct(..) => std::process::id(),
+            Row::Handler(..) => self.handler,
+            Row::Server(_) => self.server,
+        }
+    }
 }
 
 impl Stage {
@@ -42,6 +60,7 @@ impl Stage {
             clients: handlers(&floor, options),
             loops: BTreeMap::new(),
             version: engine.version(),
+            processes: Processes { server: onward.process(), handler: floor.process() },
             repository,
             onward,
             _floor: floor,

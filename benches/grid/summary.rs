@@ -6,11 +6,20 @@ use super::options::Options;
 use super::report::{Plot, Report, Table, number};
 use super::request::Protocol;
 use super::rounds::Rounds;
-use super::targets::{handler, p50, p99, rate, tail_of, targets};
+use super::targets::{cpu, handler, p50, p99, rate, tail_of, targets};
 use super::zoo::Model;
 
-const COLUMNS: [&str; 8] =
-    ["", "items/s", "p50 us", "p99 us", "p99/p50", "of the loop", "of the handler", "failed"];
+const COLUMNS: [&str; 9] = [
+    "",
+    "items/s",
+    "p50 us",
+    "p99 us",
+    "p99/p50",
+    "cpu us",
+    "of the loop",
+    "of the handler",
+    "failed",
+];
 
 pub(crate) fn report(rounds: &Rounds, options: &Options, version: &str) -> Report {
     Report {
@@ -32,6 +41,9 @@ fn notes(options: &Options, version: &str) -> Vec<String> {
             "A measurement takes {duration:?} for the tiny model and three times that for the others. \
              Each request has one item, so that items are requests."
         ),
+        "cpu is the processor's time of an item, of the process that answers: what other work on the machine \
+         disturbs least."
+            .to_owned(),
         format!(
             "The client runs on the same cores, and what it costs counts. Over gRPC it is tonic's, on \
              {} connections at most, with a message that is encoded once.",
@@ -59,6 +71,7 @@ fn table(rounds: &Rounds, model: Model) -> Table {
             number(rounds.median(row, p50), 0),
             number(rounds.median(row, p99), 0),
             number(rounds.median(row, tail_of), 2),
+            number(rounds.median(row, cpu), 1),
             number(of(loop_beside(rounds, row)), 4),
             number(of(handler_beside(row)), 3),
             rounds.failures_of(row).to_string(),
@@ -82,7 +95,8 @@ fn handler_beside(row: Row) -> Option<Row> {
     }
 }
 
-/// By name, what the rate is of the best loop's and of the handler's.
+/// By name, what the rate is of the best loop's and of the handler's; and what the processor's time of these is
+/// of the server's, on which other work on the machine has less of a hold.
 fn ratios(rounds: &Rounds) -> Vec<(String, f64)> {
     let cells = rounds.rows().filter_map(|row| match row {
         Row::Server(cell) => Some((row, cell.name())),
@@ -91,10 +105,13 @@ fn ratios(rounds: &Rounds) -> Vec<(String, f64)> {
     let of = |(row, name): (Row, String)| {
         let beside =
             [(loop_beside(rounds, row), "of the loop"), (handler_beside(row), "of the handler")];
-        let ratio = move |(other, what): (Option<Row>, &str)| {
-            Some((format!("{name}: {what}"), rounds.ratio(row, other?, rate)))
+        let of = move |(other, what): (Option<Row>, &str)| {
+            let other = other?;
+            let name = format!("{name}: {what}");
+            let times = (format!("{name}, time for time"), rounds.ratio(other, row, cpu));
+            Some([(name, rounds.ratio(row, other, rate)), times])
         };
-        beside.into_iter().filter_map(ratio).collect::<Vec<_>>()
+        beside.into_iter().filter_map(of).flatten().collect::<Vec<_>>()
     };
     cells.flat_map(of).collect()
 }

@@ -87,6 +87,10 @@ pub(crate) fn p99(figures: &Figures) -> f64 {
     figures.p99_us
 }
 
+pub(crate) fn cpu(figures: &Figures) -> f64 {
+    figures.cpu_us
+}
+
 /// How much longer than usual the slowest take.
 pub(crate) fn tail_of(figures: &Figures) -> f64 {
     figures.p99_us / figures.p50_us

@@ -23,7 +23,7 @@ use http::HttpLine;
 
 /// Requests that each connection makes before the clock starts, if that takes no more than this share of
 /// the time.
-const WARM_UP_REQUESTS: usize = 16;
+const WARM_UP_REQUESTS: u64 = 16;
 const WARM_UP_SHARE: u32 = 2;
 
 /// How long past its end a run waits for the answers that are still due.
@@ -46,6 +46,8 @@ pub(crate) struct Sample {
     pub(crate) failures: u64,
     /// How long each of `requests` took, reconnecting included where that was needed.
     pub(crate) latencies: Latencies,
+    /// Requests before the clock started, which cost the server time all the same.
+    pub(crate) warm_up: u64,
 }
 
 impl Sample {
@@ -164,13 +166,14 @@ struct Tally {
     started: Instant,
     ended: Instant,
     failures: u64,
+    warm_up: u64,
     nanos: Vec<u64>,
 }
 
 impl Tally {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self { started: now, ended: now, failures: 0, nanos: Vec::with_capacity(EXPECTED_REQUESTS) }
+    fn new(warm_up: u64) -> Self {
+        let (now, nanos) = (Instant::now(), Vec::with_capacity(EXPECTED_REQUESTS));
+        Self { started: now, ended: now, failures: 0, warm_up, nanos }
     }
 
     fn sum(tallies: Vec<Self>) -> Sample {
@@ -178,12 +181,14 @@ impl Tally {
         let ended = tallies.iter().map(|tally| tally.ended).max();
         let elapsed = started.zip(ended).map(|(started, ended)| ended - started);
         let failures = tallies.iter().map(|tally| tally.failures).sum();
+        let warm_up = tallies.iter().map(|tally| tally.warm_up).sum();
         let nanos: Vec<u64> = tallies.into_iter().flat_map(|tally| tally.nanos).collect();
         Sample {
             requests: nanos.len() as u64,
             elapsed: elapsed.unwrap_or_default(),
             failures,
             latencies: Latencies::new(nanos),
+            warm_up,
         }
     }
 }
@@ -204,9 +209,9 @@ struct Caller<L> {
 
 impl<L: Line> Caller<L> {
     async fn run(mut self, start: Arc<Barrier>, duration: Duration) -> Tally {
-        drop(timeout(PATIENCE, self.warm_up(duration / WARM_UP_SHARE)).await);
+        let warm_up = timeout(PATIENCE, self.warm_up(duration / WARM_UP_SHARE)).await;
         start.wait().await;
-        let mut tally = Tally::new();
+        let mut tally = Tally::new(warm_up.unwrap_or(0));
         let calls = self.call_until(tally.started + duration, &mut tally);
         if timeout(duration + PATIENCE, calls).await.is_err() {
             tally.failures += 1;
@@ -215,14 +220,15 @@ impl<L: Line> Caller<L> {
         tally
     }
 
-    /// What goes wrong here is left to the measured requests to find.
-    async fn warm_up(&mut self, at_most: Duration) {
+    /// How many requests were answered. What goes wrong is left to the measured ones to find.
+    async fn warm_up(&mut self, at_most: Duration) -> u64 {
         let end = Instant::now() + at_most;
-        for _ in 0..WARM_UP_REQUESTS {
+        for made in 1..=WARM_UP_REQUESTS {
             if self.line.call().await.is_err() || Instant::now() >= end {
-                return;
+                return made;
             }
         }
+        WARM_UP_REQUESTS
     }
 
     async fn call_until(&mut self, end: Instant, tally: &mut Tally) {
