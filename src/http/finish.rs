@@ -27,7 +27,7 @@ pub(super) async fn finish(State(services): Shared, request: Request, next: Next
     let (mut request, unread) = unread::watched(request);
     let id = services.request_ids.of(request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = match cross_site(&request) {
         Some(refusal) => refusal.into_response(),
         None => next.run(request).await,
@@ -36,11 +36,11 @@ pub(super) async fn finish(State(services): Shared, request: Request, next: Next
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         let body = failure.write(request_id, response.headers_mut());
         *response.body_mut() = Body::from(body);
-        log_failure(&failure, &response, (&method, &path), request_id);
+        log_failure(&failure, &response, (&method, uri.path()), request_id);
     }
     let status = response.status().as_u16();
     let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
-    debug!(%method, path, status, duration_ms, request_id, "request answered");
+    debug!(%method, path = uri.path(), status, duration_ms, request_id, "request answered");
     response.headers_mut().insert(request_id::HEADER, id);
     // The end of a body that nobody has read would be taken for the next request.
     if services.parts.lifecycle.state() == AppState::Stopping || unread.is_left() {

@@ -1,5 +1,6 @@
 //! The id under which a request is found in the logs.
 
+use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,6 +12,9 @@ pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that is taken from a caller.
 const LONGEST: usize = 128;
+
+/// The longest that is made: two numbers of 64 bits, in either base, and a dash.
+const LONGEST_MADE: usize = 16 + 1 + 20;
 
 /// The id of a request, for its handler.
 #[derive(Debug, Clone)]
@@ -45,7 +49,8 @@ impl RequestIds {
 
     fn make(&self) -> HeaderValue {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:016x}-{number}", self.process);
+        let mut id = String::with_capacity(LONGEST_MADE);
+        write!(id, "{:016x}-{number}", self.process).expect("a string takes every text");
         HeaderValue::try_from(id).expect("digits and a dash are a header value")
     }
 }

@@ -212,13 +212,13 @@ fn element_count(shape: &[usize]) -> Option<usize> {
 }
 
 fn check_count(shape: &[usize], actual: usize) -> Result<(), TensorError> {
-    let shape = || shape.to_vec();
+    let owned = || shape.to_vec();
     let expected =
-        element_count(&shape()).ok_or_else(|| TensorError::ShapeOverflow { shape: shape() })?;
+        element_count(shape).ok_or_else(|| TensorError::ShapeOverflow { shape: owned() })?;
     if expected == actual {
         Ok(())
     } else {
-        Err(TensorError::ElementCount { shape: shape(), expected, actual })
+        Err(TensorError::ElementCount { shape: owned(), expected, actual })
     }
 }
 

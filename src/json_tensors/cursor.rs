@@ -122,10 +122,10 @@ impl<'a> Cursor<'a> {
     /// [`JsonError`], or what `field` says.
     pub(crate) fn object<E: From<JsonError>>(
         &mut self,
-        path: &str,
+        path: impl fmt::Display,
         mut field: impl FnMut(&mut Self, &str) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.begin(path, (b'{', "an object"))?;
+        self.begin(&path, (b'{', "an object"))?;
         if self.take(b'}') {
             return Ok(());
         }
@@ -133,7 +133,7 @@ impl<'a> Cursor<'a> {
             if self.peek() != Some(b'"') {
                 return Err(self.syntax("expected a key").into());
             }
-            let key: Cow<'_, str> = self.value(path)?;
+            let key = self.text(&path)?;
             if !self.take(b':') {
                 return Err(self.syntax("expected ':'").into());
             }
@@ -153,10 +153,10 @@ impl<'a> Cursor<'a> {
     /// [`JsonError`], or what `element` says.
     pub(crate) fn array<E: From<JsonError>>(
         &mut self,
-        path: &str,
+        path: impl fmt::Display,
         mut element: impl FnMut(&mut Self, usize) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.begin(path, (b'[', "an array"))?;
+        self.begin(&path, (b'[', "an array"))?;
         if self.take(b']') {
             return Ok(());
         }
@@ -172,7 +172,11 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    fn begin(&mut self, path: &str, (byte, what): (u8, &str)) -> Result<(), JsonError> {
+    fn begin(
+        &mut self,
+        path: &impl fmt::Display,
+        (byte, what): (u8, &str),
+    ) -> Result<(), JsonError> {
         if self.take(byte) {
             return Ok(());
         }
@@ -180,7 +184,8 @@ impl<'a> Cursor<'a> {
             None => Err(self.syntax("EOF while parsing a value")),
             // It may be no value at all.
             Some(_) => self.clone().skip().and_then(|()| {
-                Err(JsonError::unexpected(path, format!("expected {what}, got something else")))
+                let problem = format!("expected {what}, got something else");
+                Err(JsonError::unexpected(path.to_string(), problem))
             }),
         }
     }
@@ -238,18 +243,46 @@ impl<'a> Cursor<'a> {
         self.text.len()
     }
 
+    /// Reads a text. One that is plain, as most are, is not copied.
+    ///
+    /// # Errors
+    /// [`JsonError`].
+    pub(crate) fn text(&mut self, path: impl fmt::Display) -> Result<Cow<'a, str>, JsonError> {
+        match self.plain_text() {
+            Some(text) => Ok(Cow::Borrowed(text)),
+            None => self.value(path).map(Cow::Owned),
+        }
+    }
+
+    /// A text of visible ASCII without an escape, if that comes next.
+    fn plain_text(&mut self) -> Option<&'a str> {
+        if self.peek() != Some(b'"') {
+            return None;
+        }
+        let rest = &self.rest()[1..];
+        let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+        let length = rest.iter().take_while(|byte| is_plain(byte)).count();
+        let text =
+            str::from_utf8(&rest[..length]).ok().filter(|_| rest.get(length) == Some(&b'"'))?;
+        self.at += length + 2;
+        Some(text)
+    }
+
     /// Reads a value, which should be small.
     ///
     /// # Errors
     /// [`JsonError`].
-    pub(crate) fn value<T: Deserialize<'a>>(&mut self, path: &str) -> Result<T, JsonError> {
+    pub(crate) fn value<T: Deserialize<'a>>(
+        &mut self,
+        path: impl fmt::Display,
+    ) -> Result<T, JsonError> {
         let mut values = serde_json::Deserializer::from_slice(self.rest()).into_iter::<T>();
         match values.next() {
             Some(Ok(value)) => {
                 self.at += values.byte_offset();
                 Ok(value)
             }
-            Some(Err(error)) => Err(self.explain::<T>(path, &error)),
+            Some(Err(error)) => Err(self.explain::<T>(&path.to_string(), &error)),
             None => Err(self.syntax("EOF while parsing a value")),
         }
     }
@@ -312,7 +345,7 @@ mod tests {
         cursor.object("", |cursor, key| {
             match key {
                 "a" => cursor.array("a", |cursor, index| {
-                    a.push(cursor.value(&format!("a[{index}]"))?);
+                    a.push(cursor.value(format!("a[{index}]"))?);
                     Ok::<_, JsonError>(())
                 })?,
                 "b" => b = cursor.value("b")?,

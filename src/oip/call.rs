@@ -57,7 +57,7 @@ impl WantedOutput {
     /// # Errors
     /// What makes no sense, or is not done.
     pub(crate) fn new(name: String, parameters: &Parameters) -> Result<Self, Refusal> {
-        parameters.is_not_shared(&format!("output '{name}'"))?;
+        parameters.is_not_shared(|| format!("output '{name}'"))?;
         let classes = parameters.count("classification", "a number of classes");
         let classes = classes.map_err(|refusal| refusal.of_output(&name))?;
         // None at all is no classification, as in Triton.
@@ -124,9 +124,10 @@ impl Call {
         for (place, (position, tensor)) in answer.outputs.into_iter().enumerate() {
             let name = version.signature().outputs[position].name.clone();
             let classes = outputs.get(place).and_then(|output| output.classes);
-            let tensor = classes.map_or(Ok(tensor.clone()), |count| {
-                classified(&version, &name, (&tensor, count))
-            })?;
+            let tensor = match classes {
+                None => tensor,
+                Some(count) => classified(&version, &name, (&tensor, count))?,
+            };
             tensors.push(NamedTensor { name, tensor });
         }
         Ok(Reply { version, outputs: tensors })

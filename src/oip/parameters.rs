@@ -128,9 +128,10 @@ impl Parameters {
 
     /// # Errors
     /// [`Refusal::Unsupported`] where a tensor is said to be in shared memory.
-    pub(crate) fn is_not_shared(&self, tensor: &str) -> Result<(), Refusal> {
+    pub(crate) fn is_not_shared(&self, tensor: impl FnOnce() -> String) -> Result<(), Refusal> {
         match self.0.keys().find(|name| name.starts_with("shared_memory_")) {
             Some(name) => {
+                let tensor = tensor();
                 let text = format!("{tensor}: '{name}' is not supported, send tensors as they are");
                 Err(Refusal::unsupported(text))
             }

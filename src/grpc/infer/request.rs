@@ -72,7 +72,7 @@ fn raw_tensors(
 fn tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<NamedTensor, Refusal> {
     let InferInputTensor { name, datatype, shape, parameters, contents } = input;
     let invalid = |problem: &str| Refusal::invalid(format!("input '{name}': {problem}"));
-    read_parameters(parameters)?.is_not_shared(&format!("input '{name}'"))?;
+    read_parameters(parameters)?.is_not_shared(|| format!("input '{name}'"))?;
     let unknown = |unknown: UnknownDataType| invalid(&unknown.to_string());
     let datatype = datatype.parse::<DataType>().map_err(unknown)?;
     let dims = shape::read(&shape).map_err(|problem| invalid(&problem))?;

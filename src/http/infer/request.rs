@@ -3,6 +3,7 @@
 //! It is read in one pass. A tensor's `data` goes from its digits straight into its buffer, if its
 //! datatype and shape have come before it, as they usually do; else it is gone back to.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::TryFromIntError;
@@ -137,8 +138,7 @@ impl<'a> Reading<'a> {
         let mut inputs = Vec::new();
         cursor.array("inputs", |cursor, index| {
             let mut input = Input::new(index);
-            let path = input.path.clone();
-            cursor.object(&path, |cursor, key| input.field(cursor, key))?;
+            cursor.object(input.path, |cursor, key| input.field(cursor, key))?;
             inputs.push(input.finished(self.model, &mut self.tail)?);
             Ok::<_, ApiError>(())
         })?;
@@ -173,10 +173,10 @@ impl<'a> Reading<'a> {
 }
 
 /// Takes what is said of a field, once.
-fn set<T>(slot: &mut Option<T>, path: &str, value: Option<T>) -> Result<(), ApiError> {
+fn set<T>(slot: &mut Option<T>, path: impl fmt::Display, value: Option<T>) -> Result<(), ApiError> {
     match value {
         Some(_) if slot.is_some() => {
-            Err(JsonError::unexpected(path, "it is given more than once").into())
+            Err(JsonError::unexpected(path.to_string(), "it is given more than once").into())
         }
         None => Ok(()),
         value => {
@@ -186,12 +186,31 @@ fn set<T>(slot: &mut Option<T>, path: &str, value: Option<T>) -> Result<(), ApiE
     }
 }
 
+/// Where an input stands, as it is told.
+#[derive(Clone, Copy)]
+struct InputPath(usize);
+
+impl fmt::Display for InputPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "inputs[{}]", self.0)
+    }
+}
+
+/// A field of it.
+struct Field<'a>(InputPath, &'a str);
+
+impl fmt::Display for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
 /// An input that is being read.
 struct Input<'a> {
-    path: String,
+    path: InputPath,
     name: Option<String>,
     shape: Option<Vec<usize>>,
-    datatype: Option<String>,
+    datatype: Option<Cow<'a, str>>,
     parameters: Option<Parameters>,
     data: Option<Data<'a>>,
 }
@@ -204,19 +223,19 @@ enum Data<'a> {
 
 impl<'a> Input<'a> {
     fn new(index: usize) -> Self {
-        let path = format!("inputs[{index}]");
+        let path = InputPath(index);
         Self { path, name: None, shape: None, datatype: None, parameters: None, data: None }
     }
 
     fn field(&mut self, cursor: &mut Cursor<'a>, key: &str) -> Result<(), ApiError> {
-        let path = format!("{}.{key}", self.path);
+        let path = Field(self.path, key);
         match key {
-            "name" => set(&mut self.name, &path, Some(cursor.value(&path)?)),
+            "name" => set(&mut self.name, &path, Some(cursor.text(&path)?.into_owned())),
             "shape" => {
                 let shape = self.dimensions(&cursor.value::<Vec<Dimension>>(&path)?)?;
                 set(&mut self.shape, &path, Some(shape))
             }
-            "datatype" => set(&mut self.datatype, &path, Some(cursor.value(&path)?)),
+            "datatype" => set(&mut self.datatype, &path, Some(cursor.text(&path)?)),
             "parameters" => set(&mut self.parameters, &path, parameters(cursor, &path)?),
             "data" => {
                 let datatype = self.datatype.as_deref().and_then(DataType::from_name);
@@ -247,14 +266,16 @@ impl<'a> Input<'a> {
     }
 
     fn invalid(&self, problem: &str) -> Refusal {
-        let which = self.name.as_deref().unwrap_or(&self.path);
-        Refusal::invalid(format!("input '{which}': {problem}"))
+        Refusal::invalid(match &self.name {
+            Some(name) => format!("input '{name}': {problem}"),
+            None => format!("input '{}': {problem}", self.path),
+        })
     }
 
     /// The tensor, whose bytes are taken from the tail where it has no data in JSON.
     fn finished(mut self, model: &ModelName, tail: &mut Bytes) -> Result<NamedTensor, ApiError> {
         let missing = |field: &str| {
-            JsonError::unexpected(self.path.clone(), format!("missing field `{field}`"))
+            JsonError::unexpected(self.path.to_string(), format!("missing field `{field}`"))
         };
         let name = self.name.clone().ok_or_else(|| missing("name"))?;
         let shape = self.shape.clone().ok_or_else(|| missing("shape"))?;
@@ -262,7 +283,7 @@ impl<'a> Input<'a> {
         let unknown = |unknown: UnknownDataType| self.invalid(&unknown.to_string());
         let datatype = datatype.parse::<DataType>().map_err(unknown)?;
         let parameters = self.parameters.take().unwrap_or_default();
-        parameters.is_not_shared(&format!("input '{name}'"))?;
+        parameters.is_not_shared(|| format!("input '{name}'"))?;
         let size = parameters.count("binary_data_size", "a number of bytes");
         let size = size.map_err(|refusal| refusal.of_input(&name))?;
         let tensor = match (self.data.take(), size) {
@@ -385,7 +406,10 @@ fn non_finite(parameters: &Parameters) -> Result<NonFinite, Refusal> {
 }
 
 /// An object of parameters; `None` for null.
-fn parameters(cursor: &mut Cursor<'_>, path: &str) -> Result<Option<Parameters>, JsonError> {
+fn parameters(
+    cursor: &mut Cursor<'_>,
+    path: impl fmt::Display,
+) -> Result<Option<Parameters>, JsonError> {
     let given: Option<Map<String, Value>> = cursor.value(path)?;
     let parameter = |(name, value)| (name, parameter(value));
     Ok(given.map(|given| Parameters(given.into_iter().map(parameter).collect::<BTreeMap<_, _>>())))

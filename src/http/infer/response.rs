@@ -7,7 +7,7 @@ use std::str;
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeSeq, Serializer};
@@ -28,6 +28,9 @@ const MODEL: HeaderName = HeaderName::from_static("x-onward-model");
 const VERSION: HeaderName = HeaderName::from_static("x-onward-version");
 const DIGEST: HeaderName = HeaderName::from_static("x-onward-digest");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// More headers than an answer has.
+const HEADERS: usize = 12;
 
 /// About how many bytes of JSON an element takes.
 const ELEMENT_TEXT: usize = 12;
@@ -88,7 +91,9 @@ pub(super) async fn write(
     let write = move || written(reply.version.id(), &reply.outputs, (wanted, size));
     let written = heavy.run(size, write).await?;
     written.describe(&mut headers);
-    Ok((headers, Body::new(written.parts)).into_response())
+    let mut response = Response::new(Body::new(written.parts));
+    *response.headers_mut() = headers;
+    Ok(response)
 }
 
 /// A body that is ready to be sent.
@@ -199,16 +204,14 @@ fn has_non_finite(tensor: &Tensor) -> bool {
     }
 }
 
-/// The headers by which a prediction can be traced.
+/// The headers by which a prediction can be traced, with room for those that come later.
 pub(in crate::http) fn trace(reply: &Reply) -> HeaderMap {
     let id = reply.version.id();
-    [
-        (MODEL, value(&visible(id.model.as_str()))),
-        (VERSION, value(&id.version.to_string())),
-        (DIGEST, value(&format!("sha256:{}", reply.version.digest()))),
-    ]
-    .into_iter()
-    .collect()
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    headers.insert(MODEL, value(visible(id.model.as_str())));
+    headers.insert(VERSION, HeaderValue::from(id.version.number()));
+    headers.insert(DIGEST, value(["sha256:", reply.version.digest()].concat()));
+    headers
 }
 
 /// The text with everything but visible ASCII percent-encoded, as a header can have it.
@@ -224,8 +227,8 @@ fn visible(text: &str) -> String {
     visible
 }
 
-fn value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("visible ASCII is a header value")
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("visible ASCII is a header value")
 }
 
 /// About how long the JSON of a tensor is.
