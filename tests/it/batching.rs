@@ -171,3 +171,41 @@ async fn what_cannot_be_filled_up_fails_the_load_with_the_reason() {
         load.refused(400, "load_failed", &["cannot be batched as 'batching' says", told]);
     }
 }
+
+/// `y` = `x`, FP32 `[batch, length]`, which the graph declares to be four long.
+fn declared_four() -> Vec<u8> {
+    Graph::new("declared_four")
+        .input("x", Elem::Float, &[BATCH, LENGTH])
+        .output("y", Elem::Float, &[BATCH, Dim::Fixed(4)])
+        .initializer("zero", &Tensor::floats(&[1], &[0.0]))
+        .node(&Node::new("Add", &["x", "zero"], &["y"]))
+        .into_model()
+}
+
+#[tokio::test]
+async fn an_output_of_another_shape_than_declared_is_an_error_of_its_request() {
+    let repository = Repository::of("four", &declared_four());
+    let server = Server::start(repository.with_settings("four", "warm_up: off\n")).await;
+    let bodies = [rows([1, 4], 1.0), rows([1, 3], 1.0), rows([2, 4], 1.0)];
+    let answers = join_all(bodies.iter().map(|body| server.infer("four", body))).await;
+    answers[1].refused(500, "internal", &[]);
+    for place in [0, 2] {
+        assert_eq!(answers[place].output("y"), bodies[place]["inputs"][0]["data"]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_number_stays_with_its_request() {
+    let repository = Repository::of("sum", &by_row()).with_settings("sum", PATIENT);
+    let server = Server::start(repository).await;
+    let mut bodies = vec![rows([1, 4], 1.0); 3];
+    bodies[1]["inputs"][0]["data"] = json!(["NaN", 1.0, "Infinity", 2.0]);
+    let answers = join_all(bodies.iter().map(|body| server.infer("sum", body))).await;
+    assert_eq!(answers[1].output("y"), json!(["NaN"]));
+    assert_eq!(answers[1].output("z"), bodies[1]["inputs"][0]["data"]);
+    for place in [0, 2] {
+        assert_eq!(answers[place].output("y"), json!([4.75]));
+    }
+    let (inferences, executions) = executions(&server, "sum").await;
+    assert!(inferences == 3 && executions < 3, "3 requests share {executions} runs");
+}
