@@ -26,7 +26,7 @@ const ENOUGH: usize = 7;
 const TOO_LONG: u32 = 200;
 
 /// Runs between two trials, after one that has changed nothing; that doubles, up to the second.
-const PAUSES: (u32, u32) = (32, 2048);
+const PAUSES: (u32, u32) = (128, 2048);
 
 /// Inputs of fewer bytes count as so many: what they take has little to do with their size.
 const LEAST: u64 = 64;
