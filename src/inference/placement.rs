@@ -121,9 +121,7 @@ impl Pace {
     /// longer.
     pub(super) fn ran_together(&self, took: Duration) {
         if took < SHORT {
-            let average = moved(self.average.load(Ordering::Relaxed), nanoseconds(took));
-            self.average.store(average, Ordering::Relaxed);
-            self.short.store(average < nanoseconds(SHORT), Ordering::Relaxed);
+            self.note(moved(self.average.load(Ordering::Relaxed), nanoseconds(took)));
         }
     }
 
@@ -141,10 +139,15 @@ impl Pace {
         } else {
             moved(self.average.load(Ordering::Relaxed), nanoseconds(took.min(MOST)))
         };
+        self.note(average);
+        self.size.store(moved(self.size.load(Ordering::Relaxed), size), Ordering::Relaxed);
+    }
+
+    /// Runs take this long on average now.
+    fn note(&self, average: u64) {
         self.average.store(average, Ordering::Relaxed);
         let bound = if self.short.load(Ordering::Relaxed) { NOT_SHORT } else { SHORT };
         self.short.store(average < nanoseconds(bound), Ordering::Relaxed);
-        self.size.store(moved(self.size.load(Ordering::Relaxed), size), Ordering::Relaxed);
     }
 }
 
@@ -201,6 +204,15 @@ mod tests {
             (0..200).for_each(|_| pace.ran(ran(Duration::from_micros(300))));
             assert_eq!(pace.placement(), before);
         }
+    }
+
+    #[test]
+    fn a_batch_that_is_short_keeps_short_runs_inline() {
+        let pace = Pace::default();
+        until(&pace, short());
+        (0..200).for_each(|_| pace.ran(ran(Duration::from_micros(300))));
+        pace.ran_together(Duration::from_micros(150));
+        assert_eq!(pace.placement(), Placement::Inline);
     }
 
     #[test]
