@@ -52,6 +52,11 @@ impl TensorSpec {
         self.admits_from(0, actual)
     }
 
+    /// Whether its first dimension is free, as that of a batch is.
+    pub fn is_batched(&self) -> bool {
+        matches!(self.shape.as_deref(), Some([Dim::Dynamic(_), ..]))
+    }
+
     /// Whether it fits but for the first dimensions.
     fn admits_from(&self, skipped: usize, actual: &[usize]) -> bool {
         self.shape.as_ref().is_none_or(|dims| {
@@ -79,15 +84,14 @@ pub struct Signature {
     pub outputs: Vec<TensorSpec>,
 }
 
-/// Whether its first dimension is.
-fn is_free(spec: &TensorSpec) -> bool {
-    matches!(spec.shape.as_deref(), Some([Dim::Dynamic(_), ..]))
-}
-
 impl Signature {
     /// Whether everything it takes and gives has a first dimension that is free, as that of a batch is.
     pub fn is_batched(&self) -> bool {
-        self.inputs.iter().filter(|input| !input.optional).chain(&self.outputs).all(is_free)
+        self.inputs
+            .iter()
+            .filter(|input| !input.optional)
+            .chain(&self.outputs)
+            .all(TensorSpec::is_batched)
     }
 
     /// Whether outputs, each with its position, are of the shapes that the graph declares. Where the first
@@ -101,7 +105,9 @@ impl Signature {
         outputs: impl Iterator<Item = (usize, &'a Tensor)>,
     ) -> Result<(), RunError> {
         let required = self.inputs.iter().filter(|input| !input.optional);
-        let skipped = usize::from(required.clone().count() > 0 && required.clone().all(is_free));
+        let skipped = usize::from(
+            required.clone().count() > 0 && required.clone().all(TensorSpec::is_batched),
+        );
         for (position, tensor) in outputs {
             let spec = &self.outputs[position];
             if !spec.admits_from(skipped, tensor.shape()) {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::tensor::{Tensor, TensorData, TensorError};
+use super::tensor::{Tensor, TensorData, TensorError, element_count};
 
 impl Tensor {
     /// How long it is in the first dimension; `None` for a scalar.
@@ -60,10 +60,10 @@ impl Tensor {
         if self.shape == shape {
             return Ok(self.clone());
         }
-        let count = shape.iter().try_fold(1_usize, |product, dim| product.checked_mul(*dim));
-        let bytes = count.and_then(|count| count.checked_mul(filler.len()));
+        let count = element_count(shape);
+        let count = count.filter(|count| count.checked_mul(filler.len()).is_some());
         let overflow = || TensorError::ShapeOverflow { shape: shape.to_vec() };
-        let mut fitted = filler.repeat(bytes.ok_or_else(overflow)? / filler.len());
+        let mut fitted = filler.repeat(count.ok_or_else(overflow)?);
         copy((&mut fitted, shape), (raw, &self.shape), filler.len());
         Self::from_bytes(self.datatype, shape.to_vec(), Bytes::from(fitted))
     }

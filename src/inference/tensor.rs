@@ -204,7 +204,7 @@ impl Tensor {
 
 /// The number of elements; `None` where it, or what it would be without dimensions of zero, is beyond
 /// what engines count with.
-fn element_count(shape: &[usize]) -> Option<usize> {
+pub(super) fn element_count(shape: &[usize]) -> Option<usize> {
     let sizes = shape.iter().filter(|dim| **dim != 0);
     let product = sizes.copied().try_fold(1_usize, usize::checked_mul)?;
     i64::try_from(product).ok()?;

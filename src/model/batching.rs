@@ -8,7 +8,7 @@ use super::error::LoadError;
 use super::invariance::{Check, Doubt};
 use super::loader::ModelSettings;
 use super::warm_up::Plain;
-use crate::inference::{BatchOptions, Dim, Instance, Padding, RunControl, Signature, TensorSpec};
+use crate::inference::{BatchOptions, Instance, Padding, RunControl, Signature, TensorSpec};
 
 /// The most that an instance may be asked to wait for more.
 pub const LONGEST_DELAY: Duration = Duration::from_mins(1);
@@ -91,7 +91,7 @@ pub(super) fn agree(
 /// Inputs that may be left out, and have no free first dimension.
 fn without_entries(signature: &Signature) -> Vec<usize> {
     let inputs = signature.inputs.iter().enumerate();
-    inputs.filter(|(_, spec)| spec.optional && !is_free(spec)).map(|(place, _)| place).collect()
+    inputs.filter(|(_, spec)| spec.optional && !spec.is_batched()).map(|(place, _)| place).collect()
 }
 
 /// What stands against batches, whatever the model answers.
@@ -102,8 +102,9 @@ fn obstacle(signature: &Signature, (mode, most): (BatchingMode, usize)) -> Optio
     if most < 2 {
         return Some(format!("batches may have {most} entries at most"));
     }
-    let fixed =
-        |specs: &[TensorSpec]| specs.iter().find(|spec| !spec.optional && !is_free(spec)).cloned();
+    let fixed = |specs: &[TensorSpec]| {
+        specs.iter().find(|spec| !spec.optional && !spec.is_batched()).cloned()
+    };
     let told = |kind: &str, spec: TensorSpec| {
         let (name, shape) = (&spec.name, spec.shape_text());
         format!("the first dimension of {kind} '{name}' is not free, its shape is {shape}")
@@ -114,8 +115,4 @@ fn obstacle(signature: &Signature, (mode, most): (BatchingMode, usize)) -> Optio
     fixed(&signature.inputs)
         .map(|spec| told("input", spec))
         .or_else(|| fixed(&signature.outputs).map(|spec| told("output", spec)))
-}
-
-fn is_free(spec: &TensorSpec) -> bool {
-    matches!(spec.shape.as_deref(), Some([Dim::Dynamic(_), ..]))
 }

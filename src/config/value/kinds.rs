@@ -118,32 +118,39 @@ pub enum LoadMode {
     Watch,
 }
 
-impl LoadMode {
-    const ALL: [(Self, &str); 4] = [
-        (Self::None, "none"),
-        (Self::Explicit, "explicit"),
-        (Self::Poll, "poll"),
-        (Self::Watch, "watch"),
-    ];
+/// Types of which each value is a word.
+macro_rules! words {
+    ($($type:ident, $expected:literal: $($variant:ident = $word:literal),*;)*) => {$(
+        impl Value for $type {
+            fn expected(_: Bounds) -> String {
+                $expected.to_owned()
+            }
+
+            fn parse(text: &str, _: Bounds) -> Option<Self> {
+                match text {
+                    $($word => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+
+            fn show(&self) -> Tree {
+                match self {
+                    $(Self::$variant => json!($word),)*
+                }
+            }
+
+            fn schema(_: Bounds) -> Tree {
+                json!({ "enum": [$($word),*] })
+            }
+        }
+    )*};
 }
 
-impl Value for LoadMode {
-    fn expected(_: Bounds) -> String {
-        "none, explicit, poll or watch".to_owned()
-    }
-
-    fn parse(text: &str, _: Bounds) -> Option<Self> {
-        Self::ALL.iter().find(|(_, name)| *name == text).map(|(mode, _)| *mode)
-    }
-
-    fn show(&self) -> Tree {
-        let name = Self::ALL.iter().find(|(mode, _)| mode == self).map(|(_, name)| *name);
-        json!(name.expect("every mode has a name"))
-    }
-
-    fn schema(_: Bounds) -> Tree {
-        json!({ "enum": Self::ALL.map(|(_, name)| name) })
-    }
+words! {
+    LoadMode, "none, explicit, poll or watch":
+        None = "none", Explicit = "explicit", Poll = "poll", Watch = "watch";
+    LogFormat, "text or json": Text = "text", Json = "json";
+    Profile, "throughput or latency": Throughput = "throughput", Latency = "latency";
 }
 
 impl Value for bool {
@@ -308,56 +315,6 @@ impl Value for LogFilter {
 
     fn schema(_: Bounds) -> Tree {
         json!({ "type": "string", "minLength": 1 })
-    }
-}
-
-impl Value for LogFormat {
-    fn expected(_: Bounds) -> String {
-        "text or json".to_owned()
-    }
-
-    fn parse(text: &str, _: Bounds) -> Option<Self> {
-        match text {
-            "text" => Some(Self::Text),
-            "json" => Some(Self::Json),
-            _ => None,
-        }
-    }
-
-    fn show(&self) -> Tree {
-        match self {
-            Self::Text => json!("text"),
-            Self::Json => json!("json"),
-        }
-    }
-
-    fn schema(_: Bounds) -> Tree {
-        json!({ "enum": ["text", "json"] })
-    }
-}
-
-impl Value for Profile {
-    fn expected(_: Bounds) -> String {
-        "throughput or latency".to_owned()
-    }
-
-    fn parse(text: &str, _: Bounds) -> Option<Self> {
-        match text {
-            "throughput" => Some(Self::Throughput),
-            "latency" => Some(Self::Latency),
-            _ => None,
-        }
-    }
-
-    fn show(&self) -> Tree {
-        match self {
-            Self::Throughput => json!("throughput"),
-            Self::Latency => json!("latency"),
-        }
-    }
-
-    fn schema(_: Bounds) -> Tree {
-        json!({ "enum": ["throughput", "latency"] })
     }
 }
 

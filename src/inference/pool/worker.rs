@@ -11,7 +11,7 @@ use super::super::batching::{Batching, LARGEST};
 use super::super::costs::Run;
 use super::super::group::{Apart, Group};
 use super::super::queue::{Claim, Pick};
-use super::super::task::{Completion, InferError, Task};
+use super::super::task::{Completion, Task};
 use super::super::threads::{Stopwatch, give_way};
 use super::shared::{Job, Server, Shared, lock};
 
@@ -146,10 +146,10 @@ impl Shared {
     }
 
     fn run_alone(&self, job: Job, mut instance: Claim<'_, Job, Server>) {
-        let watch = Stopwatch::start();
+        let measured = self.batching.as_ref().ok().map(|batching| (batching, Stopwatch::start()));
         let answer = self.run(&job.task, instance.as_mut());
         drop(instance);
-        if let (Ok(batching), true) = (&self.batching, answer.is_ok()) {
+        if let Some((batching, watch)) = measured.filter(|_| answer.is_ok()) {
             let (entries, bytes) = (self.entries(&job.task), job.task.size);
             batching.ran(Run { entries, bytes, took: watch.took() });
         }
@@ -159,52 +159,46 @@ impl Shared {
     /// Runs what shares a run. What has no answer afterwards waits again, for a run of its own.
     fn run_together(&self, first: Job, others: Vec<Job>, mut instance: Claim<'_, Job, Server>) {
         let now = Instant::now();
-        let jobs = std::iter::once(first).chain(others);
-        let (dead, mut jobs): (Vec<_>, Vec<_>) =
-            jobs.map(|job| (job.task.dead(now), job)).partition(|(dead, _)| dead.is_some());
-        for (error, job) in dead {
-            job.answer(Err(error.unwrap_or(InferError::DeadlineExceeded)));
+        let mut jobs = Vec::with_capacity(others.len() + 1);
+        for job in std::iter::once(first).chain(others) {
+            match job.task.dead(now) {
+                None => jobs.push(job),
+                Some(error) => job.answer(Err(error)),
+            }
         }
         let Some(batching) = self.batching.as_ref().ok().filter(|_| !jobs.is_empty()) else {
             return;
         };
-        let tasks: Vec<&Task> = jobs.iter().map(|(_, job)| &job.task).collect();
-        let watch = Stopwatch::start();
-        let bytes = tasks.iter().map(|task| task.size).sum();
+        let tasks: Vec<&Task> = jobs.iter().map(|job| &job.task).collect();
+        let (entries, bytes) = (tasks.iter().map(|task| self.entries(task)).sum(), size(&tasks));
         let (padding, most) = (&batching.options.padding, batching.patience(bytes));
-        let group = Group { padding, watch: &self.watch, most };
+        let (group, watch) = (Group { padding, watch: &self.watch, most }, Stopwatch::start());
         match group.run(&tasks, instance.as_mut()) {
             Ok(completions) => {
                 drop(instance);
-                self.ran_together(&tasks, &completions, &watch);
+                let run = Run { entries, bytes, took: watch.took() };
+                self.ran_together(batching, run, &completions);
                 let answered = jobs.into_iter().zip(completions);
-                answered.for_each(|((_, job), completion)| job.answer(Ok(completion)));
+                answered.for_each(|(job, completion)| job.answer(Ok(completion)));
             }
             Err(apart) => {
                 let now = Instant::now();
                 // One that nobody wants any more tells nothing of batches.
-                if jobs.iter().any(|(_, job)| job.task.dead(now).is_none()) {
+                if jobs.iter().any(|job| job.task.dead(now).is_none()) {
                     self.failed_together(batching, &apart);
                 }
-                for (_, job) in &mut jobs {
-                    job.alone = true;
-                }
-                instance.give_back(jobs.into_iter().map(|(_, job)| job));
+                instance.give_back(jobs.into_iter().map(|job| Job { alone: true, ..job }));
             }
         }
     }
 
-    fn ran_together(&self, tasks: &[&Task], completions: &[Completion], watch: &Stopwatch) {
-        let entries = tasks.iter().map(|task| self.entries(task)).sum();
-        let bytes = tasks.iter().map(|task| task.size).sum();
+    fn ran_together(&self, batching: &Batching, run: Run, completions: &[Completion]) {
         if let Some(completion) = completions.first() {
-            self.runs.add(entries as u64, &completion.timings);
+            self.runs.add(run.entries as u64, &completion.timings);
             self.pace.ran_together(completion.timings.compute);
         }
-        if let Ok(batching) = &self.batching {
-            batching.ran(Run { entries, bytes, took: watch.took() });
-            batching.batch_answered();
-        }
+        batching.ran(run);
+        batching.batch_answered();
     }
 
     fn failed_together(&self, batching: &Batching, apart: &Apart) {
@@ -215,4 +209,9 @@ impl Shared {
             warn!(model = self.name, reason = %problem, "requests share no runs any more");
         }
     }
+}
+
+/// Of the inputs of all of them, in bytes.
+fn size(tasks: &[&Task]) -> u64 {
+    tasks.iter().map(|task| task.size).sum()
 }
