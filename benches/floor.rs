@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -91,7 +92,7 @@ pub(crate) fn serve() -> Result<()> {
         writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
         // The very loop that the server has, so that only what is inside it differs.
         let protocols = onward::http::Protocols::Http1And2;
-        let served = onward::http::Served { router, protocols };
+        let served = onward::http::Served { answers: Arc::new(router), protocols };
         onward::http::serve(listener, served, tokio_util::sync::CancellationToken::new()).await;
         Ok(())
     })

@@ -3,6 +3,7 @@
 mod assembly;
 mod begun;
 mod cpu;
+mod front;
 mod listener;
 mod listeners;
 mod managed;

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::thread::available_parallelism;
 use std::{env, io};
 
+use mimalloc::MiMalloc;
 use onward::app::{App, Configuration};
 use onward::config::{Config, Effective, Layers};
 use onward::lifecycle::{Ending, SignalSource, StopSignal};
@@ -21,6 +22,11 @@ use tokio::runtime::Runtime;
 
 use cli::Task;
 use inspect::{Answer, Question};
+
+/// For what this program itself allocates. That of the C library, which the engine goes on to use, takes a
+/// lock and a search for everything above a kilobyte, such as the futures of requests.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Exit codes; those of 64 and above are of `sysexits.h`, and those above 128 a shell's for a signal.
 mod exit {

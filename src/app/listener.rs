@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::front::Front;
 use crate::http::{self, InFlight, Served};
 use crate::lifecycle::{Deadline, Drained};
 
@@ -55,7 +56,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Listener {
     place: Place,
-    served: Served,
+    served: Served<Front>,
     in_flight: InFlight,
     address: OnceLock<SocketAddr>,
     stop: CancellationToken,
@@ -66,7 +67,7 @@ impl Listener {
     /// One that begins to drain when `stop` is cancelled.
     pub(super) fn new(
         place: Place,
-        served: Served,
+        served: Served<Front>,
         in_flight: InFlight,
         stop: CancellationToken,
     ) -> Self {

@@ -2,17 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::Version;
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
-use tower::ServiceExt;
-
+use super::front::Front;
 use super::listener::{ListenError, Listener, Place};
 use crate::config::ServerConfig;
-use crate::grpc::{self, is_grpc};
-use crate::http::{self, InFlight, Protocols, Served};
+use crate::grpc;
+use crate::http::{self, Protocols, Rest, Served};
 use crate::lifecycle::{Application, Resource};
 
 /// The sockets.
@@ -26,10 +20,10 @@ impl Listeners {
     /// Those of the configuration, over the two interfaces.
     pub(super) fn new(config: &ServerConfig, rest: http::Parts, grpc: grpc::Parts) -> Self {
         let (in_flight, closing) = (rest.in_flight.clone(), rest.closing.clone());
-        let grpc = counted(grpc::router(grpc), in_flight.clone());
-        let both = either(http::router(rest), grpc.clone());
-        let listener = |place, router, protocols| {
-            let served = Served { router, protocols };
+        let grpc = Front::of_grpc(grpc::router(grpc), in_flight.clone());
+        let both = grpc.clone().with_rest(Rest::new(rest));
+        let listener = |place, front, protocols| {
+            let served = Served { answers: Arc::new(front), protocols };
             Arc::new(Listener::new(place, served, in_flight.clone(), closing.clone()))
         };
         Self {
@@ -68,26 +62,4 @@ fn grpc_place(config: &ServerConfig) -> Option<Place> {
     let listen = *config.grpc_listen.on()?;
     let (setting, told) = ("server.grpc_listen", "listening for gRPC");
     Some(Place { name: "grpc", listen, setting, port_file: None, told })
-}
-
-/// The router, whose requests are counted as those of REST are.
-fn counted(router: Router, in_flight: InFlight) -> Router {
-    router.layer(from_fn_with_state(in_flight, count))
-}
-
-async fn count(State(in_flight): State<InFlight>, request: Request, next: Next) -> Response {
-    let _counted = in_flight.enter();
-    next.run(request).await
-}
-
-/// REST, and gRPC where a request says that it is one: over HTTP/2, which gRPC needs.
-fn either(rest: Router, grpc: Router) -> Router {
-    rest.layer(from_fn_with_state(grpc, steer))
-}
-
-async fn steer(State(grpc): State<Router>, request: Request, next: Next) -> Response {
-    if request.version() != Version::HTTP_2 || !is_grpc(request.headers()) {
-        return next.run(request).await;
-    }
-    grpc.oneshot(request).await.unwrap_or_else(|never| match never {})
 }

@@ -132,8 +132,8 @@ impl GrpcInferenceService for Parts {
         let answered = infer::answer((&self.models, &self.traces), request, (&terms, bounds)).await;
         let (response, digest) = answered.map_err(|refusal| refused(&refusal))?;
         let mut response = Response::new(response);
-        let digest = MetadataValue::try_from(format!("sha256:{digest}"));
-        response.metadata_mut().insert(DIGEST, digest.expect("a digest is hexadecimal"));
+        let digest = MetadataValue::try_from(digest).expect("it is visible ASCII");
+        response.metadata_mut().insert(DIGEST, digest);
         Ok(response)
     }
 

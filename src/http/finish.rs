@@ -4,15 +4,15 @@ use std::any::Any;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CONNECTION, HOST, ORIGIN};
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, HOST, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
 use tracing::{debug, error};
 
-use super::Shared;
+use super::Services;
 use super::error::{ApiError, Failure};
 use super::request_id::{self, RequestId};
 use super::routes::methods;
@@ -20,28 +20,33 @@ use super::unread;
 use crate::causes;
 use crate::lifecycle::AppState;
 
-/// Counts the request, and completes its answer.
-pub(super) async fn finish(State(services): Shared, request: Request, next: Next) -> Response {
+/// Counts the request, has it handled, and completes its answer.
+pub(super) async fn finish<F: Future<Output = Response>>(
+    services: &Services,
+    request: axum::http::Request<Incoming>,
+    handle: impl FnOnce(Request, RequestId) -> F,
+) -> Response {
     let _counted = services.parts.in_flight.enter();
     let started = Instant::now();
-    let (mut request, unread) = unread::watched(request);
+    let (request, unread) = unread::watched(request);
     let id = services.request_ids.of(request.headers());
-    request.extensions_mut().insert(RequestId(id.clone()));
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = match cross_site(&request) {
         Some(refusal) => refusal.into_response(),
-        None => next.run(request).await,
+        None => handle(request, id.clone()).await,
     };
-    let request_id = id.to_str().expect("ids are visible ASCII");
+    let request_id = id.as_str();
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         let body = failure.write(request_id, response.headers_mut());
         *response.body_mut() = Body::from(body);
+        // The router has told that of the body that it knew.
+        response.headers_mut().remove(CONTENT_LENGTH);
         log_failure(&failure, &response, (&method, uri.path()), request_id);
     }
     let status = response.status().as_u16();
     let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
     debug!(%method, path = uri.path(), status, duration_ms, request_id, "request answered");
-    response.headers_mut().insert(request_id::HEADER, id);
+    response.headers_mut().insert(request_id::HEADER, id.to_header());
     // The end of a body that nobody has read would be taken for the next request.
     if services.parts.lifecycle.state() == AppState::Stopping || unread.is_left() {
         // A client that is told so sends its next request on another connection, and loses none.
@@ -82,9 +87,8 @@ fn log_failure(failure: &Failure, response: &Response, place: (&Method, &str), r
 }
 
 /// The answer to a request whose handler panicked.
-#[expect(clippy::needless_pass_by_value, reason = "the signature that CatchPanicLayer asks for")]
-pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    ApiError::Panicked(causes::of_panic(panic.as_ref())).into_response()
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Response {
+    ApiError::Panicked(causes::of_panic(panic)).into_response()
 }
 
 /// The answer to a path that does not exist.

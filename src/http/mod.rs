@@ -35,6 +35,7 @@ mod repository;
 mod request_id;
 mod residence;
 mod resources;
+mod rest;
 mod routes;
 mod server;
 mod statistics;
@@ -54,8 +55,9 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 pub use in_flight::{Entered, InFlight};
-pub use routes::{router, routes};
-pub use server::{Protocols, Served, serve};
+pub use rest::Rest;
+pub use routes::routes;
+pub use server::{Answers, Protocols, Served, serve};
 
 use crate::cloudevents::CloudEvents;
 use crate::lifecycle::{
@@ -72,7 +74,7 @@ pub struct Limits {
     pub max_body_size: usize,
     /// How long a request may take from the moment its head was read.
     pub request_timeout: Duration,
-    /// Large bodies that are parsed or written at once; read once, when the router is made.
+    /// Large bodies that are parsed or written at once; read once, when [`Rest`] is made.
     pub heavy_work: NonZeroUsize,
 }
 
@@ -87,7 +89,7 @@ pub struct MetricsPage {
 /// The JSON of `/lifecycle/config`, made anew for each reader.
 pub struct ConfigurationPage(pub Box<dyn Fn() -> serde_json::Value + Send + Sync>);
 
-/// What the router is made of.
+/// What [`Rest`] is made of.
 #[derive(Debug)]
 pub struct Parts {
     /// The application.

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
+use std::str;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -16,14 +18,28 @@ const LONGEST: usize = 128;
 /// The longest that is made: two numbers of 64 bits, in either base, and a dash.
 const LONGEST_MADE: usize = 16 + 1 + 20;
 
-/// The id of a request, for its handler.
+/// The id of a request: visible ASCII.
 #[derive(Debug, Clone)]
-pub(super) struct RequestId(pub(super) HeaderValue);
+pub(super) struct RequestId(Bytes);
 
-/// The id of a request that is being handled.
-pub(super) fn of(request: &Request) -> Option<String> {
-    let RequestId(id) = request.extensions().get()?;
-    id.to_str().ok().map(str::to_owned)
+impl RequestId {
+    pub(super) fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).expect("visible ASCII is UTF-8")
+    }
+
+    pub(super) fn to_bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+
+    pub(super) fn to_header(&self) -> HeaderValue {
+        let header = HeaderValue::from_maybe_shared(self.0.clone());
+        header.expect("visible ASCII is a header value")
+    }
+}
+
+/// The id of a request that is being handled, where it came through the router.
+pub(super) fn of(request: &Request) -> Option<RequestId> {
+    request.extensions().get().cloned()
 }
 
 /// Makes ids that no other process makes.
@@ -40,18 +56,18 @@ impl RequestIds {
     }
 
     /// The caller's id if it gave one that can be logged and returned, else a new one.
-    pub(super) fn of(&self, headers: &HeaderMap) -> HeaderValue {
+    pub(super) fn of(&self, headers: &HeaderMap) -> RequestId {
         match headers.get(HEADER).filter(|given| usable(given)) {
-            Some(given) => given.clone(),
+            Some(given) => RequestId(Bytes::copy_from_slice(given.as_bytes())),
             None => self.make(),
         }
     }
 
-    fn make(&self) -> HeaderValue {
+    fn make(&self) -> RequestId {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut id = String::with_capacity(LONGEST_MADE);
         write!(id, "{:016x}-{number}", self.process).expect("a string takes every text");
-        HeaderValue::try_from(id).expect("digits and a dash are a header value")
+        RequestId(id.into())
     }
 }
 
@@ -70,7 +86,7 @@ mod tests {
         let of = |given: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(HEADER, HeaderValue::from_bytes(given.as_bytes()).unwrap());
-            ids.of(&headers).to_str().unwrap().to_owned()
+            ids.of(&headers).as_str().to_owned()
         };
         assert_eq!(of("abc-1"), "abc-1");
         assert_eq!(of(&"x".repeat(128)), "x".repeat(128));

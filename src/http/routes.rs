@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::Method;
-use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post, put};
-use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
 
-use super::{Parts, Services};
+use super::Services;
 use super::{
     changes, checks, desired, docs, documents, events, finish, health, infer, lifecycle, logging,
     metadata, model_config, models, operations, repository, residence, resources, statistics, tfs,
@@ -43,21 +40,28 @@ pub(super) fn methods(path: &str) -> Vec<String> {
     with_head.map(|method| method.to_string()).collect()
 }
 
-/// The router over what it is given.
-pub fn router(parts: Parts) -> Router {
-    let services = Arc::new(Services::new(parts));
-    // The first is the outermost: also a panic is answered with the request's id.
-    let around = ServiceBuilder::new()
-        .layer(from_fn_with_state(Arc::clone(&services), finish::finish))
-        .layer(CatchPanicLayer::custom(finish::panicked));
+/// The router.
+pub(super) fn router(services: Arc<Services>) -> Router {
     let router = Router::new().route(ROOT_WITH_SLASH, get(metadata::server));
     table()
         .into_iter()
         .fold(router, |router, route| router.route(routed(route.path), route.handler))
         .fallback(finish::no_such_path)
         .method_not_allowed_fallback(finish::method_not_allowed)
-        .layer(around)
         .with_state(services)
+}
+
+/// Of an inference request, the model and the version, as its path has them; `None` for any other, and where
+/// something of the path is encoded.
+pub(super) fn inference<'a>(method: &Method, path: &'a str) -> Option<(&'a str, Option<&'a str>)> {
+    let named = path.strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
+    let (model, version) = match named.split_once("/versions/") {
+        Some((model, version)) => (model, Some(version)),
+        None => (named, None),
+    };
+    let is_plain = |part: &str| !part.is_empty() && !part.contains(['/', '%']);
+    let is_one = method == Method::POST && is_plain(model) && version.is_none_or(is_plain);
+    is_one.then_some((model, version))
 }
 
 /// The path by which a request is routed: what stands behind a parameter is its handler's to read.
@@ -181,4 +185,31 @@ fn replace(path: &'static str, handler: Handler) -> Route {
 
 fn remove(path: &'static str, handler: Handler) -> Route {
     Route { method: Method::DELETE, path, handler }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inferences_are_told_from_all_else() {
+        let of = |path| inference(&Method::POST, path);
+        assert_eq!(of("/v2/models/m/infer"), Some(("m", None)));
+        assert_eq!(of("/v2/models/m/versions/2/infer"), Some(("m", Some("2"))));
+        assert_eq!(of("/v2/models/versions/infer"), Some(("versions", None)));
+        for other in [
+            "/v2/models/infer",
+            "/v2/models//infer",
+            "/v2/models/m%20n/infer",
+            "/v2/models/m/n/infer",
+            "/v2/models/m/versions//infer",
+            "/v2/models/m/versions/2/3/infer",
+            "/v2/models//versions/2/infer",
+            "/v2/models/m/infer/",
+            "/v2/models/m/ready",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert_eq!(inference(&Method::GET, "/v2/models/m/infer"), None);
+    }
 }

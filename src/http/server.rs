@@ -21,7 +21,7 @@ use tokio::sync::SetOnce;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
+use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::held::Held;
@@ -59,13 +59,34 @@ pub enum Protocols {
     Http2,
 }
 
+/// Who answers requests.
+///
+/// As a tower service, but for what every service costs that is one of many: a future on the heap, and a
+/// copy of all that is in it.
+pub trait Answers: Send + Sync + 'static {
+    /// Answers a request. What is dropped before its end has not answered.
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+}
+
+impl Answers for Router {
+    async fn answer(&self, request: Request<Incoming>) -> Response {
+        self.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+}
+
 /// What is served.
-#[derive(Debug, Clone)]
-pub struct Served {
-    /// What answers requests.
-    pub router: Router,
+#[derive(Debug)]
+pub struct Served<A> {
+    /// Who answers requests.
+    pub answers: Arc<A>,
     /// What they come over.
     pub protocols: Protocols,
+}
+
+impl<A> Clone for Served<A> {
+    fn clone(&self) -> Self {
+        Self { answers: Arc::clone(&self.answers), protocols: self.protocols }
+    }
 }
 
 /// Serves connections from `listener` until `stop` is cancelled; then takes those that the system has
@@ -74,7 +95,7 @@ pub struct Served {
 ///
 /// Cancel safe: dropping the future closes the listener; connections that are open go on until the
 /// runtime ends.
-pub async fn serve(listener: TcpListener, served: Served, stop: CancellationToken) {
+pub async fn serve<A: Answers>(listener: TcpListener, served: Served<A>, stop: CancellationToken) {
     let connections = TaskTracker::new();
     let accepting = accept(&listener, &served, (&connections, &stop));
     if let Some(never) = stop.run_until_cancelled(accepting).await {
@@ -88,9 +109,9 @@ pub async fn serve(listener: TcpListener, served: Served, stop: CancellationToke
     connections.wait().await;
 }
 
-async fn accept(
+async fn accept<A: Answers>(
     listener: &TcpListener,
-    served: &Served,
+    served: &Served<A>,
     (connections, stop): (&TaskTracker, &CancellationToken),
 ) -> Infallible {
     loop {
@@ -136,9 +157,9 @@ fn of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(
+async fn connection<A: Answers>(
     stream: TcpStream,
-    (served, tasks): (Served, TaskTracker),
+    (served, tasks): (Served<A>, TaskTracker),
     stop: CancellationToken,
 ) {
     // Small answers must not wait for the acknowledgement of an earlier one.
@@ -149,13 +170,13 @@ async fn connection(
     let requests = InFlight::default();
     let (counted, asked) = (requests.clone(), Arc::new(SetOnce::new()));
     let first = Arc::clone(&asked);
-    let Served { router, protocols } = served;
+    let Served { answers, protocols } = served;
     let service = service_fn(move |request: Request<Incoming>| {
         // All but the first find it set.
         if !first.initialized() {
             first.set(request.version()).ok();
         }
-        answered(router.clone(), request, counted.enter())
+        answered(Arc::clone(&answers), request, counted.enter())
     });
     let builder = builder(protocols, tasks);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -207,12 +228,12 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 /// Over HTTP/1.1, a request counts until the head of its answer, as what comes after it shows in the
 /// backlog. Over HTTP/2, a peer can stop one answer without stopping the connection.
 async fn answered(
-    router: Router,
+    answers: Arc<impl Answers>,
     request: Request<Incoming>,
     entered: Entered,
 ) -> Result<Response, Infallible> {
     let version = request.version();
-    let answer = router.oneshot(request).await?;
+    let answer = answers.answer(request).await;
     Ok(match version {
         Version::HTTP_2 => answer.map(|body| Body::new(Held::new(body, entered))),
         _ => answer,

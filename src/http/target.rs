@@ -15,6 +15,16 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// A model, and a version of it, by their names.
+    ///
+    /// # Errors
+    /// When either is no name.
+    pub(super) fn new(model: &str, version: Option<&str>) -> Result<Self, ApiError> {
+        let model = ModelName::new(model)?;
+        let version = version.map(str::parse).transpose()?;
+        Ok(Self { model, version })
+    }
+
     /// What a request with this target and this key wants.
     pub(super) fn wanted<'a>(&'a self, key: Option<&'a str>) -> Wanted<'a> {
         Wanted::new(self.version.as_ref(), key)
@@ -26,9 +36,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let params = params(parts, state).await?;
-        let model = ModelName::new(param(&params, "model").unwrap_or_default())?;
-        let version = param(&params, "version").map(str::parse).transpose()?;
-        Ok(Self { model, version })
+        Self::new(param(&params, "model").unwrap_or_default(), param(&params, "version"))
     }
 }
 

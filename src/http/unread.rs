@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
 
 /// Tells of one body.
 pub(super) struct Unread(Option<Arc<AtomicBool>>);
@@ -20,9 +20,9 @@ impl Unread {
 }
 
 /// The request, of whose body it is told whether it was read to its end.
-pub(super) fn watched(request: Request) -> (Request, Unread) {
+pub(super) fn watched(request: axum::http::Request<Incoming>) -> (Request, Unread) {
     if request.body().is_end_stream() {
-        return (request, Unread(None));
+        return (request.map(|_| Body::empty()), Unread(None));
     }
     let ended = Arc::new(AtomicBool::new(false));
     let unread = Unread(Some(Arc::clone(&ended)));
@@ -30,7 +30,7 @@ pub(super) fn watched(request: Request) -> (Request, Unread) {
 }
 
 struct Watched {
-    body: Body,
+    body: Incoming,
     ended: Arc<AtomicBool>,
 }
 
@@ -43,6 +43,7 @@ impl HttpBody for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let frame = frame.map(|frame| frame.map_err(axum::Error::new));
         if frame.is_none() || self.body.is_end_stream() {
             self.ended.store(true, Ordering::Relaxed);
         }

@@ -2,12 +2,24 @@
 
 use std::fmt;
 use std::mem;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
-/// Stops one run that is under way; called at most once.
-pub type Terminator = Box<dyn FnOnce() + Send>;
+/// Stops one run that is under way.
+pub trait Terminate: Send + Sync {
+    /// Called at most once.
+    fn terminate(&self);
+}
+
+impl<F: Fn() + Send + Sync> Terminate for F {
+    fn terminate(&self) {
+        self();
+    }
+}
+
+/// What stops it.
+pub type Terminator = Arc<dyn Terminate>;
 
 /// The caller's hold on one run: cancelled when its deadline has passed or its client has gone.
 ///
@@ -32,8 +44,8 @@ impl RunControl {
     /// Cancels the run: it is skipped if it has not begun, and interrupted if it can be.
     pub fn cancel(&self) {
         let previous = mem::replace(&mut *self.lock(), State::Cancelled);
-        if let State::Armed(terminate) = previous {
-            terminate();
+        if let State::Armed(terminator) = previous {
+            terminator.terminate();
         }
     }
 
@@ -43,15 +55,15 @@ impl RunControl {
     }
 
     /// Lets a cancellation interrupt the run until the returned guard is dropped. If the run is
-    /// cancelled already, `terminate` is called at once.
+    /// cancelled already, the `terminator` is called at once.
     #[must_use = "the run cannot be interrupted after the guard is dropped"]
-    pub fn arm(&self, terminate: Terminator) -> Armed<'_> {
+    pub fn arm(&self, terminator: Terminator) -> Armed<'_> {
         let mut state = self.lock();
         if matches!(*state, State::Cancelled) {
             drop(state);
-            terminate();
+            terminator.terminate();
         } else {
-            *state = State::Armed(terminate);
+            *state = State::Armed(terminator);
         }
         Armed(self)
     }
@@ -97,7 +109,6 @@ impl Drop for Armed<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -108,7 +119,7 @@ mod tests {
         let count = move || {
             seen.fetch_add(1, Ordering::SeqCst);
         };
-        (calls, Box::new(count))
+        (calls, Arc::new(count))
     }
 
     #[test]

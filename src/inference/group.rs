@@ -65,7 +65,7 @@ impl Group<'_> {
 
 fn one_less(left: &Arc<AtomicUsize>, control: &Arc<RunControl>) -> Terminator {
     let (left, control) = (Arc::clone(left), Arc::clone(control));
-    Box::new(move || {
+    Arc::new(move || {
         if left.fetch_sub(1, Ordering::AcqRel) == 1 {
             control.cancel();
         }

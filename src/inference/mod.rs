@@ -34,7 +34,7 @@ pub use backend::{
 pub use batch::{Batch, Indivisible};
 pub use batching::{BatchOptions, BatchingReport};
 pub use compare::Tolerance;
-pub use control::{Armed, RunControl, Terminator};
+pub use control::{Armed, RunControl, Terminate, Terminator};
 pub use datatype::{DataType, Element, UnknownDataType};
 pub use metadata::{Dim, Signature, TensorSpec};
 pub use padding::Padding;

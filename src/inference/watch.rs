@@ -204,7 +204,7 @@ mod tests {
             }
             let control = Arc::new(RunControl::default());
             let (terminate, terminated) = channel();
-            let _armed = control.arm(Box::new(move || terminate.send(()).unwrap()));
+            let _armed = control.arm(Arc::new(move || terminate.send(()).unwrap()));
             let watched = runs.begin(soon(), &control);
             assert!(watched.is_some());
             terminated.recv_timeout(Duration::from_secs(10)).expect("the run is ended");
@@ -217,7 +217,7 @@ mod tests {
         let runs = RunWatch::start(&Spawner::start());
         let (begun, control) = (Instant::now(), Arc::new(RunControl::default()));
         let (terminate, terminated) = channel();
-        let _armed = control.arm(Box::new(move || terminate.send(()).unwrap()));
+        let _armed = control.arm(Arc::new(move || terminate.send(()).unwrap()));
         let watched = runs.begin(later(), &control);
         assert!(watched.is_some());
         terminated.recv_timeout(Duration::from_secs(10)).expect("the run is ended");

@@ -13,6 +13,7 @@ use super::memory::MemoryChange;
 use super::mirror::Mirror;
 use super::names::VersionId;
 use super::observer::{Outcome, VersionObserver};
+use super::traced::Traced;
 use super::usage::Usage;
 use crate::inference::{
     InferError, InferenceRequest, InstancePool, PreparedRequest, RunTerms, Signature, Tensor,
@@ -23,6 +24,7 @@ use crate::inference::{
 pub(super) struct Serving {
     pub(super) id: VersionId,
     pub(super) digest: String,
+    pub(super) traced: Traced,
     pub(super) platform: &'static str,
     pub(super) signature: Signature,
     /// As they were when it was loaded.
@@ -104,6 +106,11 @@ impl VersionHandle {
     /// SHA-256 over the version's files, in lower-case hexadecimal.
     pub fn digest(&self) -> &str {
         &self.serving.digest
+    }
+
+    /// The same with the version's name, for the heads of its answers.
+    pub fn traced(&self) -> &Traced {
+        &self.serving.traced
     }
 
     /// The protocol's platform name, such as `onnxruntime_onnx`.

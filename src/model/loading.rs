@@ -23,6 +23,7 @@ use super::names::Version;
 use super::observer::ModelObserver;
 use super::record::VersionRecord;
 use super::state::VersionEvent;
+use super::traced::Traced;
 use super::usage::Usage;
 use super::warm_up::warm_up;
 use crate::causes;
@@ -242,6 +243,7 @@ impl Loader {
         let pool = InstancePool::start(&pool, instances, (&self.spawner, &self.watch));
         Ok(Arc::new(Serving {
             id: record.id.clone(),
+            traced: Traced::new(&record.id, &digest),
             digest,
             platform: self.backend.platform(),
             signature,

@@ -18,7 +18,7 @@ use crate::model::{ModelLifecycleManager, ModelName, Traces, VersionHandle, Vers
 #[derive(Debug)]
 pub(crate) struct Call {
     /// By which it is found in the log where it is traced.
-    pub(crate) id: Option<String>,
+    pub(crate) id: Option<Bytes>,
     pub(crate) model: ModelName,
     pub(crate) version: Option<VersionRef>,
     pub(crate) options: RequestOptions,

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -150,7 +151,7 @@ pub(crate) struct Trace {
     /// The how manieth it is.
     pub(crate) number: u64,
     /// The request's id.
-    pub(crate) id: Option<String>,
+    pub(crate) id: Option<Bytes>,
     /// When the request came.
     pub(crate) received: Instant,
 }
@@ -162,7 +163,8 @@ impl Trace {
         let Self { number, id, received } = self;
         let (now, wall) = (Instant::now(), SystemTime::now());
         let at = |moment: Instant| nanoseconds(wall, now.saturating_duration_since(moment));
-        let request_id = id.unwrap_or_default();
+        let request_id = String::from_utf8_lossy(id.as_deref().unwrap_or_default());
+        let request_id = &*request_id;
         let (request_start_ns, request_end_ns) = (at(received), at(now));
         let total_us = microseconds(now.saturating_duration_since(received));
         let (model, version): (&dyn Display, &dyn Display) = (&version.model, &version.version);

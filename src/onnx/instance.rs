@@ -8,13 +8,15 @@ use tracing::debug;
 
 use super::session::OnnxSession;
 use super::told;
-use crate::inference::{Instance, PreparedRequest, RunControl, RunError, Tensor};
+use crate::inference::{
+    Instance, PreparedRequest, RunControl, RunError, Tensor, Terminate, Terminator,
+};
 
 /// Runs a session that it has alone, or with the other instances of its version.
 pub(super) struct OnnxInstance {
     session: Arc<OnnxSession>,
     /// Those of the run before, where that was neither terminated, which sticks to them, nor an unusual one.
-    options: Option<Arc<RunOptions>>,
+    options: Option<Arc<Terms>>,
 }
 
 impl OnnxInstance {
@@ -23,16 +25,27 @@ impl OnnxInstance {
     }
 
     /// For a usual run.
-    fn options(&mut self) -> ort::Result<Arc<RunOptions>> {
-        self.options.take().map_or_else(|| RunOptions::new().map(Arc::new), Ok)
+    fn options(&mut self) -> ort::Result<Arc<Terms>> {
+        let new = || RunOptions::new().map(|options| Arc::new(Terms(options)));
+        self.options.take().map_or_else(new, Ok)
     }
 }
 
 /// For a run that gives memory back at its end.
-fn giving_back() -> ort::Result<Arc<RunOptions>> {
+fn giving_back() -> ort::Result<Arc<Terms>> {
     let mut options = RunOptions::new()?;
     options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
-    Ok(Arc::new(options))
+    Ok(Arc::new(Terms(options)))
+}
+
+/// How a session is run.
+struct Terms(RunOptions);
+
+impl Terminate for Terms {
+    fn terminate(&self) {
+        // It can only fail on a null pointer; the run would then go on to its end.
+        self.0.terminate().ok();
+    }
 }
 
 impl Instance for OnnxInstance {
@@ -44,13 +57,9 @@ impl Instance for OnnxInstance {
         let gives_back = self.session.gives_back(request);
         let options = if gives_back { giving_back() } else { self.options() }.map_err(engine)?;
         let inputs = self.session.inputs(request).map_err(engine)?;
-        let terminated = Arc::clone(&options);
-        let armed = control.arm(Box::new(move || {
-            // It can only fail on a null pointer; the run would then go on to its end.
-            terminated.terminate().ok();
-        }));
+        let armed = control.arm(Arc::clone(&options) as Terminator);
         control.computing();
-        let outputs = self.session.run(&inputs, request.outputs(), &options);
+        let outputs = self.session.run(&inputs, request.outputs(), &options.0);
         control.computed();
         // Whoever cancels from now on terminates nothing.
         drop(armed);

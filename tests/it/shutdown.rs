@@ -25,9 +25,9 @@ async fn sigterm_answers_what_is_in_flight_and_exits_with_0() {
     let mut server =
         Server::start_with(Repository::of("slow", &slow_by_input()), &one_by_one).await;
     // The first holds the others up until all are inside.
-    let requests: Vec<_> = [3_000_000]
+    let requests: Vec<_> = [1_000_000]
         .into_iter()
-        .chain([100_000; 49])
+        .chain([20_000; 49])
         .map(|iterations| {
             let request = server.request(Method::POST, "/v2/models/slow/infer");
             tokio::spawn(request.body(slow(iterations).to_string()).send())

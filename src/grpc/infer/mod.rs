@@ -8,6 +8,7 @@ mod response;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::proto::{ModelInferRequest, ModelInferResponse};
@@ -24,13 +25,13 @@ pub(super) async fn answer(
     serving: (&ModelLifecycleManager, &Traces),
     request: ModelInferRequest,
     (terms, bounds): (&Terms, (Instant, Duration)),
-) -> Result<(ModelInferResponse, String), Refusal> {
+) -> Result<(ModelInferResponse, Bytes), Refusal> {
     let id = request.id.clone();
     let mut call = request::read(request)?;
     if terms.routing_key.is_some() {
         call.options.routing_key.clone_from(&terms.routing_key);
     }
     let reply = call.run(serving, bounds).await?;
-    let digest = reply.version.digest().to_owned();
+    let digest = reply.version.traced().digest.clone();
     Ok((response::write(&reply, id), digest))
 }

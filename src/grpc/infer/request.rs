@@ -26,7 +26,7 @@ pub(super) fn read(request: ModelInferRequest) -> Result<Call, Refusal> {
         raw_tensors(&model_name, inputs, raw)?
     };
     let outputs = outputs.into_iter().map(output).collect::<Result<_, _>>()?;
-    let id = (!id.is_empty()).then_some(id);
+    let id = (!id.is_empty()).then(|| id.into());
     Ok(Call { id, model, version, options, inputs: Inputs::Tensors(tensors), outputs })
 }
 

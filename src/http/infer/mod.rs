@@ -14,8 +14,9 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
+use super::request_id::{self, RequestId};
 use super::target::Target;
-use super::{Shared, body, request_id};
+use super::{Services, Shared, body};
 use crate::inference::InferError;
 use crate::model::ModelName;
 use crate::oip::{Call, Inputs, RequestOptions};
@@ -30,16 +31,25 @@ const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-cont
 /// The header with a key for which one version answers as long as the model's traffic rules stay.
 const ROUTING_KEY_HEADER: &str = "x-onward-routing-key";
 
-/// Reads the request, lets the model answer it, and writes the answer.
+/// What the router has for it.
 pub(super) async fn infer(
     State(services): Shared,
     target: Result<Target, ApiError>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let id = request_id::of(&request);
+    answer(&services, target, (request, id)).await
+}
+
+/// Reads the request, lets the model answer it, and writes the answer.
+pub(super) async fn answer(
+    services: &Services,
+    target: Result<Target, ApiError>,
+    (request, request_id): (Request, Option<RequestId>),
+) -> Result<Response, ApiError> {
     let limits = services.limits();
     let received = Instant::now();
     let headers = Headers::read(request.headers());
-    let request_id = request_id::of(&request);
     let deadline = received + limits.request_timeout;
     let body = body::read_coded(request, &limits, deadline).await?;
     // Only now, as a connection ends with a body that is not read.
@@ -55,7 +65,8 @@ pub(super) async fn infer(
     let (Decoded { id, options, inputs, outputs, form }, model) = decoded?;
     let routing_key = headers.routing_key.or(options.routing_key);
     let options = RequestOptions { routing_key, ..options };
-    let call = Call { id: id.clone().or(request_id), model, version, options, inputs, outputs };
+    let call_id = id.clone().map(Bytes::from).or(request_id.map(|id| id.to_bytes()));
+    let call = Call { id: call_id, model, version, options, inputs, outputs };
     let serving = (&services.parts.models, &*services.parts.traces);
     let reply = call.run(serving, (received, limits.request_timeout)).await?;
     let wanted = Wanted { id, form, coding: headers.coding };

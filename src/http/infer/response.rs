@@ -1,7 +1,7 @@
 //! An inference answer: JSON, after it the bytes of the outputs that were asked for so, and the headers by
 //! which it can be traced.
 
-use std::fmt::Write as _;
+use std::fmt::Display;
 use std::str;
 
 use axum::body::Body;
@@ -21,7 +21,7 @@ use crate::http::heavy::HeavyWork;
 use crate::http::wire::JSON;
 use crate::inference::{DataType, Element, NamedTensor, Tensor};
 use crate::json_tensors::word;
-use crate::model::VersionId;
+use crate::model::{Traced, Version, VersionId};
 use crate::oip::{Refusal, Reply, raw};
 
 const MODEL: HeaderName = HeaderName::from_static("x-onward-model");
@@ -43,7 +43,7 @@ struct Header<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     model_name: &'a str,
-    model_version: String,
+    model_version: Text<Version>,
     outputs: Vec<Output<'a>>,
 }
 
@@ -61,6 +61,15 @@ struct Output<'a> {
 enum Content<'a> {
     Data(Data<'a>),
     Parameters { binary_data_size: usize },
+}
+
+/// A string that is not made before it is written.
+struct Text<T>(T);
+
+impl<T: Display> Serialize for Text<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
 
 /// Flat, in row-major order.
@@ -153,7 +162,7 @@ fn written(
         let (datatype, shape) = (tensor.datatype().name(), tensor.shape());
         outputs.push(Output { name, datatype, shape, content });
     }
-    let (model_name, model_version) = (version.model.as_str(), version.version.to_string());
+    let (model_name, model_version) = (version.model.as_str(), Text(version.version));
     let header = Header { id, model_name, model_version, outputs };
     let bytes: usize = tail.iter().map(Bytes::len).sum();
     let copied = if bytes <= COPIED { bytes } else { 0 };
@@ -206,29 +215,13 @@ fn has_non_finite(tensor: &Tensor) -> bool {
 
 /// The headers by which a prediction can be traced, with room for those that come later.
 pub(in crate::http) fn trace(reply: &Reply) -> HeaderMap {
-    let id = reply.version.id();
+    let Traced { model, version, digest } = reply.version.traced();
     let mut headers = HeaderMap::with_capacity(HEADERS);
-    headers.insert(MODEL, value(visible(id.model.as_str())));
-    headers.insert(VERSION, HeaderValue::from(id.version.number()));
-    headers.insert(DIGEST, value(["sha256:", reply.version.digest()].concat()));
-    headers
-}
-
-/// The text with everything but visible ASCII percent-encoded, as a header can have it.
-fn visible(text: &str) -> String {
-    let mut visible = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_graphic() && byte != b'%' {
-            visible.push(char::from(byte));
-        } else {
-            write!(visible, "%{byte:02X}").expect("a string takes every text");
-        }
+    for (name, text) in [(MODEL, model), (VERSION, version), (DIGEST, digest)] {
+        let value = HeaderValue::from_maybe_shared(text.clone());
+        headers.insert(name, value.expect("visible ASCII is a header value"));
     }
-    visible
-}
-
-fn value(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).expect("visible ASCII is a header value")
+    headers
 }
 
 /// About how long the JSON of a tensor is.
@@ -322,11 +315,5 @@ mod tests {
         let null = Data(&tensor, NonFinite::Null);
         assert_eq!(serde_json::to_string(&null).unwrap(), "[null,null,null]");
         assert!(has_non_finite(&tensor));
-    }
-
-    #[test]
-    fn names_become_header_values() {
-        assert_eq!(visible("digits-1.0"), "digits-1.0");
-        assert_eq!(visible("a b%ü"), "a%20b%25%C3%BC");
     }
 }

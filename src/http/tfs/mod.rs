@@ -29,7 +29,7 @@ pub(super) async fn predict(
 ) -> Result<Response, ApiError> {
     let limits = services.limits();
     let received = Instant::now();
-    let id = request_id::of(&request);
+    let id = request_id::of(&request).map(|id| id.to_bytes());
     let routing_key = infer::routing_key(request.headers())?;
     let deadline = received + limits.request_timeout;
     let body = body::read_coded(request, &limits, deadline).await?;

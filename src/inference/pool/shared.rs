@@ -78,8 +78,8 @@ impl Shared {
         if self.placement(Some(task)) == Placement::Thread {
             return None;
         }
-        let _watched = self.watch.begin(task.terms.deadline, &task.control)?;
         let mut instance = self.queue.claim()?;
+        let _watched = self.watch.begin(task.terms.deadline, &task.control)?;
         Some(self.run(task, instance.as_mut()))
     }
 

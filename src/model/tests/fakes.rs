@@ -413,7 +413,7 @@ impl Instance for FakeInstance {
         let number = input.and_then(|tensor| tensor.as_slice::<u64>()?.first().copied());
         self.world.runs.lock().unwrap().push((self.place.clone(), number.unwrap_or(0)));
         let world = Arc::clone(&self.world);
-        let armed = control.arm(Box::new(move || {
+        let armed = control.arm(Arc::new(move || {
             world.terminated.send_modify(|count| *count += 1);
         }));
         self.world.take(Step::Run, &self.place).map_err(RunError::Engine)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use onward::cloudevents::CloudEvents;
 use onward::http::{
-    self, ConfigurationPage, InFlight, Limits, MetricsPage, Parts, Protocols, Served,
+    self, ConfigurationPage, InFlight, Limits, MetricsPage, Parts, Protocols, Rest, Served,
 };
 use onward::inference::{Backend, BackendError, ModelFiles, OpenOptions, OpenedModel};
 use onward::lifecycle::{
@@ -47,8 +47,8 @@ impl InProcess {
         let _inside = runtime.enter();
         let application = Application::new(config(), EventBus::new(64));
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        let router = http::router(parts(&application));
-        let served = Served { router, protocols: Protocols::Http1And2 };
+        let answers = Arc::new(Rest::new(parts(&application)));
+        let served = Served { answers, protocols: Protocols::Http1And2 };
         runtime.spawn(http::serve(listener, served, CancellationToken::new()));
         let health = application.health().clone();
         let resources = Arc::clone(application.resources());

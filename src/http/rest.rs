@@ -1,0 +1,57 @@
+//! What answers requests of REST: the router, and what is around it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use hyper::body::Incoming;
+use tower::ServiceExt as _;
+
+use super::request_id::RequestId;
+use super::server::Answers;
+use super::target::Target;
+use super::{Parts, Services, finish, infer, routes};
+
+/// The REST interface. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Rest {
+    services: Arc<Services>,
+    router: Router,
+}
+
+impl Rest {
+    /// That over what it is given.
+    pub fn new(parts: Parts) -> Self {
+        let services = Arc::new(Services::new(parts));
+        let router = routes::router(Arc::clone(&services));
+        Self { services, router }
+    }
+
+    /// The handler's answer. What comes most is not sent through the router, which takes about as long as
+    /// all that is around it.
+    async fn handled(&self, mut request: Request, id: RequestId) -> Response {
+        let inference = routes::inference(request.method(), request.uri().path());
+        if let Some((model, version)) = inference {
+            let target = Target::new(model, version);
+            return infer::answer(&self.services, target, (request, Some(id)))
+                .await
+                .into_response();
+        }
+        request.extensions_mut().insert(id);
+        self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+}
+
+impl Answers for Rest {
+    async fn answer(&self, request: Request<Incoming>) -> Response {
+        finish::finish(&self.services, request, |request, id| async {
+            // What a handler has shared with others is as safe from its panic as their own locks make it.
+            let handled = AssertUnwindSafe(self.handled(request, id)).catch_unwind().await;
+            handled.unwrap_or_else(|panic| finish::panicked(panic.as_ref()))
+        })
+        .await
+    }
+}
