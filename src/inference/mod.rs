@@ -42,6 +42,7 @@ pub use placement::Placement;
 pub use pool::{InstancePool, PoolOptions};
 pub use provider::ExecutionProvider;
 pub use request::{InferenceRequest, InputError, NamedTensor, PreparedRequest};
+pub(crate) use runs::RunCounts;
 pub use runs::RunsReport;
 pub use task::{Completion, InferError, RunTerms, Timings};
 pub use tensor::{Tensor, TensorError};

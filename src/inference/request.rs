@@ -115,6 +115,11 @@ impl PreparedRequest {
         &self.inputs
     }
 
+    /// [`PreparedRequest::inputs`], to be taken.
+    pub fn into_inputs(self) -> Vec<Option<Tensor>> {
+        self.inputs
+    }
+
     /// Positions in the signature's outputs, in the order the caller wants them.
     pub fn outputs(&self) -> &[usize] {
         &self.outputs

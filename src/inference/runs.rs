@@ -12,7 +12,7 @@ const SIZES: usize = 64;
 /// Counters that requests bump without a lock. A size takes the first place that is free, beginning with
 /// its own, and keeps it.
 #[derive(Debug)]
-pub(super) struct RunCounts {
+pub(crate) struct RunCounts {
     sizes: [Place; SIZES],
     others: Runs,
 }
@@ -54,7 +54,7 @@ impl Default for RunCounts {
 
 impl RunCounts {
     /// Counts a run with a batch of this size.
-    pub(super) fn add(&self, size: u64, timings: &Timings) {
+    pub(crate) fn add(&self, size: u64, timings: &Timings) {
         let runs = self.place(size).map_or(&self.others, |place| &place.runs);
         runs.add(timings);
     }
@@ -68,7 +68,7 @@ impl RunCounts {
     }
 
     /// Of every size that there was, the smallest first; without those that are counted together.
-    pub(super) fn by_size(&self) -> Vec<(u64, RunsReport)> {
+    pub(crate) fn by_size(&self) -> Vec<(u64, RunsReport)> {
         let of = |place: &Place| {
             let size = place.key.load(Ordering::Relaxed).checked_sub(1)?;
             Some((size, place.runs.report()))
@@ -79,7 +79,7 @@ impl RunCounts {
     }
 
     /// Of all sizes.
-    pub(super) fn total(&self) -> RunsReport {
+    pub(crate) fn total(&self) -> RunsReport {
         let runs = self.sizes.iter().map(|place| &place.runs).chain([&self.others]);
         runs.map(Runs::report).fold(RunsReport::default(), |sum, runs| RunsReport {
             count: sum.count + runs.count,

@@ -74,6 +74,24 @@ pub enum InferError {
     /// The run itself failed.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// A step of an ensemble gave no answer.
+    #[error("{step}: {error}")]
+    Step {
+        /// The step: its number and the version of its model.
+        step: String,
+        /// Why it gave none.
+        error: Box<InferError>,
+    },
+}
+
+impl InferError {
+    /// What went wrong, in whichever step of an ensemble.
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Step { error, .. } => error.root(),
+            other => other,
+        }
+    }
 }
 
 /// A request, and until when somebody wants the answer.

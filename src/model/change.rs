@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::desired::{Callers, Keeper};
+use super::ensemble::Waits;
 use super::error::{ChangeError, LoadError};
 use super::handle::Serving;
 use super::history::Cause;
@@ -58,6 +59,8 @@ pub(super) struct Core {
     pub(super) terms: ArcSwap<Terms>,
     /// Who makes room for a load; one at a time, so that no two make the same room.
     pub(super) making_room: Semaphore,
+    /// Which ensembles that are being loaded wait for which models.
+    pub(super) waits: Waits,
     pub(super) tasks: TaskTracker,
     /// No change begins any more, but those that requests wait for.
     pub(super) refusing: CancellationToken,
@@ -200,6 +203,7 @@ impl Core {
             Ok(serving) => Ok(Warm { record, serving }),
             Err(source) => {
                 record.fail(causes::of_error(&source));
+                self.let_go_aside(settings);
                 Err(match source {
                     LoadError::ShuttingDown => ChangeError::ShuttingDown,
                     LoadError::Cancelled => ChangeError::Cancelled,
@@ -221,7 +225,12 @@ impl Core {
         let (loader, its_own) = (Arc::clone(&self.loader), settings.clone());
         let fetching = Arc::clone(record);
         let fetch = move || loader.fetch(&fetching, &its_own);
-        let fetched = self.loads.run_at(place, &name, fetch).await.flatten()?;
+        let mut fetched = self.loads.run_at(place, &name, fetch).await.flatten()?;
+        if let Some(definition) = &settings.ensemble {
+            // Their loads need places of their own: this one has none meanwhile.
+            let pinned = self.pin(&record.id, definition, wish.operation).await?;
+            fetched.become_ensemble(pinned, (definition, settings))?;
+        }
         let reservation = self.room_for(fetched.bytes, demands, wish).await?;
         let (loader, settings, demands) =
             (Arc::clone(&self.loader), settings.clone(), demands.clone());
@@ -230,7 +239,7 @@ impl Core {
         let serving = self.loads.run_at(place, &name, load).await.flatten()?;
         // Else its first requests would be slower than those of a version that it is compared with.
         if let Some(routes) = self.serving.routes(&wish.entry.name) {
-            serving.pool.expect_like(&routes.versions[&routes.current].pool);
+            serving.runner.expect_like(&routes.versions[&routes.current].runner);
         }
         Ok(serving)
     }
@@ -238,7 +247,7 @@ impl Core {
     /// All the results; or the first failure, or that the server is shutting down or the operation
     /// was cancelled. Then what had been warmed is given up.
     pub(super) async fn all_or_nothing(
-        &self,
+        self: &Arc<Self>,
         results: Vec<Result<Warm, ChangeError>>,
         operation: &Operation,
     ) -> Result<Vec<Warm>, ChangeError> {
@@ -272,6 +281,7 @@ impl Core {
         let Next { lineup, cause, fresh, intent } = next;
         if let Some(decided) = intent {
             entry.decide(|intent| *intent = decided);
+            entry.note_brought(false);
         }
         let before = self.serving.routes(&entry.name);
         let from = before.as_ref().map(|routes| routes.current.number());

@@ -1,5 +1,8 @@
 //! Why a lookup, a load or a change was refused.
 
+use std::sync::Arc;
+
+use super::ensemble::EnsembleError;
 use super::ledger::NoRoom;
 use super::loader::SourceError;
 use super::names::{AliasName, ModelName, NameError, Version, VersionId};
@@ -92,6 +95,19 @@ pub enum LoadError {
     /// Its graph is not what was declared of it.
     #[error("its graph is not as declared: {0}")]
     Declared(String),
+    /// Its steps do not make the ensemble that it is to be.
+    #[error("it is no ensemble")]
+    Ensemble(#[from] EnsembleError),
+    /// A step of the ensemble cannot be had.
+    #[error("{step} of the ensemble cannot be had{}", because(.problem))]
+    Step {
+        /// The step: its number and its model.
+        step: String,
+        /// What is wrong; empty where its load has failed.
+        problem: String,
+        /// Why its load has failed.
+        source: Option<Arc<ChangeError>>,
+    },
     /// Its settings ask for batches that its graph does not allow.
     #[error("its requests cannot be batched as 'batching' says: {0}")]
     Batching(String),
@@ -135,6 +151,7 @@ impl LoadError {
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Source(source) => source.may_pass(),
+            Self::Step { source, .. } => source.as_ref().is_some_and(|source| source.may_pass()),
             Self::Changed | Self::Threads(_) => true,
             _ => false,
         }

@@ -7,7 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::change::{Core, Next, Wish};
+use super::ensemble::Ensemble;
 use super::error::{ChangeError, LoadError};
+use super::handle::Serving;
+use super::hold::Hold;
 use super::ledger::{NoRoom, Reservation};
 use super::loader::SourceError;
 use super::loading::Demands;
@@ -38,7 +41,8 @@ enum Room {
 pub struct Resident {
     /// The model.
     pub model: ModelName,
-    /// What its versions are estimated to take.
+    /// What its versions are estimated to take; those of an ensemble, what its steps take that nobody else
+    /// has as steps.
     pub bytes: u64,
     /// How long nobody has used it.
     pub idle: Duration,
@@ -104,6 +108,15 @@ pub(super) fn judge(mut residents: Vec<Resident>, needed: u64) -> Vec<EvictionVe
     verdicts
 }
 
+/// What a version takes of the memory, or would leave others free to give back if it went: an ensemble, what
+/// its steps take that no other has.
+fn bytes(serving: &Arc<Serving>) -> u64 {
+    let steps = serving.runner.ensemble().map(Ensemble::steps).into_iter().flatten();
+    let steps = steps.map(Hold::serving);
+    let own = steps.filter(|step| step.holds.by().iter().all(|holder| *holder == serving.id));
+    serving.reservation.bytes() + own.map(bytes).sum::<u64>()
+}
+
 impl Core {
     /// Who would go to free so many bytes beyond what the budget asks for.
     pub(super) fn eviction(&self, more: u64) -> EvictionReport {
@@ -120,6 +133,7 @@ impl Core {
         let routes = self.serving.routes(&entry.name)?;
         let versions = || routes.versions.values();
         let busy: u64 = versions().map(|serving| serving.gate.entries()).sum();
+        let holders: Vec<VersionId> = versions().flat_map(|serving| serving.holds.by()).collect();
         let is_changed = entry.change.available_permits() == 0;
         let pinned =
             entry.intent().pinned.iter().any(|version| routes.versions.contains_key(version));
@@ -133,13 +147,14 @@ impl Core {
             (busy > 0).then(|| format!("{busy} requests are inside")),
             entry.is_waited_for().then(|| "requests have waited for it".to_owned()),
             is_changed.then(|| "it is being changed".to_owned()),
+            holders.first().map(|holder| format!("it is a step of the ensemble {holder}")),
         ];
         let for_long = for_long.into_iter().flatten().next();
         let for_now = for_now.into_iter().flatten().next();
         let ttl = entry.settings().idle_ttl.or(Some(self.terms.load().idle_ttl));
         Some(Resident {
             model: entry.name.clone(),
-            bytes: versions().map(|serving| serving.reservation.bytes()).sum(),
+            bytes: versions().map(bytes).sum(),
             idle: versions().map(|serving| serving.usage.idle()).min()?,
             ttl: ttl.filter(|ttl| !ttl.is_zero()),
             for_now: for_long.is_none() && for_now.is_some(),
@@ -269,6 +284,7 @@ impl Core {
     pub(super) async fn clean_up(self: Arc<Self>, interval: Duration) {
         while self.refusing.run_until_cancelled(sleep(interval)).await.is_some() {
             self.look_for_what_was_gone().await;
+            self.let_all_steps_go().await;
             for verdict in self.eviction(0).verdicts {
                 if verdict.evicted.is_some() {
                     self.evict_aside(&verdict).await;

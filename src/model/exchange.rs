@@ -16,7 +16,7 @@ use super::operation::Operation;
 use super::registry::ModelEntry;
 use super::report::SwapReport;
 use super::serving_map::Routes;
-use super::swap::{Flip, choice, is_wanted, served};
+use super::swap::{Flip, choice, is_held, is_wanted, served};
 
 impl Core {
     /// Unloads the version that is current, then loads the new one. Requests wait in between.
@@ -131,7 +131,8 @@ fn may_go(entry: &ModelEntry, old: &Routes) -> Result<(), ChangeError> {
         let is_parked = entry.parked().is_some_and(|parked| parked.version == **version);
         let is_current = **version == old.current;
         let uses = !entry.intent().uses(**version).is_empty();
-        uses || (!is_current && !is_parked && is_wanted(entry, **version))
+        uses || is_held(entry, **version)
+            || (!is_current && !is_parked && is_wanted(entry, **version))
     };
     match old.versions.keys().find(needed) {
         None => Ok(()),

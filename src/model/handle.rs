@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ensemble::Ensemble;
 use super::gate::Gate;
+use super::hold::Holds;
 use super::ledger::Reservation;
 use super::loader::ModelSettings;
 use super::memory::MemoryChange;
 use super::mirror::Mirror;
 use super::names::VersionId;
 use super::observer::{Outcome, VersionObserver};
+use super::report::StepReport;
+use super::runner::{Manner, Runner};
 use super::traced::Traced;
 use super::usage::Usage;
 use crate::inference::{
-    InferError, InferenceRequest, InstancePool, PreparedRequest, RunTerms, Signature, Tensor,
-    Timings,
+    InferError, InferenceRequest, PreparedRequest, RunTerms, Signature, Tensor, Timings,
 };
 
 /// Everything a request needs of a version that has been loaded.
@@ -29,12 +32,14 @@ pub(super) struct Serving {
     pub(super) signature: Signature,
     /// As they were when it was loaded.
     pub(super) settings: ModelSettings,
-    pub(super) pool: InstancePool,
+    pub(super) runner: Runner,
     /// What it takes of the memory that models may have.
     pub(super) reservation: Reservation,
     /// What loading it did to the resident memory, where that could be measured.
     pub(super) memory: Option<MemoryChange>,
     pub(super) gate: Gate,
+    /// Ensembles that have it as a step.
+    pub(super) holds: Holds,
     pub(super) usage: Usage,
     pub(super) observer: Box<dyn VersionObserver>,
 }
@@ -60,6 +65,57 @@ pub struct VersionHandle {
 pub(super) struct GateGuard<'a>(&'a Gate);
 
 impl Serving {
+    /// The digest of its files: that of the version, but for an ensemble, whose steps are in its digest too.
+    pub(super) fn files_digest(&self) -> &str {
+        self.runner.ensemble().map_or(&self.digest, |ensemble| &ensemble.files)
+    }
+
+    /// Whether the first dimension of everything it takes and gives is that of a batch.
+    fn is_batched(&self) -> bool {
+        self.settings.is_batched(&self.signature)
+    }
+
+    /// Checks a request, runs it and counts it. Where `terms` name no priority, that of the settings holds.
+    ///
+    /// Cancel safe: dropping the future cancels the run and counts it as cancelled.
+    ///
+    /// # Errors
+    /// [`InferError`].
+    pub(super) async fn infer(
+        &self,
+        request: InferenceRequest,
+        (terms, manner): (RunTerms, Manner),
+    ) -> Result<Answer, InferError> {
+        let priority = terms.priority.or(self.settings.default_priority);
+        let ending = Ending::begin(self, self.batch(&request));
+        let result = self.answer(request, (RunTerms { priority, ..terms }, manner)).await;
+        ending.end(&result);
+        result
+    }
+
+    /// [`Serving::infer`] for a request that is not counted.
+    ///
+    /// # Errors
+    /// As that.
+    pub(super) async fn answer(
+        &self,
+        request: InferenceRequest,
+        (terms, manner): (RunTerms, Manner),
+    ) -> Result<Answer, InferError> {
+        let request = PreparedRequest::new(&self.signature, request)?;
+        let wanted = request.outputs().to_vec();
+        let completion = self.runner.run(request, (&self.signature, manner), terms).await?;
+        let outputs = wanted.into_iter().zip(completion.outputs).collect();
+        Ok(Answer { outputs, timings: completion.timings })
+    }
+
+    /// How many entries the batch of a request has; one where the model takes none.
+    fn batch(&self, request: &InferenceRequest) -> u64 {
+        let first = request.inputs.first().filter(|_| self.is_batched());
+        let size = first.and_then(|input| input.tensor.shape().first());
+        size.map_or(1, |size| u64::try_from(*size).unwrap_or(u64::MAX))
+    }
+
     /// Keeps the version from being unloaded; `None` when it takes nothing new any more.
     pub(super) fn gate_guard(&self) -> Option<GateGuard<'_>> {
         self.gate.enter().then(|| GateGuard(&self.gate))
@@ -103,7 +159,8 @@ impl VersionHandle {
         &self.serving.id
     }
 
-    /// SHA-256 over the version's files, in lower-case hexadecimal.
+    /// SHA-256 over the version's files, in lower-case hexadecimal; of an ensemble, over its definition and
+    /// the digests of its steps too.
     pub fn digest(&self) -> &str {
         &self.serving.digest
     }
@@ -113,7 +170,7 @@ impl VersionHandle {
         &self.serving.traced
     }
 
-    /// The protocol's platform name, such as `onnxruntime_onnx`.
+    /// The protocol's platform name, such as `onnxruntime_onnx`; `ensemble` for an ensemble.
     pub fn platform(&self) -> &'static str {
         self.serving.platform
     }
@@ -128,15 +185,20 @@ impl VersionHandle {
         &self.serving.settings
     }
 
-    /// How many instances run its requests.
+    /// What it is made of, where it is an ensemble.
+    pub fn steps(&self) -> Vec<StepReport> {
+        self.serving.runner.ensemble().map(Ensemble::report).unwrap_or_default()
+    }
+
+    /// How many instances of its own run its requests; none for an ensemble.
     pub fn instances(&self) -> usize {
-        self.serving.pool.instances()
+        self.serving.runner.instances()
     }
 
     /// Whether the first dimension of everything it takes and gives is that of a batch: by its settings
     /// where they say so, or else because all of them are free.
     pub fn is_batched(&self) -> bool {
-        self.settings().is_batched(self.signature())
+        self.serving.is_batched()
     }
 
     /// What the places of an output mean; empty where nobody has said.
@@ -155,12 +217,9 @@ impl VersionHandle {
         request: InferenceRequest,
         terms: impl Into<RunTerms>,
     ) -> Result<Answer, InferError> {
-        let mut terms = terms.into();
-        terms.priority = terms.priority.or(self.settings().default_priority);
-        let ending = Ending::begin(&self.serving, self.batch(&request));
         let copy = self.mirror.as_ref().and_then(|mirror| mirror.copy(&request, &self.serving));
-        let result = self.answer(request, terms).await;
-        ending.end(&result);
+        let manner = if self.waited { Manner::Patient } else { Manner::Usual };
+        let result = self.serving.infer(request, (terms.into(), manner)).await;
         if let (Some(copy), Ok(answer)) = (copy, &result) {
             copy.send(answer);
         }
@@ -171,32 +230,6 @@ impl VersionHandle {
     pub fn refused(&self) {
         self.serving.usage.refused();
         self.serving.observer.request(Outcome::Invalid, Duration::ZERO, None);
-    }
-
-    /// How many entries the batch of a request has; one where the model takes none.
-    fn batch(&self, request: &InferenceRequest) -> u64 {
-        let first = request.inputs.first().filter(|_| self.is_batched());
-        let size = first.and_then(|input| input.tensor.shape().first());
-        size.map_or(1, |size| u64::try_from(*size).unwrap_or(u64::MAX))
-    }
-
-    async fn answer(
-        &self,
-        request: InferenceRequest,
-        terms: RunTerms,
-    ) -> Result<Answer, InferError> {
-        let request = PreparedRequest::new(&self.serving.signature, request)?;
-        let wanted = request.outputs().to_vec();
-        let pool = &self.serving.pool;
-        let completion = if self.waited {
-            pool.run_when_there_is_room(request, terms).await?
-        } else {
-            pool.run(request, terms).await?
-        };
-        let outputs: Vec<_> = wanted.into_iter().zip(completion.outputs).collect();
-        let given = outputs.iter().map(|(position, tensor)| (*position, tensor));
-        self.serving.signature.check_outputs(given)?;
-        Ok(Answer { outputs, timings: completion.timings })
     }
 }
 

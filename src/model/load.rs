@@ -100,7 +100,7 @@ impl Core {
     /// Loads what the policy selects; where that fails and nothing serves, and nobody waits for just that,
     /// what it selects without the versions that have failed, and the failure is kept as the model's
     /// problem.
-    async fn load_what_can_be(
+    pub(super) async fn load_what_can_be(
         self: &Arc<Self>,
         entry: &Arc<ModelEntry>,
         (options, choose): (LoadOptions, Choose<'_>),
@@ -234,7 +234,10 @@ impl Core {
             .extend(fresh.iter().map(|warm| (warm.record.id.version, Arc::clone(&warm.serving))));
         let current = plan.current;
         entry.park(None);
-        entry.want(true);
+        if !operation.by().is_for_ensembles() {
+            entry.want(true);
+            entry.note_brought(false);
+        }
         let is_there = |version: &Version| plan.there.all.contains(version);
         entry.note_irreplaceable(!plan.versions.iter().all(is_there));
         entry.note_gone(false);
@@ -250,7 +253,7 @@ impl Core {
 
     /// What is warm, once it is too late to cancel.
     pub(super) async fn committed(
-        &self,
+        self: &Arc<Self>,
         fresh: Vec<Warm>,
         operation: &Operation,
     ) -> Result<Vec<Warm>, ChangeError> {
@@ -388,6 +391,12 @@ impl Core {
         }
     }
 
+    /// Whether a version would be made of the same steps again, if of any.
+    fn has_its_steps(&self, serving: &Serving) -> bool {
+        let ensemble = serving.runner.ensemble();
+        ensemble.is_none_or(|ensemble| self.is_pinned_anew(ensemble, &serving.id))
+    }
+
     /// Those of the plan's versions that serve as its settings say, from files that are what was
     /// loaded; and those whose files somebody is writing, until they are written.
     async fn unchanged(&self, entry: &ModelEntry, plan: &Plan) -> BTreeMap<Version, Arc<Serving>> {
@@ -409,7 +418,7 @@ impl Core {
             let digest =
                 self.loads.run(&format!("digest {id}"), move || digest(&loader, &id)).await;
             let is_unchanged = match digest {
-                Ok(Ok(digest)) => digest == serving.digest,
+                Ok(Ok(digest)) => digest == serving.files_digest() && self.has_its_steps(serving),
                 // It is not loaded anew from nothing.
                 Ok(Err(SourceError::UnknownVersion(_))) => true,
                 _ => false,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::batching::BatchingSettings;
 use super::declared::DeclaredSignature;
+use super::ensemble::EnsembleDefinition;
 use super::golden::GoldenSample;
 use super::hints::Hints;
 use super::names::{ModelName, Version, VersionId};
@@ -85,6 +86,8 @@ pub struct ModelSettings {
     pub default_priority: Option<NonZeroU32>,
     /// What each place of an output means, by the output's name.
     pub labels: BTreeMap<String, Labels>,
+    /// What it is made of, where it is an ensemble.
+    pub ensemble: Option<EnsembleDefinition>,
     /// What was set and is not honoured, in words.
     pub warnings: Vec<String>,
 }

@@ -6,30 +6,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::batching;
 use super::compatibility;
+use super::ensemble::{self, Ensemble, EnsembleDefinition, OpenedEnsemble, Pinned};
 use super::error::LoadError;
 use super::gate::Gate;
 use super::golden;
 use super::handle::Serving;
+use super::hold::Holds;
 use super::ledger::{Ledger, Reservation};
 use super::loader::{ModelSettings, ModelSource};
 use super::memory::MemoryMeter;
-use super::names::Version;
+use super::names::{Version, VersionId};
 use super::observer::ModelObserver;
 use super::record::VersionRecord;
+use super::runner::Runner;
 use super::state::VersionEvent;
 use super::traced::Traced;
 use super::usage::Usage;
 use super::warm_up::warm_up;
 use crate::causes;
 use crate::inference::{
-    Backend, BatchOptions, Instance, InstancePool, ModelFiles, OpenOptions, PoolOptions, RunWatch,
-    Signature, Spawner, give_way,
+    Backend, BatchOptions, Instance, InstancePool, ModelFiles, OpenOptions, OpenedModel,
+    PoolOptions, RunWatch, Signature, Spawner, give_way,
 };
 
 /// Runs blocking work of the control plane, so that no load shares a thread with a request.
@@ -162,8 +166,22 @@ pub(super) struct Demands {
 pub(super) struct Fetched {
     files: ModelFiles,
     digest: String,
+    /// What is to answer in the place of instances, where that is steps.
+    ensemble: Option<Arc<Ensemble>>,
     /// What the version is estimated to take of the memory, in bytes.
     pub(super) bytes: u64,
+}
+
+impl Fetched {
+    /// They are those of an ensemble that has these steps.
+    pub(super) fn become_ensemble(
+        &mut self,
+        steps: Pinned,
+        settings: (&EnsembleDefinition, &ModelSettings),
+    ) -> Result<(), LoadError> {
+        self.ensemble = Some(Arc::new(steps.planned(&self.digest, settings)?));
+        Ok(())
+    }
 }
 
 impl Demands {
@@ -192,6 +210,8 @@ pub(super) struct Loader {
     pub(super) meter: MemoryMeter,
     pub(super) spawner: Spawner,
     pub(super) watch: Arc<RunWatch>,
+    /// Runs what of a load is no work of this thread.
+    pub(super) runtime: Handle,
     pub(super) intra_op_threads: NonZeroUsize,
     pub(super) instances: NonZeroUsize,
     pub(super) queue_capacity: NonZeroUsize,
@@ -215,9 +235,15 @@ impl Loader {
         let digest = self.source.digest(&files)?;
         let size = self.source.size(&files)?;
         let files = files.of_size(size);
-        let (options, count) = (self.options(settings), self.instances(settings));
-        let copies = self.backend.copies(&files, &options, count).get() as u64;
-        Ok(Fetched { files, digest, bytes: size.saturating_mul(copies) })
+        let copies = if settings.ensemble.is_some() {
+            // Its steps take the memory.
+            0
+        } else {
+            let (options, count) = (self.options(settings), self.instances(settings));
+            self.backend.copies(&files, &options, count).get() as u64
+        };
+        let bytes = size.saturating_mul(copies);
+        Ok(Fetched { files, digest, ensemble: None, bytes })
     }
 
     /// Takes `record` from VERIFYING to WARMING, with its warm-up answered. Blocks. Stops at the next
@@ -231,36 +257,56 @@ impl Loader {
         (fetched, reservation): (Fetched, Reservation),
         (settings, demands): (&ModelSettings, &Demands),
     ) -> Result<Arc<Serving>, LoadError> {
+        let steps = fetched.ensemble.clone();
         let (made, memory) = self.meter.measure(|| self.make(record, fetched, (settings, demands)));
-        let Made { instances, signature, digest, batching } =
-            made.inspect_err(|_| self.backend.released())?;
-        let pool = PoolOptions {
-            name: record.id.to_string(),
-            queue_capacity: self.queue_capacity(settings),
-            batched: settings.is_batched(&signature),
-            batching,
+        let made = made.inspect_err(|_| self.backend.released())?;
+        let (digest, signature) = (made.digest.clone(), made.signature.clone());
+        let (runner, platform) = match steps {
+            Some(steps) => (Runner::Steps(steps), ensemble::PLATFORM),
+            None => (self.started(&record.id, made, settings)?, self.backend.platform()),
         };
-        let pool = InstancePool::start(&pool, instances, (&self.spawner, &self.watch));
         Ok(Arc::new(Serving {
             id: record.id.clone(),
             traced: Traced::new(&record.id, &digest),
             digest,
-            platform: self.backend.platform(),
+            platform,
             signature,
             settings: settings.clone(),
-            pool: pool.map_err(LoadError::Threads)?,
+            runner,
             reservation,
             memory,
             gate: Gate::default(),
+            holds: Holds::default(),
             usage: Usage::default(),
             observer: self.observer.version(&record.id),
         }))
     }
 
+    /// The instances, with threads that run them.
+    fn started(
+        &self,
+        id: &VersionId,
+        made: Made,
+        settings: &ModelSettings,
+    ) -> Result<Runner, LoadError> {
+        let options = PoolOptions {
+            name: id.to_string(),
+            queue_capacity: self.queue_capacity(settings),
+            batched: settings.is_batched(&made.signature),
+            batching: made.batching,
+        };
+        let pool = InstancePool::start(&options, made.instances, (&self.spawner, &self.watch));
+        pool.map(Runner::Instances).map_err(LoadError::Threads)
+    }
+
     /// Whether a version that serves has the instances and the queue that `settings` ask for.
     pub(super) fn is_set_up(&self, serving: &Serving, settings: &ModelSettings) -> bool {
-        serving.pool.instances() == self.instances(settings).get()
-            && serving.pool.queue_capacity() == self.queue_capacity(settings).get()
+        let is_sized = serving.runner.pool().is_none_or(|pool| {
+            pool.instances() == self.instances(settings).get()
+                && pool.queue_capacity() == self.queue_capacity(settings).get()
+        });
+        is_sized
+            && serving.settings.ensemble == settings.ensemble
             && serving.settings.max_batch_size == settings.max_batch_size
             && serving.settings.batching == settings.batching
             && serving.settings.default_priority == settings.default_priority
@@ -281,14 +327,26 @@ impl Loader {
         settings.queue_capacity.unwrap_or(self.queue_capacity)
     }
 
+    fn open(
+        &self,
+        files: &ModelFiles,
+        (ensemble, settings): (Option<&Arc<Ensemble>>, &ModelSettings),
+    ) -> Result<Box<dyn OpenedModel>, LoadError> {
+        let Some(ensemble) = ensemble else {
+            return Ok(self.backend.open(files, self.options(settings))?);
+        };
+        let (ensemble, runtime) = (Arc::clone(ensemble), self.runtime.clone());
+        Ok(Box::new(OpenedEnsemble { ensemble, runtime }))
+    }
+
     fn make(
         &self,
         record: &VersionRecord,
-        Fetched { files, digest, .. }: Fetched,
+        Fetched { files, digest, ensemble, .. }: Fetched,
         (settings, demands): (&ModelSettings, &Demands),
     ) -> Result<Made, LoadError> {
         record.proceed(VersionEvent::Verified)?;
-        let mut model = self.backend.open(&files, self.options(settings))?;
+        let mut model = self.open(&files, (ensemble.as_ref(), settings))?;
         let signature = model.signature().clone();
         settings
             .declared
@@ -301,7 +359,8 @@ impl Loader {
             }
         }
         let mut instances = Vec::new();
-        for _ in 0..self.instances(settings).get() {
+        let count = if ensemble.is_some() { 1 } else { self.instances(settings).get() };
+        for _ in 0..count {
             record.goes_on()?;
             instances.push(model.instantiate()?);
         }
@@ -315,6 +374,10 @@ impl Loader {
         if !demands.unverified {
             let samples = self.source.samples(&record.id)?;
             golden::verify(&signature, &mut instances, (&samples, control))?;
+        }
+        if let Some(ensemble) = ensemble {
+            let (digest, batching) = (ensemble.digest(), Err(String::new()));
+            return Ok(Made { instances: Vec::new(), signature, digest, batching });
         }
         let first = instances.first_mut().expect("there is at least one");
         let asked = (settings, self.max_batch_size);

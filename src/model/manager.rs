@@ -11,12 +11,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::change::{Core, Terms};
 use super::desired::{DesiredState, DesiredStore, Keeper, PlannedChange};
+use super::ensemble::Waits;
 use super::error::{ChangeError, LookupError};
 use super::eviction::EvictionReport;
 use super::handle::VersionHandle;
@@ -97,6 +99,9 @@ pub enum Change {
     Load(LoadOptions),
     /// The same, with what the load brings in the place of what the source has.
     LoadWith(Overrides),
+    /// Loads what an ensemble needs of the model, where it does not serve that: what is to be served of it,
+    /// or one version beside that. It goes again with the last ensemble that has it.
+    LoadStep(Option<Version>),
     /// Unloads the model; or one version of it, which nothing needs.
     Unload(Option<Version>),
     /// Lets another version answer.
@@ -114,7 +119,7 @@ pub enum Change {
 impl Change {
     fn kind(&self) -> OperationKind {
         match self {
-            Self::Load(_) | Self::LoadWith(_) => OperationKind::Load,
+            Self::Load(_) | Self::LoadWith(_) | Self::LoadStep(_) => OperationKind::Load,
             Self::Unload(_) => OperationKind::Unload,
             Self::Swap(_) => OperationKind::Swap,
             Self::Rollback(_) => OperationKind::Rollback,
@@ -145,6 +150,9 @@ impl Change {
                 let how = (LoadOptions::default(), Some(overrides));
                 core.load_over(model, how, operation).await.map(Done::Load)
             }
+            Self::LoadStep(version) => {
+                core.load_step(model, version, operation).await.map(Done::Load)
+            }
             Self::Unload(None) => core.unload(model, operation).await.map(Done::Unload),
             Self::Unload(Some(version)) => {
                 core.unload_version(model, version, operation).await.map(Done::Unload)
@@ -172,7 +180,7 @@ pub struct ModelLifecycleManager {
 }
 
 impl ModelLifecycleManager {
-    /// A manager without models.
+    /// A manager without models. Must be called inside a tokio runtime.
     pub fn new(parts: ManagerParts, options: ManagerOptions) -> Self {
         let spawner = Spawner::start();
         let loader = Loader {
@@ -182,6 +190,7 @@ impl ModelLifecycleManager {
             ledger: Ledger::default(),
             meter: MemoryMeter::default(),
             watch: Arc::new(RunWatch::start(&spawner)),
+            runtime: Handle::current(),
             spawner,
             intra_op_threads: options.intra_op_threads,
             instances: options.instances,
@@ -209,6 +218,7 @@ impl ModelLifecycleManager {
             convergence: Mutex::new(convergence),
             terms: ArcSwap::from_pointee(options.terms),
             making_room: Semaphore::new(1),
+            waits: Waits::default(),
             tasks: TaskTracker::new(),
             refusing: CancellationToken::new(),
             closing,
@@ -266,7 +276,7 @@ impl ModelLifecycleManager {
         change: Change,
         by: By,
     ) -> Result<Arc<Operation>, ChangeError> {
-        let is_load = matches!(change, Change::Load(_)) && !by.decides();
+        let is_load = matches!(change, Change::Load(_) | Change::LoadStep(_)) && !by.decides();
         let core = &self.core;
         let stop = if is_load { &core.closing } else { &core.refusing };
         if stop.is_cancelled() {

@@ -111,7 +111,7 @@ impl Mirror {
             return None;
         }
         let place = Arc::clone(&self.places).try_acquire_owned().ok();
-        let place = place.filter(|_| primary.pool.queue_depth() == 0);
+        let place = place.filter(|_| primary.runner.queue_depth() == 0);
         self.count(|tally| {
             tally.due += 1;
             tally.skipped += u64::from(place.is_none());
@@ -166,6 +166,6 @@ impl MirroredRequest {
 async fn answered(to: &Arc<Serving>, request: InferenceRequest) -> Option<Vec<Tensor>> {
     let _inside = to.gate_guard()?;
     let request = PreparedRequest::new(&to.signature, request).ok()?;
-    let completion = to.pool.run_aside(request, Instant::now() + PATIENCE).await.ok()?;
+    let completion = to.runner.run_aside(request, (Instant::now() + PATIENCE).into()).await.ok()?;
     Some(completion.outputs)
 }

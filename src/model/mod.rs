@@ -9,6 +9,7 @@ mod change;
 mod compatibility;
 mod declared;
 mod desired;
+mod ensemble;
 mod error;
 mod eviction;
 mod exchange;
@@ -19,6 +20,7 @@ mod golden;
 mod handle;
 mod hints;
 mod history;
+mod hold;
 mod intent;
 mod invariance;
 mod judge;
@@ -42,6 +44,7 @@ mod registry;
 mod report;
 mod retire;
 mod routing;
+mod runner;
 mod serving_map;
 mod state;
 mod swap;
@@ -63,6 +66,7 @@ pub use batching::{BatchingMode, BatchingSettings, LONGEST_DELAY, PadValue};
 pub use change::Terms;
 pub use declared::{DeclaredSignature, DeclaredTensor};
 pub use desired::{Callers, Desire, DesiredModel, DesiredState, DesiredStore, PlannedChange};
+pub use ensemble::{EnsembleDefinition, EnsembleError, StepDefinition};
 pub use error::{ChangeError, LoadError, LookupError};
 pub use eviction::{EvictionReport, EvictionVerdict, Resident};
 pub use golden::GoldenSample;
@@ -90,8 +94,8 @@ pub use operation::{
 pub use overriding::{Laid, OverrideFile, Overrides};
 pub use reconcile::Unmet;
 pub use report::{
-    IndexEntry, LoadReport, ModelReport, ServingReport, ShadowReport, SwapReport, TrafficReport,
-    UnloadReport, VerifyReport, VersionReport,
+    IndexEntry, LoadReport, ModelReport, ServingReport, ShadowReport, StepReport, SwapReport,
+    TrafficReport, UnloadReport, VerifyReport, VersionReport,
 };
 pub use routing::RoutingChange;
 pub use serving_map::Wanted;

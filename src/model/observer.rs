@@ -50,6 +50,7 @@ impl Outcome {
 impl From<&InferError> for Outcome {
     fn from(error: &InferError) -> Self {
         match error {
+            InferError::Step { error, .. } => Self::from(&**error),
             InferError::Input(_) | InferError::Run(RunError::Rejected(_)) => Self::Invalid,
             InferError::Overloaded { .. } => Self::Shed,
             InferError::DeadlineExceeded => Self::DeadlineExceeded,

@@ -39,6 +39,10 @@ pub(super) enum By {
     Demand,
     /// Who makes room.
     Eviction,
+    /// An ensemble that needs the model as a step.
+    Step,
+    /// One that a request needs.
+    StepOnDemand,
 }
 
 impl By {
@@ -49,12 +53,17 @@ impl By {
 
     /// Whether it is an attempt at what is declared of the model, or at what it is to be anyway.
     pub(super) fn is_attempt(self) -> bool {
-        self != Self::Caller
+        self != Self::Caller && !self.is_for_ensembles()
+    }
+
+    /// Whether an ensemble wants it, and nobody else.
+    pub(super) fn is_for_ensembles(self) -> bool {
+        matches!(self, Self::Step | Self::StepOnDemand)
     }
 
     /// Which places its loads may take.
     pub(super) fn place(self) -> Places {
-        if self == Self::Demand { Places::Kept } else { Places::Usual }
+        if matches!(self, Self::Demand | Self::StepOnDemand) { Places::Kept } else { Places::Usual }
     }
 
     /// Whether somebody knows of the operation, who may ask for its end.

@@ -95,6 +95,8 @@ struct Known {
     irreplaceable: bool,
     /// Whether the model is not in the repository any more, and nobody has said what is to become of it.
     is_gone: bool,
+    /// Whether it serves only because an ensemble has needed it.
+    is_brought: bool,
     /// Who makes the change that is under way.
     holder: Option<By>,
 }
@@ -335,6 +337,15 @@ impl ModelEntry {
 
     pub(super) fn note_makeshift(&self, is_makeshift: bool) {
         self.known().is_makeshift = is_makeshift;
+    }
+
+    /// Whether it serves only because an ensemble has needed it.
+    pub(super) fn is_brought(&self) -> bool {
+        self.known().is_brought
+    }
+
+    pub(super) fn note_brought(&self, is_brought: bool) {
+        self.known().is_brought = is_brought;
     }
 
     /// Whether it is noted that what the model serves could not be loaded again.

@@ -1,15 +1,17 @@
 //! What the control plane tells of its models.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::ensemble::Ensemble;
 use super::handle::Serving;
 use super::history::Tenure;
 use super::intent::ShadowTarget;
 use super::lease::{LeaseReport, Leases};
 use super::memory::MemoryChange;
 use super::mirror::MirrorTally;
-use super::names::{AliasName, ModelName, Version};
+use super::names::{AliasName, ModelName, Version, VersionId};
 use super::record::VersionRecord;
 use super::registry::ModelEntry;
 use super::serving_map::Routes;
@@ -165,7 +167,7 @@ pub struct VersionReport {
 /// A version that is loaded.
 #[derive(Debug, Clone)]
 pub struct ServingReport {
-    /// SHA-256 over its files.
+    /// SHA-256 over its files; of an ensemble, over its definition and the digests of its steps too.
     pub digest: String,
     /// What it is estimated to take of the memory, in bytes.
     pub memory: u64,
@@ -186,6 +188,25 @@ pub struct ServingReport {
     pub queue_capacity: usize,
     /// Its use so far.
     pub usage: UsageReport,
+    /// What it is made of, where it is an ensemble.
+    pub steps: Vec<StepReport>,
+    /// The versions of ensembles that have it as a step. It stays in memory as long as they do.
+    pub held_by: Vec<VersionId>,
+}
+
+/// A step of an ensemble that is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepReport {
+    /// Its model.
+    pub model: ModelName,
+    /// The version that the ensemble has of it.
+    pub version: Version,
+    /// That version's digest.
+    pub digest: String,
+    /// The tensors that its inputs take, by their names.
+    pub inputs: BTreeMap<String, String>,
+    /// The tensors that its outputs give, by their names.
+    pub outputs: BTreeMap<String, String>,
 }
 
 impl VersionReport {
@@ -261,13 +282,15 @@ fn loaded(serving: &Arc<Serving>) -> ServingReport {
         digest: serving.digest.clone(),
         memory: serving.reservation.bytes(),
         measured: serving.memory,
-        instances: serving.pool.instances(),
-        placement: serving.pool.placement(),
-        batching: serving.pool.batching(),
+        instances: serving.runner.instances(),
+        placement: serving.runner.placement(),
+        batching: serving.runner.batching(),
         in_flight: serving.gate.entries(),
-        queue_depth: serving.pool.queue_depth(),
-        queue_capacity: serving.pool.queue_capacity(),
-        usage: serving.usage.report(&serving.pool),
+        queue_depth: serving.runner.queue_depth(),
+        queue_capacity: serving.runner.queue_capacity(),
+        usage: serving.usage.report(&serving.runner),
+        steps: serving.runner.ensemble().map(Ensemble::report).unwrap_or_default(),
+        held_by: serving.holds.by(),
     }
 }
 

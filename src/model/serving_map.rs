@@ -71,7 +71,7 @@ impl Routes {
                 || self.aliases.values().any(|named| named == version)
                 || self.split.as_ref().is_some_and(|split| split.weights().of(*version) > 0);
             let copies = self.mirror.as_ref().is_some_and(|mirror| mirror.is_to(serving));
-            serving.pool.give_way(copies && !answers);
+            serving.runner.give_way(copies && !answers);
         }
     }
 

@@ -314,7 +314,7 @@ impl Core {
     }
 
     /// Stops routing what nothing speaks for any more; what is to be retired now.
-    fn tidy(&self, entry: &ModelEntry) -> Vec<Arc<VersionRecord>> {
+    pub(super) fn tidy(&self, entry: &ModelEntry) -> Vec<Arc<VersionRecord>> {
         let Some(routes) = self.serving.routes(&entry.name) else { return Vec::new() };
         let mut lineup = Lineup::of(&routes);
         let current = lineup.current;
@@ -416,7 +416,7 @@ pub(super) fn served(entry: &ModelEntry, routes: &Routes) -> Served {
     let current = &routes.versions[&routes.current];
     Served {
         current: routes.current,
-        versions: staying.map(|(version, it)| (*version, it.digest.clone())).collect(),
+        versions: staying.map(|(version, it)| (*version, it.files_digest().to_owned())).collect(),
         settings: current.settings.clone(),
         is_outdated: false,
     }
@@ -427,4 +427,11 @@ pub(super) fn is_wanted(entry: &ModelEntry, version: Version) -> bool {
     entry.is_selected_among_others(version)
         || entry.parked().is_some_and(|parked| parked.version == version)
         || !entry.intent().uses(version).is_empty()
+        || is_held(entry, version)
+}
+
+/// Whether an ensemble has a version that serves as a step.
+pub(super) fn is_held(entry: &ModelEntry, version: Version) -> bool {
+    let serving = entry.record(version).and_then(|record| record.ready());
+    serving.is_some_and(|serving| serving.holds.is_held())
 }

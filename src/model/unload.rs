@@ -59,6 +59,8 @@ impl Core {
             return Err(ChangeError::VersionNotLoaded(id));
         }
         let mut uses = entry.intent().uses(version);
+        let holders = routes.versions[&version].holds.by();
+        uses.extend(holders.iter().map(|holder| format!("the ensemble {holder}")));
         if routes.current == version {
             uses.insert(0, "requests that name no version".to_owned());
         }

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::latency::{Latencies, LatencyCounts};
-use crate::inference::{InferError, InstancePool, RunError, RunsReport, Timings};
+use super::runner::Runner;
+use crate::inference::{InferError, RunError, RunsReport, Timings};
 
 /// Counters that requests bump without a lock.
 #[derive(Debug)]
@@ -172,8 +173,8 @@ impl Usage {
         Tally { judged: faults + latencies.total(), faults, latencies }
     }
 
-    /// With what `pool` has run for it.
-    pub(super) fn report(&self, pool: &InstancePool) -> UsageReport {
+    /// With what `runner` has run for it.
+    pub(super) fn report(&self, runner: &Runner) -> UsageReport {
         let last = self.last_access.load(Ordering::Relaxed).checked_sub(1);
         let counts = self.latencies.counts();
         let at = |share| counts.quantile(share);
@@ -183,20 +184,20 @@ impl Usage {
             failures: self.failures.load(Ordering::Relaxed),
             last_access: last.map(|micros| self.epoch_at + Duration::from_micros(micros)),
             latency: latency.map(|((p50, p90), p99)| LatencyReport { p50, p90, p99 }),
-            work: self.work.report(pool),
+            work: self.work.report(runner),
         }
     }
 }
 
 impl Work {
-    fn report(&self, pool: &InstancePool) -> WorkReport {
+    fn report(&self, runner: &Runner) -> WorkReport {
         WorkReport {
             inferences: self.inferences.load(Ordering::Relaxed),
             success: self.success.read(),
             failure: self.failure.read(),
             queue: self.queue.read(),
-            runs: pool.runs(),
-            batches: pool.runs_by_size(),
+            runs: runner.runs(),
+            batches: runner.runs_by_size(),
         }
     }
 }
@@ -215,5 +216,5 @@ impl Tally {
 /// Whether a request failed by the fault of the version, not of its caller. A caller cannot know what
 /// only the graph refuses.
 fn is_fault(error: &InferError) -> bool {
-    !matches!(error, InferError::Input(_) | InferError::Run(RunError::Cancelled))
+    !matches!(error.root(), InferError::Input(_) | InferError::Run(RunError::Cancelled))
 }

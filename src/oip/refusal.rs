@@ -137,9 +137,14 @@ fn of_load(error: &LoadError) -> Code {
         | LoadError::Changed
         | LoadError::Batching(_)
         | LoadError::Declared(_)
+        | LoadError::Ensemble(_)
         | LoadError::TimedOut(_)
         | LoadError::WarmUp(_)
         | LoadError::Panicked(_) => Code::LoadFailed,
+        LoadError::Step { source, .. } => match source.as_deref().map(of_change) {
+            Some(code @ (Code::InsufficientMemory | Code::ChangeInProgress)) => code,
+            _ => Code::LoadFailed,
+        },
         LoadError::Incompatible { .. } => Code::Incompatible,
         LoadError::Golden { .. } => Code::VerificationFailed,
         LoadError::NoRoom(_) => Code::InsufficientMemory,
@@ -159,6 +164,7 @@ fn of_source(error: &SourceError) -> Code {
 
 fn of_infer(error: &InferError) -> Code {
     match error {
+        InferError::Step { error, .. } => of_infer(error),
         InferError::Input(_) | InferError::Run(RunError::Rejected(_)) => Code::InvalidRequest,
         InferError::Overloaded { .. } => Code::Overloaded,
         InferError::DeadlineExceeded => Code::DeadlineExceeded,

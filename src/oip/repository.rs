@@ -103,8 +103,8 @@ pub(crate) async fn load(
     Ok(())
 }
 
-/// Unloads a model and waits for it. No model depends on another, so `unload_dependents` changes
-/// nothing.
+/// Unloads a model and waits for it. What was loaded only as a step of it goes with it anyway, and what
+/// was loaded for itself stays, so `unload_dependents` changes nothing.
 ///
 /// # Errors
 /// Where the unload fails.

@@ -30,6 +30,9 @@ const STABLE: Duration = Duration::from_secs(5);
 /// The largest file of settings.
 pub(super) const LARGEST_SETTINGS: u64 = 1 << 20;
 
+/// What an ensemble without folders of versions has in the place of a graph.
+const WHOLE: &str = "ensemble";
+
 /// A folder of models. Nothing outside it is ever read, also not through a link.
 #[derive(Debug, Clone)]
 pub struct LocalRepository {
@@ -182,18 +185,31 @@ impl LocalRepository {
     }
 
     fn fetch_folder(&self, id: &VersionId, folder: &Path) -> Result<ModelFiles, SourceError> {
-        let folder = folder.join(id.version.to_string());
+        let (model, folder) = (folder, folder.join(id.version.to_string()));
         if !folder.is_dir() {
-            return Err(SourceError::UnknownVersion(id.clone()));
+            let is_whole = id.version == Version::FIRST && self.is_whole(&id.model, model)?;
+            let unknown = || SourceError::UnknownVersion(id.clone());
+            return is_whole.then(|| ModelFiles::at(model.join(WHOLE))).ok_or_else(unknown);
         }
         let graph = folder.join("model.onnx");
         if !graph.is_file() {
-            return Err(invalid(&graph, no_graph(&entries(&folder)?)));
+            if self.written_in(&id.model, model)?.ensemble.is_none() {
+                return Err(invalid(&graph, no_graph(&entries(&folder)?)));
+            }
+            // It has no graph.
+            manifest::check(&folder, &self.root).map_err(|problem| invalid(&folder, problem))?;
+            return Ok(ModelFiles::at(self.contained(&folder)?.join("model.onnx")));
         }
         self.contained(&graph)?;
         manifest::check(&folder, &self.root).map_err(|problem| invalid(&folder, problem))?;
         // Under its own name, not that of what it may be a link to: beside it is what belongs to it.
         Ok(ModelFiles::at(self.contained(&folder)?.join("model.onnx")))
+    }
+
+    /// Whether a model has no folder of a version, and is an ensemble, which needs none.
+    fn is_whole(&self, name: &ModelName, folder: &Path) -> Result<bool, SourceError> {
+        let has_versions = !versions(folder)?.is_empty();
+        Ok(!has_versions && self.written_in(name, folder)?.ensemble.is_some())
     }
 
     fn fetch_bare(&self, id: &VersionId, graph: PathBuf) -> Result<ModelFiles, SourceError> {
@@ -223,6 +239,9 @@ impl LocalRepository {
     /// The files of a version that was fetched.
     fn files(&self, files: &ModelFiles) -> Result<Vec<VersionFile>, SourceError> {
         let (graph, folder) = (&files.graph, folder_of(files));
+        if graph.ends_with(WHOLE) {
+            return Ok(Vec::new());
+        }
         if folder != self.root {
             return digest::files(folder, &self.root).map_err(|error| unreadable(folder, error));
         }
@@ -257,7 +276,10 @@ impl ModelSource for LocalRepository {
 
     fn model(&self, name: &ModelName) -> Result<AvailableModel, SourceError> {
         let versions = match self.layout(name)? {
-            Layout::Folder(folder) => versions_of(name, &folder)?,
+            Layout::Folder(folder) => match versions_of(name, &folder)? {
+                none if none.is_empty() && self.is_whole(name, &folder)? => vec![Version::FIRST],
+                versions => versions,
+            },
             Layout::Bare(_) => vec![Version::FIRST],
         };
         Ok(AvailableModel { name: name.clone(), versions })
@@ -383,7 +405,7 @@ fn no_graph(files: &[PathBuf]) -> String {
     }
 }
 
-fn is_graph(name: &str) -> bool {
+pub(super) fn is_graph(name: &str) -> bool {
     Path::new(name).extension() == Some(OsStr::new("onnx")) && !name.starts_with('.')
 }
 

@@ -3,6 +3,7 @@
 mod bare;
 mod config_pbtxt;
 mod digest;
+mod ensemble_yaml;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod golden;

@@ -9,6 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::ensemble_yaml::EnsembleYaml;
 use super::labels::{ReadLabels, check_name};
 use crate::inference::ExecutionProvider;
 use crate::model::{
@@ -33,6 +34,7 @@ struct ModelYaml {
     batching: Option<BatchingYaml>,
     default_priority: Option<NonZeroU32>,
     labels: BTreeMap<String, LabelsYaml>,
+    ensemble: Option<EnsembleYaml>,
 }
 
 /// How requests share runs, or whether they do.
@@ -171,6 +173,7 @@ pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSett
         let options = serde_saphyr::options! { with_snippet: false };
         serde_saphyr::from_str_with_options(text, options).map_err(|error| told(&error, text))?
     };
+    has_no_other_runner(&yaml)?;
     let (warm_up, warm_up_batches, warm_up_budget) = warm_up(yaml.warm_up)?;
     let version_policy = yaml.version_policy.map(policy).transpose()?.unwrap_or_default();
     let idle_ttl = yaml.idle_ttl.map(|text| duration("idle_ttl", &text)).transpose()?;
@@ -180,6 +183,7 @@ pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSett
         Ok((output, labels))
     });
     let labels = labels.collect::<Result<_, String>>()?;
+    let ensemble = yaml.ensemble.map(EnsembleYaml::read).transpose()?;
     let batching = yaml.batching.map(batching).transpose()?.unwrap_or_default();
     let ModelYaml { instances, queue_capacity, lazy, pin, max_batch_size, .. } = yaml;
     let default_priority = yaml.default_priority;
@@ -199,12 +203,28 @@ pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSett
         pin,
         idle_ttl,
         declared: None,
+        ensemble,
         max_batch_size,
         batching,
         default_priority,
         labels,
         warnings: Vec::new(),
     })
+}
+
+/// An ensemble has nothing that runs it but its steps.
+fn has_no_other_runner(yaml: &ModelYaml) -> Result<(), String> {
+    let of_steps = [
+        ("instances", yaml.instances.is_some()),
+        ("execution_providers", !yaml.execution_providers.is_empty()),
+        ("queue_capacity", yaml.queue_capacity.is_some()),
+        ("batching", yaml.batching.is_some()),
+    ];
+    let given = of_steps.into_iter().find(|(_, is_given)| *is_given);
+    match given.filter(|_| yaml.ensemble.is_some()) {
+        Some((key, _)) => Err(format!("{key}: an ensemble has none of its own, its steps have")),
+        None => Ok(()),
+    }
 }
 
 /// What is asked, the batches too, and how long that may take.
@@ -323,6 +343,7 @@ pub(super) mod fuzzing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::VersionRef;
 
     fn parse(text: &str) -> Result<ModelSettings, String> {
         super::parse(text, &|name| match name {
@@ -389,6 +410,19 @@ mod tests {
     }
 
     #[test]
+    fn an_ensemble_is_read_with_names_that_look_like_truth_values() {
+        let text = "ensemble:\n  inputs: [y]\n  steps:\n    - model: a\n      version: 2\n      \
+                    inputs: {n: y}\n    - {model: b, version: stable, outputs: {y: on}}\n";
+        let ensemble = parse(text).unwrap().ensemble.unwrap();
+        assert_eq!((ensemble.inputs, ensemble.outputs), (Some(vec!["y".to_owned()]), None));
+        let [a, b] = ensemble.steps.as_slice() else { panic!("there are two steps") };
+        assert_eq!((a.inputs["n"].as_str(), a.outputs.is_none()), ("y", true));
+        assert_eq!(b.outputs.as_ref().unwrap()["y"], "on");
+        assert!(matches!(a.version, Some(VersionRef::Number(_))));
+        assert!(matches!(b.version, Some(VersionRef::Alias(_))));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let mistakes = [
             ("instanzes: 2", "instanzes"),
@@ -407,6 +441,10 @@ mod tests {
             ("batching: often", "on, off, or {max_size"),
             ("batching: {max_delay: 2h}", "batching.max_delay: a minute at most"),
             ("batching: {max_delay: soon}", "batching.max_delay: expected a duration"),
+            ("ensemble: {steps: []}", "ensemble.steps: expected one at least"),
+            ("ensemble: {steps: [{model: a/b}]}", "ensemble.steps: step 1: model: a model name"),
+            ("ensemble: {steps: [{model: a, version: 0}]}", "step 1: version: a version is 1"),
+            ("queue_capacity: 1\nensemble: {steps: [{model: a}]}", "queue_capacity: an ensemble"),
         ];
         for (text, named) in mistakes {
             let error = parse(text).unwrap_err();
@@ -479,6 +517,21 @@ mod tests {
         "max_batch_size: 0",
         "max_batch_size: -1",
         "nonsense: 1",
+        "ensemble: {steps: [{model: a}, {model: b, version: 2}]}",
+        "ensemble: {inputs: [x], outputs: [z], steps: [{model: a, version: stable, inputs: {x: t}}]}",
+        "ensemble: {steps: [{model: a, version: '3', outputs: {z: t}}]}",
+        "ensemble: {steps: []}",
+        "ensemble: {}",
+        "ensemble: {steps: [{}]}",
+        "ensemble: {steps: [{model: a, version: 0}]}",
+        "ensemble: {steps: [{model: a, version: '01'}]}",
+        "ensemble: {steps: [{model: a/b}]}",
+        "ensemble: {steps: [{model: a, outputs: [z]}]}",
+        "ensemble: {steps: [{model: a, name: z}]}",
+        "ensemble: {inputs: x, steps: [{model: a}]}",
+        "ensemble: {steps: [{model: a}]}\ninstances: 2",
+        "ensemble: {steps: [{model: a}]}\nbatching: off",
+        "ensemble: {steps: [{model: a}]}\nlazy: true",
     ];
 
     #[test]

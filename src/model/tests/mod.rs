@@ -1,6 +1,7 @@
 //! The model core over fakes that fail, panic and block where a test tells them to.
 
 mod coming_back;
+mod ensembles;
 mod failing;
 mod fakes;
 mod following;

@@ -6,7 +6,10 @@ use serde_json::Value as Json;
 use super::text::{Field, Message, Value};
 
 /// Fields that are maps, of which an empty one says nothing.
-const MAPS: [&str; 3] = ["cc_model_filenames", "metric_tags", "parameters"];
+const EMPTY_MAPS: [&str; 3] = ["cc_model_filenames", "metric_tags", "parameters"];
+
+/// Maps whose entries are read, each as a message of its own.
+const MAPS: [&str; 2] = ["input_map", "output_map"];
 
 /// Reads a text.
 ///
@@ -26,6 +29,9 @@ fn message(json: Json) -> Message {
     for (name, json) in fields {
         let name = snake_case(&name);
         match json {
+            Json::Object(entries) if MAPS.contains(&name.as_str()) => {
+                read.extend(entries.into_iter().map(|entry| map_entry(&name, entry)));
+            }
             Json::Array(items) => {
                 read.extend(items.into_iter().filter_map(|item| field(&name, item)));
             }
@@ -42,10 +48,16 @@ fn field(name: &str, json: Json) -> Option<Field> {
         Json::Bool(value) => Value::Word(value.to_string()),
         Json::Number(number) => Value::Word(number.to_string()),
         Json::String(text) => Value::Either(text),
-        Json::Object(fields) if fields.is_empty() && MAPS.contains(&name) => return None,
+        Json::Object(fields) if fields.is_empty() && EMPTY_MAPS.contains(&name) => return None,
         json @ (Json::Object(_) | Json::Array(_)) => Value::Message(message(json)),
     };
     Some(Field { name: name.to_owned(), value, line: None })
+}
+
+fn map_entry(name: &str, (key, value): (String, Json)) -> Field {
+    let key = Field { name: "key".to_owned(), value: Value::Either(key), line: None };
+    let entry = [Some(key), field("value", value)].into_iter().flatten().collect();
+    Field { name: name.to_owned(), value: Value::Message(Message(entry)), line: None }
 }
 
 fn snake_case(name: &str) -> String {

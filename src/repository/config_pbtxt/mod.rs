@@ -4,6 +4,7 @@
 //! would change answers is an error; everything else that is not is a warning.
 
 mod batching;
+mod ensemble;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing;
 mod json;
@@ -21,13 +22,14 @@ use crate::nearest;
 use text::{Field, Message, Value};
 
 /// Fields that are read.
-const HONOURED: [&str; 11] = [
+const HONOURED: [&str; 12] = [
     "name",
     "platform",
     "backend",
     "version_policy",
     "max_batch_size",
     "dynamic_batching",
+    "ensemble_scheduling",
     "input",
     "output",
     "instance_group",
@@ -47,9 +49,8 @@ const NOT_HONOURED: [(&str, &str); 7] = [
 ];
 
 /// Fields that would make other answers, with why.
-const WOULD_CHANGE_ANSWERS: [(&str, &str); 6] = [
+const WOULD_CHANGE_ANSWERS: [(&str, &str); 5] = [
     ("sequence_batching", "models with state are not served"),
-    ("ensemble_scheduling", "ensembles are not served"),
     ("batch_input", "inputs are not made up from batches"),
     ("batch_output", "outputs are not taken apart by batches"),
     ("cc_model_filenames", "there is one file for all devices"),
@@ -82,14 +83,16 @@ fn settings(
     message: &Message,
     (name, labels): (&ModelName, ReadLabels<'_>),
 ) -> Result<ModelSettings, String> {
-    let mut reading = Reading { settings: ModelSettings::default(), labels };
+    let settings = ModelSettings::default();
+    let mut reading = Reading { settings, platform: String::new(), labels };
     let mut declared = DeclaredSignature::default();
     for field in &message.0 {
         let line = field.line.map(|line| format!("line {line}: ")).unwrap_or_default();
         let at = |problem: String| format!("{line}{}: {problem}", field.name);
         match field.name.as_str() {
             "name" => is_named(field, name).map_err(at)?,
-            "platform" | "backend" | "runtime" => is_for_onnxruntime(field).map_err(at)?,
+            "platform" => reading.platform(field).map_err(at)?,
+            "backend" | "runtime" => is_for_onnxruntime(field).map_err(at)?,
             "version_policy" => reading.settings.version_policy = policy(field).map_err(at)?,
             "max_batch_size" => {
                 let most = batch(field).map_err(at)?;
@@ -97,6 +100,7 @@ fn settings(
                 declared.batched = most > 0;
             }
             "dynamic_batching" => reading.batching(field).map_err(at)?,
+            "ensemble_scheduling" => reading.ensemble(field).map_err(at)?,
             "input" => declared.inputs.push(reading.tensor(field).map_err(at)?),
             "output" => declared.outputs.push(reading.tensor(field).map_err(at)?),
             "instance_group" => reading.instances(field).map_err(at)?,
@@ -105,6 +109,7 @@ fn settings(
             _ => reading.other(field).map_err(at)?,
         }
     }
+    reading.settle_ensemble(&declared)?;
     let instances = reading.settings.instances.map_or(0, NonZeroUsize::get);
     if instances > MOST_INSTANCES {
         return Err(format!("instance_group: expected {MOST_INSTANCES} instances at most"));
@@ -115,6 +120,8 @@ fn settings(
 
 struct Reading<'a> {
     settings: ModelSettings,
+    /// As it is given; empty where it is not.
+    platform: String,
     labels: ReadLabels<'a>,
 }
 
@@ -143,6 +150,11 @@ impl Reading<'_> {
             None => return Err(unknown(&field.name)),
         }
         Ok(())
+    }
+
+    fn platform(&mut self, field: &Field) -> Result<(), String> {
+        self.platform = text(field)?;
+        if self.platform == ensemble::PLATFORM { Ok(()) } else { is_for_onnxruntime(field) }
     }
 
     fn instances(&mut self, field: &Field) -> Result<(), String> {

@@ -2,6 +2,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::*;
+use crate::model::VersionRef;
 
 fn read(text: &str) -> Result<ModelSettings, String> {
     let labels = |name: &str| match name {
@@ -91,7 +92,6 @@ fn what_would_change_answers_is_refused() {
     refused("\nbackend: \"python\"", "line 2: backend: 'python' is not served");
     refused("platform: \"tensorrt_plan\"", "'tensorrt_plan'");
     refused("sequence_batching { }", "would change answers: models with state");
-    refused("ensemble_scheduling { }", "ensembles");
     refused("model_transaction_policy { decoupled: true }", "decoupled");
     refused("model_transaction_policy { decoupled: t }", "decoupled");
     read("model_transaction_policy { decoupled: false }").unwrap();
@@ -174,4 +174,61 @@ fn the_same_fields_are_read_from_json() {
         let error = read(text).unwrap_err();
         assert!(error.contains(told), "{error}");
     }
+}
+
+/// An ensemble of `a` and version 3 of `b`.
+const ENSEMBLE: &str = r#"platform: "ensemble"
+    max_batch_size: 8
+    input [ { name: "IN" data_type: TYPE_FP32 dims: [ 4 ] } ]
+    output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 4 ] } ]
+    ensemble_scheduling { step [
+        { model_name: "a" model_version: -1
+          input_map { key: "x" value: "IN" } output_map { key: "y" value: "mid" } },
+        { model_name: "b" model_version: 3
+          input_map { key: "x" value: "mid" } output_map { key: "y" value: "OUT" } }
+    ] }"#;
+
+#[test]
+fn an_ensemble_is_read() {
+    let settings = read(ENSEMBLE).unwrap();
+    assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+    let ensemble = settings.ensemble.unwrap();
+    let named = |name: &str| Some(vec![name.to_owned()]);
+    assert_eq!((ensemble.inputs, ensemble.outputs), (named("IN"), named("OUT")));
+    let [a, b] = ensemble.steps.as_slice() else { panic!("there are two steps") };
+    assert_eq!((a.model.as_str(), a.version.is_none()), ("a", true));
+    let version = Version::new(3).map(VersionRef::Number);
+    assert_eq!((b.model.as_str(), &b.version), ("b", &version));
+    assert_eq!((a.inputs["x"].as_str(), b.inputs["x"].as_str()), ("IN", "mid"));
+    assert_eq!(b.outputs.as_ref().unwrap()["y"], "OUT");
+    let json = r#"{"platform": "ensemble", "ensembleScheduling": {"step": [{"modelName": "a",
+        "modelVersion": "-1", "inputMap": {"someInput": "IN"}, "outputMap": {"y": "OUT"}}]}}"#;
+    let none = |file: &str| Err(format!("there is no file '{file}'"));
+    let settings = parse_json(json, (&ModelName::new("m").unwrap(), &none)).unwrap();
+    let ensemble = settings.ensemble.unwrap();
+    assert_eq!((&ensemble.inputs, &ensemble.outputs), (&None, &None));
+    assert_eq!(ensemble.steps[0].inputs["someInput"], "IN");
+}
+
+#[test]
+fn what_is_wrong_with_an_ensemble_is_named() {
+    let step = "ensemble_scheduling { step { model_name: \"a\" } }";
+    warned(&format!("{step} instance_group {{ count: 2 }}"), "instance_group");
+    warned(&format!("{step} dynamic_batching {{ max_queue_delay_microseconds: 5 }}"), "its steps");
+    refused("platform: \"ensemble\"", "has to have 'ensemble_scheduling'");
+    refused(&format!("platform: \"onnxruntime_onnx\" {step}"), "that of an ensemble is 'ensemble'");
+    for (inside, told) in [
+        ("", "it has no 'step'"),
+        ("step { }", "step 1: it has no 'model_name'"),
+        ("step { model_name: \"a/b\" }", "step 1: model_name: a model name"),
+        ("step { model_name: \"a\" model_version: 0 }", "-1 or a version, got 0"),
+        ("step { model_name: \"a\" input_map { key: \"x\" } }", "input_map: it has no 'value'"),
+        ("step { model_name: \"a\" stage: 1 }", "there is no field 'stage'"),
+        ("stage { }", "there is no field 'stage'"),
+    ] {
+        refused(&format!("ensemble_scheduling {{ {inside} }}"), told);
+    }
+    let twice = "input_map { key: \"x\" value: \"a\" } ".repeat(2);
+    let text = format!("ensemble_scheduling {{ step {{ model_name: \"a\" {twice} }} }}");
+    refused(&text, "'x' is there twice");
 }

@@ -120,6 +120,19 @@ impl RemoteRepository {
         Ok(Layout::Folder(listing))
     }
 
+    /// The versions of a model, lowest first. An ensemble needs no folder for its only one.
+    fn versions(&self, name: &ModelName, layout: &Layout) -> Result<Vec<Version>, SourceError> {
+        let versions = layout.versions();
+        match layout {
+            Layout::Folder(Listing { files, .. }) if versions.is_empty() => {
+                let snapshot = Snapshot::new(&self.cache)?;
+                self.bring(settings_of(files), (&snapshot, name.as_str()))?;
+                snapshot.read(|repository| Ok(repository.model(name)?.versions))
+            }
+            _ => Ok(versions),
+        }
+    }
+
     /// Brings files to a folder of a snapshot.
     fn bring(
         &self,
@@ -162,7 +175,7 @@ impl ModelSource for RemoteRepository {
 
     fn model(&self, name: &ModelName) -> Result<AvailableModel, SourceError> {
         let layout = self.layout(name)?;
-        let versions = layout.versions();
+        let versions = self.versions(name, &layout)?;
         if let (Layout::Folder(Listing { files, .. }), true) = (&layout, versions.is_empty()) {
             let mut names = files.iter().map(|file| file.path.as_str());
             if let Some(problem) = local::misplaced(name, &mut names) {
@@ -190,14 +203,19 @@ impl ModelSource for RemoteRepository {
     fn fetch(&self, id: &VersionId) -> Result<ModelFiles, SourceError> {
         let version = id.version.to_string();
         let layout = self.layout(&id.model)?;
-        if !layout.versions().contains(&id.version) {
+        if !self.versions(&id.model, &layout)?.contains(&id.version) {
             return Err(SourceError::UnknownVersion(id.clone()));
         }
-        if let Layout::Root(root) = layout {
-            return self.root_files(id, root);
-        }
+        let settings = match layout {
+            Layout::Root(root) => return self.root_files(id, root),
+            Layout::Folder(listing) => settings_of(&listing.files),
+        };
         let files = self.store.below(&self.store.key(&[id.model.as_str(), &version]))?;
         let snapshot = Snapshot::new(&self.cache)?;
+        // Only an ensemble is without a graph.
+        if !files.iter().any(|file| file.path == "model.onnx") {
+            self.bring(settings, (&snapshot, id.model.as_str()))?;
+        }
         self.bring(files, (&snapshot, &format!("{}/{version}", id.model)))?;
         let files = snapshot.read(|repository| repository.fetch(id))?;
         Ok(files.kept_by(snapshot))
@@ -259,6 +277,11 @@ impl Layout {
         versions.sort_unstable();
         versions
     }
+}
+
+/// The settings among what lies beside the versions of a model, and what they may name.
+fn settings_of(files: &[RemoteFile]) -> Vec<RemoteFile> {
+    files.iter().filter(|file| !local::is_graph(&file.path)).cloned().collect()
 }
 
 fn folder_of(files: &ModelFiles) -> &Path {

@@ -31,6 +31,7 @@ pub(super) struct Listing {
 }
 
 /// An object as a file.
+#[derive(Clone)]
 pub(super) struct RemoteFile {
     /// Below the folder that was asked for.
     pub(super) path: String,

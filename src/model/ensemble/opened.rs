@@ -1,0 +1,64 @@
+//! An ensemble as what is warmed up and verified: it answers on the thread that asks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::super::runner::Manner;
+use super::pinned::Ensemble;
+use crate::inference::{
+    BackendError, InferError, Instance, OpenedModel, PreparedRequest, RunControl, RunError,
+    RunTerms, Signature, Tensor,
+};
+
+/// Whoever asks gives up before.
+const LONG: Duration = Duration::from_hours(24);
+
+/// An ensemble whose steps are there.
+pub(in super::super) struct OpenedEnsemble {
+    pub(in super::super) ensemble: Arc<Ensemble>,
+    pub(in super::super) runtime: Handle,
+}
+
+impl OpenedModel for OpenedEnsemble {
+    fn signature(&self) -> &Signature {
+        self.ensemble.signature()
+    }
+
+    fn instantiate(&mut self) -> Result<Box<dyn Instance>, BackendError> {
+        let (ensemble, runtime) = (Arc::clone(&self.ensemble), self.runtime.clone());
+        Ok(Box::new(Self { ensemble, runtime }))
+    }
+}
+
+impl Instance for OpenedEnsemble {
+    fn run(
+        &mut self,
+        request: &PreparedRequest,
+        control: &RunControl,
+    ) -> Result<Vec<Tensor>, RunError> {
+        let (cancel, cancelled) = oneshot::channel::<()>();
+        // Who has answered before listens no more.
+        let _armed = control.arm(Box::new(move || cancel.send(()).unwrap_or_default()));
+        let terms = RunTerms::from(Instant::now() + LONG);
+        let run = self.ensemble.run(request.clone(), (terms, Manner::Aside));
+        let outcome = self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                Ok(()) = cancelled => Err(RunError::Cancelled),
+                outcome = run => outcome.map_err(as_run_error),
+            }
+        });
+        outcome.map(|completion| completion.outputs)
+    }
+}
+
+fn as_run_error(error: InferError) -> RunError {
+    match error {
+        InferError::Run(error) => error,
+        other => RunError::Rejected(other.to_string()),
+    }
+}

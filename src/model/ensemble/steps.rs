@@ -1,0 +1,246 @@
+//! How an ensemble gets the versions of its steps when it is loaded, and lets them go.
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use tokio::time::Instant;
+
+use super::super::change::{Core, Lineup, Next, Warm, Wish};
+use super::super::error::{ChangeError, LoadError};
+use super::super::history::Cause;
+use super::super::hold::Hold;
+use super::super::load::{Choose, LoadOptions};
+use super::super::loading::Demands;
+use super::super::manager::{Change, ModelLifecycleManager};
+use super::super::names::{ModelName, Version, VersionId};
+use super::super::operation::{By, Operation};
+use super::super::registry::ModelEntry;
+use super::super::report::LoadReport;
+use super::super::swap::{is_wanted, named};
+use super::plan::label;
+use super::{Ensemble, EnsembleDefinition, Pinned, StepDefinition};
+
+/// How often a step is loaded that goes again before the ensemble has it.
+const ATTEMPTS: usize = 5;
+
+/// A step that is to be had: for which ensemble, its number, and what it is.
+#[derive(Clone, Copy)]
+struct Needed<'a> {
+    holder: &'a VersionId,
+    number: usize,
+    step: &'a StepDefinition,
+}
+
+impl Needed<'_> {
+    fn wrong(&self, problem: impl Into<String>) -> LoadError {
+        let step = label(self.number, &self.step.model);
+        LoadError::Step { step, problem: problem.into(), source: None }
+    }
+
+    fn failed(&self, source: Arc<ChangeError>) -> LoadError {
+        if matches!(*source, ChangeError::ShuttingDown) {
+            return LoadError::ShuttingDown;
+        }
+        let step = label(self.number, &self.step.model);
+        LoadError::Step { step, problem: String::new(), source: Some(source) }
+    }
+}
+
+impl Core {
+    /// The versions of an ensemble's steps, held for it; loaded where they are not.
+    pub(in super::super) async fn pin(
+        self: &Arc<Self>,
+        holder: &VersionId,
+        definition: &EnsembleDefinition,
+        operation: &Operation,
+    ) -> Result<Pinned, LoadError> {
+        let steps = definition.steps.iter().enumerate();
+        let holds =
+            steps.map(|(number, step)| self.pin_step(Needed { holder, number, step }, operation));
+        try_join_all(holds).await.map(Pinned)
+    }
+
+    async fn pin_step(
+        self: &Arc<Self>,
+        needed: Needed<'_>,
+        operation: &Operation,
+    ) -> Result<Hold, LoadError> {
+        let Needed { holder, step, .. } = needed;
+        let circle = |models: Vec<ModelName>| {
+            let models: Vec<String> = models.iter().map(ToString::to_string).collect();
+            needed.wrong(format!("ensembles are steps of each other: {}", models.join(" -> ")))
+        };
+        let _waiting = self.waits.begin(&holder.model, &step.model).map_err(circle)?;
+        let by = if operation.by() == By::Demand { By::StepOnDemand } else { By::Step };
+        let manager = ModelLifecycleManager { core: Arc::clone(self) };
+        for _ in 0..ATTEMPTS {
+            let version = self.version_of(needed)?;
+            if let Some(hold) = self.hold((holder, &step.model), version) {
+                let ensemble = hold.serving().runner.ensemble();
+                if ensemble.is_some_and(|ensemble| ensemble.goes_through(&holder.model)) {
+                    return Err(circle(vec![
+                        holder.model.clone(),
+                        step.model.clone(),
+                        holder.model.clone(),
+                    ]));
+                }
+                return Ok(hold);
+            }
+            operation.step(format!("STEP {}", step.model), version);
+            let load = manager.begin_aside(&step.model, Change::LoadStep(version), by);
+            let load = load.map_err(|refusal| needed.failed(Arc::new(refusal)))?;
+            load.done().await.map_err(|failure| needed.failed(failure))?;
+        }
+        Err(needed.wrong("it goes again and again before the ensemble has it"))
+    }
+
+    /// The version that a step names; `None` where it takes what its model serves.
+    fn version_of(&self, needed: Needed<'_>) -> Result<Option<Version>, LoadError> {
+        let Some(version) = &needed.step.version else { return Ok(None) };
+        if let Some(entry) = self.registry.get(needed.step.model.as_str()) {
+            let version = named(&entry, version);
+            return version.map(Some).map_err(|error| needed.failed(Arc::new(error)));
+        }
+        match version {
+            super::VersionRef::Number(version) => Ok(Some(*version)),
+            super::VersionRef::Alias(alias) => {
+                Err(needed
+                    .wrong(format!("its model was not loaded yet, and has no alias '{alias}'")))
+            }
+        }
+    }
+
+    /// What a model serves, held; `None` where it does not.
+    fn hold(
+        &self,
+        (holder, model): (&VersionId, &ModelName),
+        version: Option<Version>,
+    ) -> Option<Hold> {
+        let routes = self.serving.routes(model)?;
+        let serving = routes.versions.get(&version.unwrap_or(routes.current))?;
+        Hold::of(serving, holder)
+    }
+
+    /// Whether an ensemble would get the versions again that it has.
+    pub(in super::super) fn is_pinned_anew(&self, ensemble: &Ensemble, holder: &VersionId) -> bool {
+        let steps = ensemble.definition.steps.iter().enumerate().zip(ensemble.steps());
+        steps.into_iter().all(|((number, step), hold)| {
+            let version = self.version_of(Needed { holder, number, step });
+            let routes = self.serving.routes(&step.model);
+            let serving = version.ok().zip(routes).and_then(|(version, routes)| {
+                routes.versions.get(&version.unwrap_or(routes.current)).cloned()
+            });
+            serving.is_some_and(|serving| Arc::ptr_eq(&serving, hold.serving()))
+        })
+    }
+
+    /// Loads what an ensemble needs of a model: what it is to serve, where it serves nothing; or one version
+    /// beside what it serves.
+    pub(in super::super) async fn load_step(
+        self: &Arc<Self>,
+        name: &ModelName,
+        version: Option<Version>,
+        operation: &Arc<Operation>,
+    ) -> Result<LoadReport, ChangeError> {
+        let started = Instant::now();
+        let entry = self.entry(name).await?;
+        let _permit = self.permit(&entry, operation).await?;
+        let routes = self.serving.routes(name);
+        if let Some(routes) = &routes
+            && version.is_none_or(|version| routes.versions.contains_key(&version))
+        {
+            // Who had the permit before has loaded it.
+            let (current, loaded) = (routes.current, Vec::new());
+            return Ok(LoadReport { current, loaded, took: started.elapsed() });
+        }
+        let result = match version {
+            None => {
+                let how = (LoadOptions::default(), Choose::Declared);
+                let result = self.load_what_can_be(&entry, how, operation).await;
+                self.comes_on_demand(&entry, &result);
+                result
+            }
+            Some(version) => self.load_beside(&entry, version, operation).await,
+        };
+        if result.is_ok() && routes.is_none() {
+            entry.note_brought(true);
+        }
+        // Where the ensemble was given up meanwhile.
+        let (core, models) = (Arc::clone(self), vec![name.clone()]);
+        self.tasks.spawn(async move { core.let_steps_go(models).await });
+        result
+    }
+
+    async fn load_beside(
+        self: &Arc<Self>,
+        entry: &Arc<ModelEntry>,
+        version: Version,
+        operation: &Arc<Operation>,
+    ) -> Result<LoadReport, ChangeError> {
+        let started = Instant::now();
+        let settings = self.settings_for(entry, version).await?;
+        let wish = Wish { entry, version, operation };
+        let warm = self.warm(wish, &settings, Demands::default()).await;
+        let warm = self.all_or_nothing(vec![warm], operation).await?;
+        let fresh = self.committed(warm, operation).await?;
+        let mut lineup = match self.serving.routes(&entry.name) {
+            Some(routes) => Lineup::of(&routes),
+            None => Lineup { current: version, versions: [].into() },
+        };
+        let made = |Warm { serving, .. }: &Warm| (version, Arc::clone(serving));
+        lineup.versions.extend(fresh.iter().map(made));
+        let current = lineup.current;
+        self.retire_all(self.publish(entry, Next::lineup(lineup, Cause::Load).with(fresh)));
+        Ok(LoadReport { current, loaded: vec![version], took: started.elapsed() })
+    }
+
+    /// Unloads what was loaded only for ensembles, once none has it any more.
+    pub(in super::super) async fn let_steps_go(self: &Arc<Self>, models: Vec<ModelName>) {
+        for model in models {
+            let Some(entry) = self.registry.get(model.as_str()) else { continue };
+            if !self.has_left_over(&entry) {
+                continue;
+            }
+            let _tidying = entry.tidy();
+            // The semaphore is never closed.
+            let _permit = entry.change.acquire().await;
+            if self.closing.is_cancelled() {
+                return;
+            }
+            if self.goes_with_ensembles(&entry) {
+                entry.park(None);
+                entry.note_brought(false);
+                self.retire_all(self.publish(&entry, Next::nothing()));
+            } else if self.has_left_over(&entry) {
+                self.retire_all(self.tidy(&entry));
+            }
+        }
+    }
+
+    /// Lets go what ensembles have left behind that were given up half-way.
+    pub(in super::super) async fn let_all_steps_go(self: &Arc<Self>) {
+        let entries = self.registry.entries().into_iter();
+        let brought = entries.filter(|entry| entry.is_brought());
+        self.let_steps_go(brought.map(|entry| entry.name.clone()).collect()).await;
+    }
+
+    /// Whether a model serves what only an ensemble has needed that has it no more.
+    fn has_left_over(&self, entry: &ModelEntry) -> bool {
+        let Some(routes) = self.serving.routes(&entry.name) else { return false };
+        let mut others = routes.versions.keys().filter(|version| **version != routes.current);
+        !self.waits.has(&entry.name)
+            && (self.goes_with_ensembles(entry)
+                || others.any(|version| !is_wanted(entry, *version)))
+    }
+
+    /// Whether the whole model is there only for ensembles, and none has it any more.
+    fn goes_with_ensembles(&self, entry: &ModelEntry) -> bool {
+        let Some(routes) = self.serving.routes(&entry.name) else { return false };
+        let is_needed = entry.settings().pin
+            || !entry.intent().pinned.is_empty()
+            || self.terms.load().required.contains(&entry.name)
+            || routes.versions.values().any(|serving| serving.holds.is_held());
+        // Nobody gets a lease of it from then on.
+        entry.is_brought() && !is_needed && !self.waits.has(&entry.name) && entry.leased().is_none()
+    }
+}

@@ -1,0 +1,105 @@
+//! What holds a version in memory beside its requests: ensembles that have it as a step.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::handle::Serving;
+use super::names::VersionId;
+
+/// Who holds a version, each as often as it has it as a step.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    holders: Mutex<BTreeMap<VersionId, usize>>,
+    released: Notify,
+}
+
+impl Holds {
+    pub(super) fn is_held(&self) -> bool {
+        !self.holders().is_empty()
+    }
+
+    /// Who holds it, in order.
+    pub(super) fn by(&self) -> Vec<VersionId> {
+        self.holders().keys().cloned().collect()
+    }
+
+    /// Waits until nobody holds it. Cancel safe.
+    pub(super) async fn released(&self) {
+        loop {
+            let mut released = pin!(self.released.notified());
+            // Registered before the look, so that who lets go in between wakes it.
+            released.as_mut().enable();
+            if !self.is_held() {
+                return;
+            }
+            released.await;
+        }
+    }
+
+    fn add(&self, holder: &VersionId) {
+        *self.holders().entry(holder.clone()).or_default() += 1;
+    }
+
+    fn remove(&self, holder: &VersionId) {
+        let mut holders = self.holders();
+        if let Some(count) = holders.get_mut(holder) {
+            *count -= 1;
+            if *count == 0 {
+                holders.remove(holder);
+            }
+        }
+        drop(holders);
+        self.released.notify_waiters();
+    }
+
+    fn holders(&self) -> MutexGuard<'_, BTreeMap<VersionId, usize>> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A version that is held: it is not unloaded, though it may have stopped to take requests of others.
+#[must_use = "the version may be unloaded once the hold is dropped"]
+pub(super) struct Hold {
+    serving: Arc<Serving>,
+    holder: VersionId,
+    ended: AtomicBool,
+}
+
+impl Hold {
+    /// Holds a version; `None` when it takes nothing new any more.
+    pub(super) fn of(serving: &Arc<Serving>, holder: &VersionId) -> Option<Self> {
+        // Who unloads it waits for who is inside, and looks for holders only then.
+        let _inside = serving.gate_guard()?;
+        serving.holds.add(holder);
+        let (serving, holder) = (Arc::clone(serving), holder.clone());
+        Some(Self { serving, holder, ended: AtomicBool::new(false) })
+    }
+
+    pub(super) fn serving(&self) -> &Arc<Serving> {
+        &self.serving
+    }
+
+    /// Lets go now, whoever still has this.
+    pub(super) fn end(&self) {
+        if !self.ended.swap(true, Ordering::SeqCst) {
+            self.serving.holds.remove(&self.holder);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hold").field("of", &self.serving.id).finish_non_exhaustive()
+    }
+}

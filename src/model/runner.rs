@@ -1,0 +1,144 @@
+//! What answers the requests of a version: instances of its own, or the steps of an ensemble.
+
+use std::sync::Arc;
+
+use super::ensemble::Ensemble;
+use crate::inference::{
+    BatchingReport, Completion, InferError, InstancePool, Placement, PreparedRequest, RunTerms,
+    RunsReport, Signature,
+};
+
+/// What answers.
+pub(super) enum Runner {
+    Instances(InstancePool),
+    Steps(Arc<Ensemble>),
+}
+
+/// For whom a request is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// For a caller, who is refused where a queue is full.
+    Usual,
+    /// For one who has waited before, as many others may have: it waits for a place in queues too.
+    Patient,
+    /// For the server itself: it waits, and is not counted among requests.
+    Aside,
+}
+
+impl Runner {
+    /// Runs a request. Cancel safe: dropping the future cancels the run.
+    ///
+    /// # Errors
+    /// Every variant of [`InferError`] except [`InferError::Input`], which only a step has.
+    pub(super) async fn run(
+        &self,
+        request: PreparedRequest,
+        (signature, manner): (&Signature, Manner),
+        terms: RunTerms,
+    ) -> Result<Completion, InferError> {
+        let pool = match self {
+            // What its steps give was looked at by each of them.
+            Self::Steps(ensemble) => return ensemble.run(request, (terms, manner)).await,
+            Self::Instances(pool) => pool,
+        };
+        let wanted = request.outputs().to_vec();
+        let completion = match manner {
+            Manner::Usual => pool.run(request, terms).await?,
+            Manner::Patient | Manner::Aside => pool.run_when_there_is_room(request, terms).await?,
+        };
+        signature.check_outputs(wanted.into_iter().zip(&completion.outputs))?;
+        Ok(completion)
+    }
+
+    /// Runs a copy of a request for its answer to be compared: it holds nobody up.
+    pub(super) async fn run_aside(
+        &self,
+        request: PreparedRequest,
+        terms: RunTerms,
+    ) -> Result<Completion, InferError> {
+        match self {
+            Self::Instances(pool) => pool.run_aside(request, terms.deadline).await,
+            Self::Steps(ensemble) => ensemble.run(request, (terms, Manner::Aside)).await,
+        }
+    }
+
+    /// Its own instances; `None` for an ensemble.
+    pub(super) fn pool(&self) -> Option<&InstancePool> {
+        match self {
+            Self::Instances(pool) => Some(pool),
+            Self::Steps(_) => None,
+        }
+    }
+
+    /// The ensemble; `None` for a model that is none.
+    pub(super) fn ensemble(&self) -> Option<&Ensemble> {
+        match self {
+            Self::Instances(_) => None,
+            Self::Steps(ensemble) => Some(ensemble),
+        }
+    }
+
+    /// How many instances of its own it has.
+    pub(super) fn instances(&self) -> usize {
+        self.pool().map_or(0, InstancePool::instances)
+    }
+
+    /// How many requests wait for one of them.
+    pub(super) fn queue_depth(&self) -> usize {
+        self.pool().map_or(0, InstancePool::queue_depth)
+    }
+
+    /// How many may wait for one of them.
+    pub(super) fn queue_capacity(&self) -> usize {
+        self.pool().map_or(0, InstancePool::queue_capacity)
+    }
+
+    /// Where runs begin: steps are handed out by who has the request.
+    pub(super) fn placement(&self) -> Placement {
+        self.pool().map_or(Placement::Inline, InstancePool::placement)
+    }
+
+    /// Whether requests share runs.
+    pub(super) fn batching(&self) -> BatchingReport {
+        let steps = || BatchingReport::Off { reason: "each of its steps batches by itself".into() };
+        self.pool().map_or_else(steps, InstancePool::batching)
+    }
+
+    /// The runs that gave answers.
+    pub(super) fn runs(&self) -> RunsReport {
+        match self {
+            Self::Instances(pool) => pool.runs(),
+            Self::Steps(ensemble) => ensemble.runs.total(),
+        }
+    }
+
+    /// The same by the entries of their batch.
+    pub(super) fn runs_by_size(&self) -> Vec<(u64, RunsReport)> {
+        match self {
+            Self::Instances(pool) => pool.runs_by_size(),
+            Self::Steps(ensemble) => ensemble.runs.by_size(),
+        }
+    }
+
+    /// Has its runs happen where those of `other` do, until they show how long they take.
+    pub(super) fn expect_like(&self, other: &Self) {
+        if let (Some(own), Some(other)) = (self.pool(), other.pool()) {
+            own.expect_like(other);
+        }
+    }
+
+    /// Whether runs give way to everything else. Steps go on as those of others: they may be shared.
+    pub(super) fn give_way(&self, gives_way: bool) {
+        if let Some(pool) = self.pool() {
+            pool.give_way(gives_way);
+        }
+    }
+
+    /// Stops and drops the instances, or lets the steps go. Blocks until all is done.
+    pub(super) fn shutdown(&self) {
+        match self {
+            Self::Instances(pool) => pool.shutdown(),
+            Self::Steps(ensemble) => ensemble.let_go(),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Ensembles: one set of versions for each request, whatever becomes of the models of its steps.
+
+use std::collections::BTreeMap;
+
+use super::fakes::{Fault, Step};
+use super::*;
+use crate::model::{EnsembleDefinition, StepDefinition};
+use StateKind::{Draining, Failed, Ready, Unloaded};
+
+fn step(model: &str, input: &str, output: &str) -> StepDefinition {
+    let named = |own: &str, tensor: &str| BTreeMap::from([(own.to_owned(), tensor.to_owned())]);
+    let (model, inputs) = (name(model), named("x", input));
+    StepDefinition { model, version: None, inputs, outputs: Some(named("y", output)) }
+}
+
+/// `x` over each of the models in a row to `y`.
+fn row(models: &[&str]) -> EnsembleDefinition {
+    let tensor = |number: usize| match number {
+        0 => "x".to_owned(),
+        last if last == models.len() => "y".to_owned(),
+        number => format!("t{number}"),
+    };
+    let steps = models.iter().enumerate();
+    let steps = steps.map(|(number, model)| step(model, &tensor(number), &tensor(number + 1)));
+    EnsembleDefinition { steps: steps.collect(), ..EnsembleDefinition::default() }
+}
+
+fn define(fixture: &Fixture, model: &str, definition: EnsembleDefinition) {
+    fixture.world.put(model, 1, &format!("files of {model}"));
+    fixture.world.edit(model, |model| model.settings.ensemble = Some(definition));
+}
+
+/// Has the ensemble `e` of `a` and `b` in a row, each in versions 1 and 2 of which 1 is selected.
+fn with_row() -> Fixture {
+    let fixture = Fixture::new();
+    for model in ["a", "b"] {
+        fixture.world.put(model, 1, "one");
+        fixture.world.put(model, 2, "two");
+        select(&fixture, model, 1);
+    }
+    define(&fixture, "e", row(&["a", "b"]));
+    fixture
+}
+
+fn select(fixture: &Fixture, model: &str, number: u64) {
+    let policy = VersionPolicy::Specific(vec![version(number)]);
+    fixture.world.edit(model, |model| model.settings.version_policy = policy);
+}
+
+/// The numbers that versions of `b` were asked with: those of the versions of `a`.
+fn between(fixture: &Fixture) -> Vec<(u64, Vec<u64>)> {
+    [1, 2].map(|number| (number, fixture.world.asked(&format!("b/{number}")))).to_vec()
+}
+
+fn steps(fixture: &Fixture, model: &str, number: u64) -> Vec<String> {
+    let steps = fixture.version(model, number).serving.unwrap().steps;
+    steps.iter().map(|step| format!("{}/{} {}", step.model, step.version, step.digest)).collect()
+}
+
+async fn failure(fixture: &Fixture, model: &str) -> String {
+    causes(&fixture.load(model).await.unwrap_err())
+}
+
+#[tokio::test]
+async fn a_load_brings_its_steps_and_an_unload_lets_them_go() {
+    let fixture = with_row();
+    let report = fixture.load("e").await.unwrap();
+    assert_eq!((report.current, report.loaded), (version(1), vec![version(1)]));
+    assert_eq!(fixture.answers("e").await, 1);
+    assert_eq!(steps(&fixture, "e", 1), ["a/1 one", "b/1 one"]);
+    let serving = fixture.version("a", 1).serving.unwrap();
+    let holders: Vec<String> = serving.held_by.iter().map(ToString::to_string).collect();
+    assert_eq!((holders, serving.usage.requests, serving.in_flight), (vec!["e/1".into()], 1, 0));
+    assert!(!fixture.acquire("e").digest().contains("files"), "its steps are in it too");
+    let report = fixture.unload("e").await.unwrap();
+    assert!(report.drained);
+    for model in ["a", "b"] {
+        fixture.reaches(model, &[(1, Unloaded)]).await;
+    }
+    assert_eq!((fixture.world.instances(), fixture.observed_versions()), (0, 0));
+    assert!(fixture.manager.unmet().is_empty(), "nobody wants the steps for themselves");
+}
+
+#[tokio::test]
+async fn steps_that_were_there_before_stay() {
+    let fixture = with_row();
+    fixture.load("a").await.unwrap();
+    fixture.load("e").await.unwrap();
+    fixture.load("b").await.unwrap();
+    fixture.unload("e").await.unwrap();
+    assert_eq!((fixture.answers("a").await, fixture.answers("b").await), (1, 1));
+    assert_eq!(fixture.version("a", 1).serving.unwrap().held_by, []);
+    assert_eq!(fixture.world.times(Step::Open, "a/1"), 1);
+    assert_eq!(fixture.world.times(Step::Open, "b/1"), 1);
+}
+
+#[tokio::test]
+async fn a_step_that_is_swapped_stays_as_it_was_for_the_ensemble() {
+    let fixture = with_row();
+    fixture.load("e").await.unwrap();
+    let report = fixture.swap("a", 2).await.unwrap();
+    assert!(report.kept && report.drained);
+    assert_eq!(fixture.answers("a").await, 2);
+    assert_eq!(fixture.states("a"), [(1, Ready), (2, Ready)]);
+    assert_eq!(fixture.answers("e").await, 1);
+    // The first of each is the warm-up.
+    assert_eq!(between(&fixture), [(1, vec![1, 1]), (2, vec![])]);
+    fixture.world.put("e", 2, "files of e");
+    fixture.swap("e", 2).await.unwrap();
+    fixture.reaches("a", &[(1, Unloaded), (2, Ready)]).await;
+    assert_eq!(steps(&fixture, "e", 2), ["a/2 two", "b/1 one"]);
+    fixture.answers("e").await;
+    assert_eq!(between(&fixture), [(1, vec![1, 1, 2, 2]), (2, vec![])]);
+}
+
+#[tokio::test]
+async fn a_step_that_is_unloaded_stays_for_the_ensemble_and_goes_with_it() {
+    let fixture = with_row();
+    fixture.load("e").await.unwrap();
+    fixture.load("a").await.unwrap();
+    let report = fixture.unload("a").await.unwrap();
+    assert!(!report.drained, "the ensemble has it");
+    assert_eq!(fixture.states("a"), [(1, Draining)]);
+    assert!(matches!(fixture.refusal("a", None), LookupError::NotServing { .. }));
+    assert_eq!(fixture.answers("e").await, 1);
+    // The same again is another life of it, and the ensemble is none of its business.
+    fixture.load("a").await.unwrap();
+    assert_eq!(fixture.world.instances(), 3);
+    fixture.unload("e").await.unwrap();
+    fixture.reaches("a", &[(1, Ready)]).await;
+    fixture.reaches("b", &[(1, Unloaded)]).await;
+    assert_eq!(fixture.world.instances(), 1);
+}
+
+#[tokio::test]
+async fn a_load_takes_what_serves_by_then_and_nothing_is_loaded_twice() {
+    let fixture = with_row();
+    fixture.load("e").await.unwrap();
+    let digest = fixture.acquire("e").digest().to_owned();
+    let again = fixture.load("e").await.unwrap();
+    assert_eq!(again.loaded, [], "it is made of the same");
+    fixture.swap("b", 2).await.unwrap();
+    let anew = fixture.load("e").await.unwrap();
+    assert_eq!(anew.loaded, [version(1)]);
+    assert_eq!(fixture.answers("e").await, 2);
+    assert_ne!(fixture.acquire("e").digest(), digest);
+    fixture.reaches("b", &[(1, Unloaded), (2, Ready)]).await;
+}
+
+#[tokio::test]
+async fn a_version_that_is_named_is_loaded_beside_what_serves() {
+    let fixture = with_row();
+    let mut definition = row(&["a", "b"]);
+    definition.steps[1].version = Some(VersionRef::Number(version(2)));
+    define(&fixture, "e", definition);
+    fixture.load("b").await.unwrap();
+    fixture.load("e").await.unwrap();
+    assert_eq!((fixture.answers("e").await, fixture.answers("b").await), (2, 1));
+    assert_eq!(fixture.states("b"), [(1, Ready), (2, Ready)]);
+    fixture.unload("e").await.unwrap();
+    fixture.reaches("b", &[(1, Ready), (2, Unloaded)]).await;
+}
+
+#[tokio::test]
+async fn ensembles_may_be_steps_but_not_of_each_other() {
+    let fixture = with_row();
+    define(&fixture, "outer", row(&["e", "b"]));
+    fixture.load("outer").await.unwrap();
+    assert_eq!(fixture.answers("outer").await, 1);
+    fixture.unload("outer").await.unwrap();
+    fixture.reaches("e", &[(1, Unloaded)]).await;
+    fixture.reaches("a", &[(1, Unloaded)]).await;
+    define(&fixture, "own", row(&["own"]));
+    let told = failure(&fixture, "own").await;
+    assert!(told.contains("ensembles are steps of each other: own -> own"), "{told}");
+    define(&fixture, "one", row(&["two"]));
+    define(&fixture, "two", row(&["a", "one"]));
+    let told = failure(&fixture, "one").await;
+    assert!(told.contains("two -> one -> two"), "{told}");
+    fixture.reaches("a", &[(1, Unloaded)]).await;
+    let (one, two) = (fixture.begin_load("one"), fixture.begin_load("two"));
+    assert!(soon(one).await.unwrap().is_err() && soon(two).await.unwrap().is_err());
+    // One that serves may not become a step of what it has as a step.
+    define(&fixture, "two", row(&["a"]));
+    fixture.load("one").await.unwrap();
+    define(&fixture, "two", row(&["one"]));
+    let told = failure(&fixture, "two").await;
+    assert!(told.contains("two -> one -> two"), "{told}");
+    assert_eq!(fixture.answers("one").await, 1);
+}
+
+#[tokio::test]
+async fn one_load_thread_is_enough_for_an_ensemble_of_ensembles() {
+    let fixture = Fixture::with(|options| options.load_threads = many(1));
+    fixture.world.put_each(&["a", "b"]);
+    define(&fixture, "e", row(&["a", "b"]));
+    define(&fixture, "outer", row(&["e", "a"]));
+    soon(fixture.manager.load_all()).await.unwrap();
+    assert_eq!(fixture.answers("outer").await, 1);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_step_is_told_and_leaves_nothing_behind() {
+    let fixture = with_row();
+    define(&fixture, "e", row(&["a", "nowhere"]));
+    let told = failure(&fixture, "e").await;
+    assert!(told.contains("step 2 ('nowhere') of the ensemble cannot be had"), "{told}");
+    assert!(told.contains("no model 'nowhere'"), "{told}");
+    assert_eq!(fixture.states("e"), [(1, Failed)]);
+    define(&fixture, "e", row(&["a", "b"]));
+    fixture.world.break_at(Step::Open, "b/1", Fault::Fail);
+    let told = failure(&fixture, "e").await;
+    assert!(told.contains("step 2 ('b') of the ensemble") && told.contains("Open of b/1 fails"));
+    fixture.reaches("a", &[(1, Unloaded)]).await;
+    fixture.world.heal();
+    let mut definition = row(&["a", "b"]);
+    definition.steps[0].inputs.insert("q".to_owned(), "x".to_owned());
+    define(&fixture, "e", definition);
+    let told = failure(&fixture, "e").await;
+    assert!(told.contains("it is no ensemble: step 1 ('a') has no input 'q'"), "{told}");
+    fixture.reaches("a", &[(1, Unloaded)]).await;
+    fixture.reaches("b", &[(1, Unloaded)]).await;
+    define(&fixture, "e", row(&["a", "b"]));
+    fixture.load("e").await.unwrap();
+    assert_eq!(fixture.answers("e").await, 1);
+}
+
+#[tokio::test]
+async fn a_step_fails_the_request_with_its_name_and_its_kind() {
+    let fixture = with_row();
+    fixture.load("e").await.unwrap();
+    fixture.world.break_at(Step::Run, "b/1", Fault::Fail);
+    let error = soon(ask(&fixture.acquire("e"), 1)).await.unwrap_err();
+    assert_eq!(error.to_string(), "step 2 ('b/1'): the engine failed: Run of b/1 fails");
+    assert!(matches!(error.root(), InferError::Run(_)));
+    fixture.world.heal();
+    let door = fixture.world.door(Step::Run, "b/1");
+    // One is with the instance, two wait.
+    let stuck = fixture.begin_stuck("e", &door).await;
+    let waiting: Vec<_> = (0..2).map(|_| begin_request(fixture.acquire("e"), 1)).collect();
+    soon(async {
+        while fixture.version("b", 1).serving.unwrap().queue_depth < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let refused = soon(ask(&fixture.acquire("e"), 1)).await.unwrap_err();
+    assert!(matches!(refused.root(), InferError::Overloaded { .. }), "{refused}");
+    let late = fixture.acquire("e").infer(request(1), Instant::now() + BRIEF).await;
+    assert!(late.is_err_and(|error| matches!(
+        error.root(),
+        InferError::DeadlineExceeded | InferError::Overloaded { .. }
+    )));
+    door.open();
+    assert_eq!(soon(stuck).await.unwrap(), Ok(1));
+    for waiting in waiting {
+        assert_eq!(soon(waiting).await.unwrap(), Ok(1));
+    }
+    let serving = fixture.version("e", 1).serving.unwrap();
+    assert_eq!((serving.usage.requests, serving.usage.failures), (6, 3));
+    assert_eq!(serving.usage.work.runs.count, 3);
+}
+
+#[tokio::test]
+async fn a_request_whose_caller_has_gone_ends_the_step_that_runs() {
+    let fixture = with_row();
+    fixture.load("e").await.unwrap();
+    let door = fixture.world.door(Step::Run, "a/1");
+    let stuck = fixture.begin_stuck("e", &door).await;
+    stuck.abort();
+    fixture.world.has_terminated(1).await;
+    door.open();
+    assert_eq!(fixture.world.asked("b/1"), [1], "the warm-up");
+    fixture.unload("e").await.unwrap();
+    let late = with_row();
+    late.load("e").await.unwrap();
+    let door = late.world.door(Step::Run, "a/1");
+    let answer = late.acquire("e").infer(request(1), Instant::now() + BRIEF).await;
+    let error = answer.unwrap_err();
+    assert_eq!(error.to_string(), "step 1 ('a/1'): the deadline passed before an answer was ready");
+    late.world.has_terminated(1).await;
+    door.open();
+    assert_eq!(late.world.asked("b/1"), [1], "the warm-up");
+}
+
+#[tokio::test]
+async fn steps_that_do_not_need_each_other_run_at_once() {
+    let fixture = with_row();
+    let mut definition = row(&["a"]);
+    definition.steps.push(step("b", "x", "z"));
+    define(&fixture, "e", definition);
+    fixture.load("e").await.unwrap();
+    let doors = ["a/1", "b/1"].map(|place| fixture.world.door(Step::Run, place));
+    let request = begin_request(fixture.acquire("e"), 7);
+    for door in &doors {
+        door.has_waiting(1).await;
+    }
+    for door in doors {
+        door.open();
+    }
+    assert_eq!(soon(request).await.unwrap(), Ok(1));
+}
+
+#[tokio::test]
+async fn an_ensemble_goes_to_make_room_and_its_steps_with_it() {
+    let fixture = Fixture::with(|options| options.terms.memory_budget = 30);
+    for model in ["a", "b", "c"] {
+        fixture.world.put(model, 1, "one");
+        fixture.world.weigh(model, 10);
+    }
+    fixture.world.weigh("c", 20);
+    define(&fixture, "e", row(&["a", "b"]));
+    fixture.load("e").await.unwrap();
+    let verdicts = fixture.manager.eviction(0).verdicts;
+    let told = |model: &str| {
+        let found = verdicts.iter().find(|verdict| verdict.resident.model.as_str() == model);
+        let resident = &found.unwrap().resident;
+        (resident.bytes, resident.spared.clone())
+    };
+    assert_eq!(told("e"), (20, None));
+    assert_eq!(told("a"), (10, Some("it is a step of the ensemble e/1".to_owned())));
+    fixture.load("c").await.unwrap();
+    assert_eq!(fixture.answers("c").await, 1);
+    fixture.reaches("a", &[(1, Unloaded)]).await;
+    fixture.reaches("b", &[(1, Unloaded)]).await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_server_is_the_end_of_ensembles() {
+    let fixture = with_row();
+    define(&fixture, "outer", row(&["e", "b"]));
+    fixture.load("outer").await.unwrap();
+    fixture.load("a").await.unwrap();
+    let left =
+        soon(fixture.manager.shutdown(crate::lifecycle::Deadline::after(Duration::from_secs(20))));
+    assert_eq!(left.await, []);
+    assert_eq!(fixture.world.instances(), 0);
+}
