@@ -1,16 +1,19 @@
 //! A model's configuration as its message.
 
+use super::proto::model_ensembling::Step;
 use super::proto::model_version_policy::{All, Latest, PolicyChoice, Specific};
 use super::proto::{
-    DataType as ProtoType, ModelConfig as Message, ModelInput, ModelInstanceGroup, ModelOutput,
-    ModelTransactionPolicy, ModelVersionPolicy, model_instance_group,
+    DataType as ProtoType, ModelConfig as Message, ModelEnsembling, ModelInput, ModelInstanceGroup,
+    ModelOutput, ModelTransactionPolicy, ModelVersionPolicy, model_instance_group,
 };
 use crate::inference::DataType;
-use crate::model::VersionPolicy;
-use crate::oip::model_config::{BACKEND, ConfigTensor, FILE, ModelConfig, datatype_name};
+use crate::model::{StepReport, VersionPolicy};
+use crate::oip::model_config::{ConfigTensor, ModelConfig, datatype_name};
 
 impl From<ModelConfig> for Message {
     fn from(config: ModelConfig) -> Self {
+        let is_ensemble = !config.steps.is_empty();
+        let step = config.steps.into_iter().map(Step::from).collect();
         let instances = ModelInstanceGroup {
             name: format!("{}_0", config.name),
             count: config.instances,
@@ -23,10 +26,22 @@ impl From<ModelConfig> for Message {
             max_batch_size: config.max_batch_size,
             input: config.inputs.into_iter().map(ModelInput::from).collect(),
             output: config.outputs.into_iter().map(ModelOutput::from).collect(),
-            instance_group: vec![instances],
-            default_model_filename: FILE.to_owned(),
-            backend: BACKEND.to_owned(),
+            instance_group: if is_ensemble { Vec::new() } else { vec![instances] },
+            default_model_filename: config.file.to_owned(),
+            ensemble_scheduling: is_ensemble.then_some(ModelEnsembling { step }),
+            backend: config.backend.to_owned(),
             model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
+        }
+    }
+}
+
+impl From<StepReport> for Step {
+    fn from(step: StepReport) -> Self {
+        Self {
+            model_name: step.model.to_string(),
+            model_version: i64::try_from(step.version.number()).unwrap_or(i64::MAX),
+            input_map: step.inputs.into_iter().collect(),
+            output_map: step.outputs.into_iter().collect(),
         }
     }
 }

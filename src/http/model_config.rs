@@ -1,5 +1,7 @@
 //! How a model is set up, as Triton's clients read it.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
@@ -8,8 +10,8 @@ use super::Shared;
 use super::error::ApiError;
 use super::target::Target;
 use super::wire::json;
-use crate::model::VersionPolicy;
-use crate::oip::model_config::{BACKEND, ConfigTensor, FILE, ModelConfig, datatype_name};
+use crate::model::{StepReport, VersionPolicy};
+use crate::oip::model_config::{ConfigTensor, ModelConfig, datatype_name};
 
 #[derive(Serialize)]
 struct ConfigBody {
@@ -20,7 +22,9 @@ struct ConfigBody {
     max_batch_size: i32,
     input: Vec<InputBody>,
     output: Vec<OutputBody>,
-    instance_group: [InstancesBody; 1],
+    instance_group: Vec<InstancesBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ensemble_scheduling: Option<EnsembleBody>,
     default_model_filename: &'static str,
     model_transaction_policy: TransactionBody,
 }
@@ -58,6 +62,19 @@ struct InstancesBody {
 }
 
 #[derive(Serialize)]
+struct EnsembleBody {
+    step: Vec<StepBody>,
+}
+
+#[derive(Serialize)]
+struct StepBody {
+    model_name: String,
+    model_version: u64,
+    input_map: BTreeMap<String, String>,
+    output_map: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
 struct TransactionBody {
     decoupled: bool,
 }
@@ -71,18 +88,33 @@ pub(super) async fn config(State(services): Shared, target: Target) -> Result<Re
 
 impl From<ModelConfig> for ConfigBody {
     fn from(config: ModelConfig) -> Self {
-        let name = format!("{}_0", config.name);
+        let (name, count) = (format!("{}_0", config.name), config.instances);
+        let instances = InstancesBody { name, kind: "KIND_CPU", count };
+        let is_ensemble = !config.steps.is_empty();
+        let step = config.steps.into_iter().map(StepBody::from).collect();
         Self {
             name: config.name,
             platform: config.platform,
-            backend: BACKEND,
+            backend: config.backend,
             version_policy: PolicyBody::from(config.version_policy),
             max_batch_size: config.max_batch_size,
             input: config.inputs.into_iter().map(InputBody::from).collect(),
             output: config.outputs.into_iter().map(OutputBody::from).collect(),
-            instance_group: [InstancesBody { name, kind: "KIND_CPU", count: config.instances }],
-            default_model_filename: FILE,
+            instance_group: if is_ensemble { Vec::new() } else { vec![instances] },
+            ensemble_scheduling: is_ensemble.then_some(EnsembleBody { step }),
+            default_model_filename: config.file,
             model_transaction_policy: TransactionBody { decoupled: false },
+        }
+    }
+}
+
+impl From<StepReport> for StepBody {
+    fn from(step: StepReport) -> Self {
+        Self {
+            model_name: step.model.to_string(),
+            model_version: step.version.number(),
+            input_map: step.inputs,
+            output_map: step.outputs,
         }
     }
 }

@@ -15,7 +15,8 @@ use super::wire::{json, milliseconds, time};
 use super::{Services, Shared};
 use crate::inference::BatchingReport;
 use crate::model::{
-    MemoryChange, ModelReport, ServingReport, ShadowReport, Tenure, TrafficReport, VersionReport,
+    MemoryChange, ModelReport, ServingReport, ShadowReport, StepReport, Tenure, TrafficReport,
+    VersionReport,
 };
 
 #[derive(Serialize)]
@@ -111,6 +112,18 @@ struct ServingBody {
     failures: u64,
     last_access: Option<String>,
     latency: Option<LatencyBody>,
+    steps: Vec<StepBody>,
+    held_by: Vec<String>,
+}
+
+/// A step of an ensemble, with the version that it has of it.
+#[derive(Serialize)]
+struct StepBody {
+    model: String,
+    version: String,
+    digest: String,
+    inputs: BTreeMap<String, String>,
+    outputs: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -218,7 +231,7 @@ impl From<Tenure> for TenureBody {
     fn from(tenure: Tenure) -> Self {
         Self {
             version: tenure.version.to_string(),
-            digest: format!("sha256:{}", tenure.digest),
+            digest: digest(&tenure.digest),
             since: time(tenure.since),
             until: tenure.until.map(time),
             cause: tenure.cause.name(),
@@ -258,10 +271,26 @@ impl From<BatchingReport> for BatchingBody {
     }
 }
 
+impl From<StepReport> for StepBody {
+    fn from(step: StepReport) -> Self {
+        Self {
+            model: step.model.to_string(),
+            version: step.version.to_string(),
+            digest: digest(&step.digest),
+            inputs: step.inputs,
+            outputs: step.outputs,
+        }
+    }
+}
+
+fn digest(hexadecimal: &str) -> String {
+    format!("sha256:{hexadecimal}")
+}
+
 impl From<ServingReport> for ServingBody {
     fn from(report: ServingReport) -> Self {
         Self {
-            digest: format!("sha256:{}", report.digest),
+            digest: digest(&report.digest),
             memory_bytes: report.memory,
             measured_memory_bytes: report.measured.map(MemoryChange::grown),
             instances: report.instances,
@@ -278,6 +307,8 @@ impl From<ServingReport> for ServingBody {
                 p90: milliseconds(latency.p90),
                 p99: milliseconds(latency.p99),
             }),
+            steps: report.steps.into_iter().map(StepBody::from).collect(),
+            held_by: report.held_by.iter().map(ToString::to_string).collect(),
         }
     }
 }

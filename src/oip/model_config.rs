@@ -3,20 +3,23 @@
 use super::refusal::Refusal;
 use crate::inference::{DataType, Dim, Signature, TensorSpec};
 use crate::model::{
-    ModelLifecycleManager, ModelName, VersionHandle, VersionPolicy, VersionRef, Wanted,
+    ModelLifecycleManager, ModelName, StepReport, VersionHandle, VersionPolicy, VersionRef, Wanted,
 };
 
 /// The only backend there is.
-pub(crate) const BACKEND: &str = "onnxruntime";
+const BACKEND: &str = "onnxruntime";
 
 /// The graph's file in a version's folder.
-pub(crate) const FILE: &str = "model.onnx";
+const FILE: &str = "model.onnx";
 
 /// A model's configuration: what it was set up with, and what its graph tells.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ModelConfig {
     pub(crate) name: String,
     pub(crate) platform: &'static str,
+    /// Empty for an ensemble, as are the file and the instances.
+    pub(crate) backend: &'static str,
+    pub(crate) file: &'static str,
     pub(crate) version_policy: VersionPolicy,
     /// Zero where it takes no batches, or nobody has said so and an input would have no dimension left;
     /// the largest number there is where nobody has set a bound.
@@ -24,6 +27,8 @@ pub(crate) struct ModelConfig {
     pub(crate) inputs: Vec<ConfigTensor>,
     pub(crate) outputs: Vec<ConfigTensor>,
     pub(crate) instances: i32,
+    /// What an ensemble is made of.
+    pub(crate) steps: Vec<StepReport>,
 }
 
 /// An input or an output.
@@ -62,14 +67,19 @@ impl ModelConfig {
             let label_file = labels.and_then(|labels| labels.file.clone()).unwrap_or_default();
             ConfigTensor { label_file, ..tensor(spec) }
         };
+        let steps = handle.steps();
+        let (backend, file) = if steps.is_empty() { (BACKEND, FILE) } else { ("", "") };
         Self {
             name: handle.id().model.to_string(),
             platform: handle.platform(),
+            backend,
+            file,
             version_policy: settings.version_policy.clone(),
             max_batch_size: if is_batched { most.unwrap_or(i32::MAX) } else { 0 },
             inputs: signature.inputs.iter().map(tensor).collect(),
             outputs: signature.outputs.iter().map(labelled).collect(),
             instances: i32::try_from(handle.instances()).unwrap_or(i32::MAX),
+            steps,
         }
     }
 }

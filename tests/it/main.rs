@@ -16,6 +16,7 @@ mod configuration;
 mod desired;
 mod documents;
 mod embedding;
+mod ensembles;
 mod events;
 mod golden;
 mod graph_cache;
