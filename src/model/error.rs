@@ -348,7 +348,8 @@ impl ChangeError {
             Self::Repository(_) => true,
             Self::Source { source, .. } => source.may_pass(),
             Self::Load { source, .. } | Self::Scan { source, .. } => match source {
-                LoadError::TimedOut(_) | LoadError::NoRoom(_) => true,
+                // What an ensemble lacks may come.
+                LoadError::TimedOut(_) | LoadError::NoRoom(_) | LoadError::Step { .. } => true,
                 source => source.may_pass(),
             },
             _ => false,

@@ -139,6 +139,7 @@ fn may_go(entry: &ModelEntry, old: &Routes) -> Result<(), ChangeError> {
         Some(version) => {
             let id = VersionId { model: entry.name.clone(), version: *version };
             let mut by = entry.intent().uses(*version);
+            by.extend(old.versions[version].holds.users());
             by.push("others: with the strategy 'resource' the model has one version".into());
             Err(ChangeError::InUse { id, by })
         }

@@ -28,6 +28,11 @@ impl Holds {
         self.holders().keys().cloned().collect()
     }
 
+    /// The same as users of the version, in words.
+    pub(super) fn users(&self) -> Vec<String> {
+        self.holders().keys().map(|holder| format!("the ensemble {holder}")).collect()
+    }
+
     /// Waits until nobody holds it. Cancel safe.
     pub(super) async fn released(&self) {
         loop {
@@ -78,6 +83,13 @@ impl Hold {
         serving.holds.add(holder);
         let (serving, holder) = (Arc::clone(serving), holder.clone());
         Some(Self { serving, holder, ended: AtomicBool::new(false) })
+    }
+
+    /// Another hold of the same version by the same holder.
+    pub(super) fn again(&self) -> Self {
+        self.serving.holds.add(&self.holder);
+        let (serving, holder) = (Arc::clone(&self.serving), self.holder.clone());
+        Self { serving, holder, ended: AtomicBool::new(false) }
     }
 
     pub(super) fn serving(&self) -> &Arc<Serving> {

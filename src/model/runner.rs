@@ -37,8 +37,11 @@ impl Runner {
         terms: RunTerms,
     ) -> Result<Completion, InferError> {
         let pool = match self {
-            // What its steps give was looked at by each of them.
-            Self::Steps(ensemble) => return ensemble.run(request, (terms, manner)).await,
+            // What its steps give was looked at by each of them. Apart, so that the futures of all other
+            // requests have no place for it.
+            Self::Steps(ensemble) => {
+                return Box::pin(ensemble.run(request, (terms, manner))).await;
+            }
             Self::Instances(pool) => pool,
         };
         let wanted = request.outputs().to_vec();

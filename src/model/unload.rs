@@ -59,8 +59,7 @@ impl Core {
             return Err(ChangeError::VersionNotLoaded(id));
         }
         let mut uses = entry.intent().uses(version);
-        let holders = routes.versions[&version].holds.by();
-        uses.extend(holders.iter().map(|holder| format!("the ensemble {holder}")));
+        uses.extend(routes.versions[&version].holds.users());
         if routes.current == version {
             uses.insert(0, "requests that name no version".to_owned());
         }

@@ -48,6 +48,13 @@ pub struct StepDefinition {
     pub outputs: Option<BTreeMap<String, String>>,
 }
 
+impl StepDefinition {
+    /// Whether it wants the same version of the same model.
+    fn is_same(&self, other: &Self) -> bool {
+        self.model == other.model && self.version == other.version
+    }
+}
+
 impl EnsembleDefinition {
     /// The models of its steps, each once.
     pub(super) fn models(&self) -> Vec<ModelName> {

@@ -9,7 +9,7 @@ use super::super::loader::ModelSettings;
 use super::super::names::{ModelName, VersionId};
 use super::super::report::StepReport;
 use super::EnsembleDefinition;
-use super::plan::{EnsembleError, Plan};
+use super::plan::{EnsembleError, MOST_STEPS, Plan};
 use crate::inference::{RunCounts, Signature};
 
 /// A version of an ensemble, and the versions that its requests run through.
@@ -42,6 +42,10 @@ impl Pinned {
         (definition, settings): (&EnsembleDefinition, &ModelSettings),
     ) -> Result<Ensemble, EnsembleError> {
         let Self(steps) = self;
+        let count = steps.iter().map(count).sum();
+        if count > MOST_STEPS {
+            return Err(EnsembleError::TooManySteps(count));
+        }
         let signature = |hold: &Hold| hold.serving().signature.clone();
         let signatures: Vec<Signature> = steps.iter().map(signature).collect();
         let plan = Plan::new(definition, &signatures)?;
@@ -111,6 +115,12 @@ impl Ensemble {
         });
         told.collect()
     }
+}
+
+/// How many steps there are in one, itself included.
+fn count(hold: &Hold) -> usize {
+    let inner = hold.serving().runner.ensemble();
+    1 + inner.map_or(0, |inner| inner.steps.iter().map(count).sum())
 }
 
 const FITS: &str = "a string takes every text";

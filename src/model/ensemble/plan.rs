@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use super::{EnsembleDefinition, StepDefinition};
 use crate::inference::{Dim, Signature, TensorSpec};
 
+/// The most steps, those of ensembles in it included.
+pub(super) const MOST_STEPS: usize = 1024;
+
 /// Why steps do not make an ensemble.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnsembleError {
@@ -70,6 +73,9 @@ pub enum EnsembleError {
         /// What it had to be besides, and for whom.
         other: String,
     },
+    /// A request would take too long, and so would the load.
+    #[error("it has {0} steps with those of the ensembles in it, more than {MOST_STEPS}")]
+    TooManySteps(usize),
     /// Nothing would be answered.
     #[error("it has no outputs: every tensor that a step gives is taken by another")]
     NoOutputs,

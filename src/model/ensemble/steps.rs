@@ -55,9 +55,20 @@ impl Core {
         operation: &Operation,
     ) -> Result<Pinned, LoadError> {
         let steps = definition.steps.iter().enumerate();
-        let holds =
-            steps.map(|(number, step)| self.pin_step(Needed { holder, number, step }, operation));
-        try_join_all(holds).await.map(Pinned)
+        // Steps that want the same have the same, whatever becomes of their model meanwhile.
+        let is_first = |(number, step): &(usize, &StepDefinition)| {
+            definition.steps[..*number].iter().all(|other| !other.is_same(step))
+        };
+        let firsts: Vec<(usize, &StepDefinition)> = steps.filter(is_first).collect();
+        let holds = firsts.iter().map(|(number, step)| {
+            self.pin_step(Needed { holder, number: *number, step }, operation)
+        });
+        let holds = try_join_all(holds).await?;
+        let own = definition.steps.iter().map(|step| {
+            let place = firsts.iter().position(|(_, first)| first.is_same(step));
+            holds[place.expect("the first of its kind is among them")].again()
+        });
+        Ok(Pinned(own.collect()))
     }
 
     async fn pin_step(
@@ -71,7 +82,8 @@ impl Core {
             needed.wrong(format!("ensembles are steps of each other: {}", models.join(" -> ")))
         };
         let _waiting = self.waits.begin(&holder.model, &step.model).map_err(circle)?;
-        let by = if operation.by() == By::Demand { By::StepOnDemand } else { By::Step };
+        let is_on_demand = matches!(operation.by(), By::Demand | By::StepOnDemand);
+        let by = if is_on_demand { By::StepOnDemand } else { By::Step };
         let manager = ModelLifecycleManager { core: Arc::clone(self) };
         for _ in 0..ATTEMPTS {
             let version = self.version_of(needed)?;

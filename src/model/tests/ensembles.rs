@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::fakes::{Fault, Step};
 use super::*;
-use crate::model::{EnsembleDefinition, StepDefinition};
+use crate::model::{Change, Conditions, EnsembleDefinition, StepDefinition};
 use StateKind::{Draining, Failed, Ready, Unloaded};
 
 fn step(model: &str, input: &str, output: &str) -> StepDefinition {
@@ -335,4 +335,43 @@ async fn the_end_of_the_server_is_the_end_of_ensembles() {
         soon(fixture.manager.shutdown(crate::lifecycle::Deadline::after(Duration::from_secs(20))));
     assert_eq!(left.await, []);
     assert_eq!(fixture.world.instances(), 0);
+}
+
+#[tokio::test]
+async fn one_that_is_followed_is_tried_again_until_its_steps_have_come() {
+    let fixture = Fixture::new();
+    fixture.world.put("a", 1, "one");
+    define(&fixture, "e", row(&["a", "b"]));
+    soon(fixture.manager.follow(BRIEF)).await.unwrap();
+    assert_eq!(fixture.states("e"), [(1, Failed)]);
+    fixture.world.put("b", 1, "one");
+    fixture.reaches("e", &[(1, Ready)]).await;
+    assert_eq!(fixture.answers("e").await, 1);
+}
+
+#[tokio::test]
+async fn a_step_that_an_ensemble_needs_makes_no_room_by_itself() {
+    let fixture = with_row();
+    fixture.load("a").await.unwrap();
+    fixture.load("e").await.unwrap();
+    let one_by_one = SwapOptions { strategy: Strategy::Resource, ..swap_to(2) };
+    let told = causes(&fixture.swap_with("a", one_by_one).await.unwrap_err());
+    assert!(told.contains("is needed by the ensemble e/1 and others"), "{told}");
+    assert_eq!((fixture.answers("a").await, fixture.answers("e").await), (1, 1));
+    fixture.swap("a", 2).await.unwrap();
+    let change = Change::Unload(Some(version(1)));
+    let operation = fixture.manager.begin(&name("a"), change, Conditions::default()).unwrap();
+    let told = causes(&soon(operation.done()).await.unwrap_err());
+    assert!(told.contains("the ensemble e/1"), "{told}");
+}
+
+#[tokio::test]
+async fn steps_that_want_the_same_have_the_same() {
+    let fixture = with_row();
+    define(&fixture, "e", row(&["a", "b", "a"]));
+    fixture.load("e").await.unwrap();
+    assert_eq!(steps(&fixture, "e", 1), ["a/1 one", "b/1 one", "a/1 one"]);
+    assert_eq!(fixture.version("a", 1).serving.unwrap().held_by.len(), 1);
+    fixture.unload("e").await.unwrap();
+    fixture.reaches("a", &[(1, Unloaded)]).await;
 }

@@ -116,6 +116,27 @@ fn settings_are_read_and_follow_what_is_there() {
 }
 
 #[test]
+fn an_ensemble_has_no_graph() {
+    each(|fixture| {
+        let source = || fixture.source();
+        fixture.put("whole/model.yaml", b"ensemble: {steps: [{model: a}]}\n");
+        let whole = id("whole", 1);
+        assert_eq!(source().model(&whole.model).unwrap().versions, [Version::FIRST]);
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(digest(fixture, &whole), empty);
+        assert_eq!(source().size(&source().fetch(&whole).unwrap()).unwrap(), 0);
+        assert!(matches!(source().fetch(&id("whole", 2)), Err(SourceError::UnknownVersion(_))));
+        assert!(source().glance(&whole.model).unwrap().unsettled.is_empty());
+        fixture.put("two/config.pbtxt", b"ensemble_scheduling { step { model_name: \"a\" } }");
+        fixture.put("two/1/notes", b"abc");
+        fixture.put("two/2/notes", b"");
+        assert_eq!(digest(fixture, &id("two", 1)), ABC);
+        assert_eq!(digest(fixture, &id("two", 2)), empty);
+        assert_eq!(source().model(&id("two", 1).model).unwrap().versions.len(), 2);
+    });
+}
+
+#[test]
 fn content_has_the_same_digest_wherever_it_is() {
     each(|fixture| {
         fixture.put("a/1/model.onnx", b"abc");
