@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::info;
 
 use super::desired::{Callers, Keeper};
 use super::ensemble::Waits;
@@ -229,6 +230,7 @@ impl Core {
         if let Some(definition) = &settings.ensemble {
             // Their loads need places of their own: this one has none meanwhile.
             let pinned = self.pin(&record.id, definition, wish.operation).await?;
+            info!(model = %record.id, steps = %pinned, "the ensemble has its steps");
             fetched.become_ensemble(pinned, (definition, settings))?;
         }
         let reservation = self.room_for(fetched.bytes, demands, wish).await?;

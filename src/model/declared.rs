@@ -40,7 +40,7 @@ impl DeclaredSignature {
         let Some(spec) = specs.iter().find(|spec| spec.name == *name) else {
             let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
             return Err(format!(
-                "{kind} '{name}' is declared, but the graph has only {}",
+                "{kind} '{name}' is declared, but it has only {}",
                 names.join(", ")
             ));
         };
@@ -125,7 +125,7 @@ mod tests {
         let graph = graph(&[]);
         assert_eq!(of("x", DataType::Fp32).check(&graph), Ok(()));
         let told = of("y", DataType::Fp32).check(&graph).unwrap_err();
-        assert_eq!(told, "input 'y' is declared, but the graph has only x");
+        assert_eq!(told, "input 'y' is declared, but it has only x");
         let told = of("x", DataType::Int64).check(&graph).unwrap_err();
         assert_eq!(told, "input 'x' is declared as INT64, but is FP32");
     }

@@ -92,8 +92,8 @@ pub enum LoadError {
         /// What differs.
         differences: Vec<String>,
     },
-    /// Its graph is not what was declared of it.
-    #[error("its graph is not as declared: {0}")]
+    /// It is not what was declared of it.
+    #[error("it is not as declared: {0}")]
     Declared(String),
     /// Its steps do not make the ensemble that it is to be.
     #[error("it is no ensemble")]

@@ -422,6 +422,14 @@ async fn a_load_may_bring_a_definition() {
     let loaded = server.post("/v2/repository/models/sum/load", &body).await;
     assert_eq!(loaded.status, 200, "{}", String::from_utf8_lossy(&loaded.body));
     assert_eq!(adds(&server, "sum").await, 2.0);
+    // What is told can be sent back.
+    load(&server, "sum").await;
+    assert_eq!(adds(&server, "sum").await, 11.0);
+    let config = server.get("/v2/models/sum/config").await.ok();
+    let body = json!({ "parameters": { "config": config.to_string() } });
+    let loaded = server.post("/v2/repository/models/sum/load", &body).await;
+    assert_eq!(loaded.status, 200, "{}", String::from_utf8_lossy(&loaded.body));
+    assert_eq!(adds(&server, "sum").await, 11.0);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! An ensemble with the versions of its steps.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use sha2::{Digest, Sha256};
 
@@ -30,6 +30,17 @@ pub(in super::super) struct Ensemble {
 /// The versions that an ensemble takes, in the order of its definition.
 #[derive(Debug)]
 pub(in super::super) struct Pinned(pub(super) Vec<Hold>);
+
+impl fmt::Display for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(steps) = self;
+        for (number, hold) in steps.iter().enumerate() {
+            let separator = if number == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", hold.serving().id)?;
+        }
+        Ok(())
+    }
+}
 
 impl Pinned {
     /// The ensemble that these make.
