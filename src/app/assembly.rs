@@ -190,6 +190,7 @@ fn manager_options(config: &Config) -> ManagerOptions {
         instances,
         queue_capacity: config.inference.queue_capacity,
         max_batch_size: config.inference.max_batch_size,
+        response_cache: config.inference.response_cache_size.get(),
         intra_op_threads,
         terms: reload::terms(config),
     }

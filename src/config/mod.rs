@@ -143,6 +143,8 @@ pub struct InferenceConfig {
     pub queue_capacity: NonZeroUsize,
     /// The most entries that a batch is made of.
     pub max_batch_size: NonZeroUsize,
+    /// The bytes of answers that are kept, of models that ask for it.
+    pub response_cache_size: ByteSize,
 }
 
 /// ONNX Runtime.

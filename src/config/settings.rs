@@ -172,6 +172,8 @@ settings! {
             "requests that may wait per model version";
         max_batch_size "COUNT" = "32" in "1" to "4096":
             "entries of requests that wait which share a run, where a model answers them the same; 1 for none";
+        response_cache_size "SIZE" = "64MiB" in "0B" to "1048576GiB":
+            "answers that are kept in memory for requests that come again, of models that ask for it";
     }
     onnxruntime: OnnxRuntimeConfig {
         library "FILE" = "auto":

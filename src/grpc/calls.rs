@@ -6,7 +6,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Parts;
-use super::infer;
+use super::infer::{self, Answered};
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::model_metadata_response::TensorMetadata;
 use super::proto::model_repository_parameter::ParameterChoice;
@@ -35,6 +35,9 @@ use crate::oip::{Refusal, repository, statistics};
 
 /// The metadata by which a prediction can be traced to the files that made it.
 const DIGEST: &str = "x-onward-digest";
+
+/// The metadata that tells whether an answer had been kept.
+const CACHE: &str = "x-onward-cache";
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Parts {
@@ -130,8 +133,11 @@ impl GrpcInferenceService for Parts {
         let (terms, request) = parted(request);
         let bounds = terms.bounds(terms.received);
         let answered = infer::answer((&self.models, &self.traces), request, (&terms, bounds)).await;
-        let (response, digest) = answered.map_err(|refusal| refused(&refusal))?;
+        let Answered { response, digest, cache } = answered.map_err(|refusal| refused(&refusal))?;
         let mut response = Response::new(response);
+        if let Some(lookup) = cache {
+            response.metadata_mut().insert(CACHE, MetadataValue::from_static(lookup.name()));
+        }
         let digest = MetadataValue::try_from(digest).expect("it is visible ASCII");
         response.metadata_mut().insert(DIGEST, digest);
         Ok(response)

@@ -4,7 +4,8 @@ use super::proto::model_ensembling::Step;
 use super::proto::model_version_policy::{All, Latest, PolicyChoice, Specific};
 use super::proto::{
     DataType as ProtoType, ModelConfig as Message, ModelEnsembling, ModelInput, ModelInstanceGroup,
-    ModelOutput, ModelTransactionPolicy, ModelVersionPolicy, model_instance_group,
+    ModelOutput, ModelResponseCache, ModelTransactionPolicy, ModelVersionPolicy,
+    model_instance_group,
 };
 use crate::inference::DataType;
 use crate::model::{StepReport, VersionPolicy};
@@ -30,6 +31,7 @@ impl From<ModelConfig> for Message {
             default_model_filename: config.file.to_owned(),
             ensemble_scheduling: is_ensemble.then_some(ModelEnsembling { step }),
             backend: config.backend.to_owned(),
+            response_cache: Some(ModelResponseCache { enable: config.response_cache }),
             model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
         }
     }

@@ -14,8 +14,8 @@ impl From<Statistics> for ModelStatistics {
             compute_input: spent(told.compute.input),
             compute_infer: spent(told.compute.infer),
             compute_output: spent(told.compute.output),
-            cache_hit: spent(Counted::default()),
-            cache_miss: spent(Counted::default()),
+            cache_hit: spent(told.cache_hit),
+            cache_miss: spent(told.cache_miss),
         };
         let memory = MemoryUsage { r#type: "CPU".to_owned(), id: 0, byte_size: told.memory };
         Self {

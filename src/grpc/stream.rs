@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::infer;
+use super::infer::{self, Answered};
 use super::proto::infer_parameter::ParameterChoice;
 use super::proto::{
     InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
@@ -74,7 +74,7 @@ async fn answer(
     let bounds = serving.terms.bounds(Instant::now());
     let work = infer::answer((&serving.models, &serving.traces), request, (&serving.terms, bounds));
     let failure = match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(Ok((mut response, _))) => {
+        Ok(Ok(Answered { mut response, .. })) => {
             if tells_final {
                 let told =
                     InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };

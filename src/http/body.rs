@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use axum::body::Bytes;
+use axum::BoxError;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
@@ -25,6 +26,9 @@ const SMALL: usize = 64 * 1024;
 
 /// The largest body that declares every model.
 const DECLARATION: usize = 4 * 1024 * 1024;
+
+/// What every datatype can be aligned to, as all that is allocated is.
+const ALIGNMENT: usize = 16;
 
 /// A body as it came.
 #[derive(Debug)]
@@ -57,7 +61,8 @@ impl Coded {
     }
 }
 
-/// The whole body, which may be compressed.
+/// The whole body, which may be compressed. What comes after the first `header` bytes is aligned for every
+/// datatype, where it can be without another copy.
 ///
 /// # Errors
 /// A body that is too large, broken off, compressed in another way than we know, or not there by
@@ -65,7 +70,7 @@ impl Coded {
 pub(super) async fn read_coded(
     request: Request,
     limits: &Limits,
-    deadline: Instant,
+    (deadline, header): (Instant, usize),
 ) -> Result<Coded, ApiError> {
     let coding = match encoding(request.headers()) {
         None => None,
@@ -76,7 +81,7 @@ pub(super) async fn read_coded(
             Some(coding.ok_or_else(unknown)?)
         }
     };
-    let body = receive(request, limits, deadline).await?;
+    let body = receive(request, limits, (deadline, header)).await?;
     Ok(Coded { body, coding })
 }
 
@@ -94,24 +99,58 @@ pub(super) async fn read(
             encoding: encoding.into_owned(),
             instead: "send the body as it is",
         }),
-        None => receive(request, limits, deadline).await,
+        None => receive(request, limits, (deadline, 0)).await,
     }
 }
 
-async fn receive(request: Request, limits: &Limits, deadline: Instant) -> Result<Bytes, ApiError> {
+async fn receive(
+    request: Request,
+    limits: &Limits,
+    (deadline, header): (Instant, usize),
+) -> Result<Bytes, ApiError> {
     let limit = limits.max_body_size;
     if announced(request.headers()).is_some_and(|length| length > limit) {
         return Err(ApiError::PayloadTooLarge { limit });
     }
-    let body = Limited::new(request.into_body(), limit).collect();
-    match timeout_at(deadline, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+    match timeout_at(deadline, whole(request, limit, header)).await {
+        Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             Err(ApiError::PayloadTooLarge { limit })
         }
         Ok(Err(_)) => Err(ApiError::bad_request("the body broke off before its end")),
         Err(_) => Err(ApiError::BodyTimeout { limit: limits.request_timeout }),
     }
+}
+
+/// The body in one piece. Its pieces are copied once, to where they stay; a body of one is not.
+async fn whole(request: Request, limit: usize, header: usize) -> Result<Bytes, BoxError> {
+    let announced = announced(request.headers()).unwrap_or_default();
+    let mut body = Limited::new(request.into_body(), limit);
+    let first = piece(&mut body).await?.unwrap_or_default();
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    // Memory that was announced and never comes is none: the system gives it when it is written to.
+    let before = (ALIGNMENT - header % ALIGNMENT) % ALIGNMENT;
+    let mut whole = Vec::with_capacity(before + announced.max(first.len()));
+    whole.resize(before, 0);
+    let mut next = Some(first);
+    while let Some(data) = next {
+        whole.extend_from_slice(&data);
+        next = piece(&mut body).await?;
+    }
+    Ok(Bytes::from(whole).slice(before..))
+}
+
+/// The next piece of a body; `None` at its end.
+async fn piece(body: &mut Limited<Body>) -> Result<Option<Bytes>, BoxError> {
+    while let Some(frame) = body.frame().await {
+        // What is no data are trailers, which tell nothing here.
+        if let Ok(data) = frame?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
 }
 
 /// The whole body of a request that changes something, which is small.

@@ -26,7 +26,13 @@ struct ConfigBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     ensemble_scheduling: Option<EnsembleBody>,
     default_model_filename: &'static str,
+    response_cache: CacheBody,
     model_transaction_policy: TransactionBody,
+}
+
+#[derive(Serialize)]
+struct CacheBody {
+    enable: bool,
 }
 
 #[derive(Serialize)]
@@ -103,6 +109,7 @@ impl From<ModelConfig> for ConfigBody {
             instance_group: if is_ensemble { Vec::new() } else { vec![instances] },
             ensemble_scheduling: is_ensemble.then_some(EnsembleBody { step }),
             default_model_filename: config.file,
+            response_cache: CacheBody { enable: config.response_cache },
             model_transaction_policy: TransactionBody { decoupled: false },
         }
     }

@@ -112,8 +112,16 @@ struct ServingBody {
     failures: u64,
     last_access: Option<String>,
     latency: Option<LatencyBody>,
+    response_cache: Option<CacheBody>,
     steps: Vec<StepBody>,
     held_by: Vec<String>,
+}
+
+/// How often an answer had been kept.
+#[derive(Serialize)]
+struct CacheBody {
+    hits: u64,
+    misses: u64,
 }
 
 /// A step of an ensemble, with the version that it has of it.
@@ -307,6 +315,9 @@ impl From<ServingReport> for ServingBody {
                 p90: milliseconds(latency.p90),
                 p99: milliseconds(latency.p99),
             }),
+            response_cache: report
+                .response_cache
+                .map(|usage| CacheBody { hits: usage.hits.count, misses: usage.misses.count }),
             steps: report.steps.into_iter().map(StepBody::from).collect(),
             held_by: report.held_by.iter().map(ToString::to_string).collect(),
         }

@@ -106,8 +106,8 @@ impl From<&Statistics> for InferenceBody {
             compute_input: told.compute.input.into(),
             compute_infer: told.compute.infer.into(),
             compute_output: told.compute.output.into(),
-            cache_hit: Counted::default().into(),
-            cache_miss: Counted::default().into(),
+            cache_hit: told.cache_hit.into(),
+            cache_miss: told.cache_miss.into(),
         }
     }
 }

@@ -193,6 +193,24 @@ impl Tensor {
         }
     }
 
+    /// About how many bytes of memory it takes.
+    pub(crate) fn footprint(&self) -> usize {
+        let elements = self.as_strings().map_or(0, size_of_val);
+        self.byte_len() + elements + size_of_val(self.shape.as_slice()) + size_of::<Self>()
+    }
+
+    /// The same in memory of its own, which keeps nothing else.
+    pub(crate) fn detached(&self) -> Self {
+        let data = match &self.data {
+            TensorData::Fixed(raw) => TensorData::Fixed(copied(raw)),
+            TensorData::Strings(elements) => {
+                let own = elements.iter().map(|element| Bytes::copy_from_slice(element));
+                TensorData::Strings(own.collect())
+            }
+        };
+        Self { datatype: self.datatype, shape: self.shape.clone(), data }
+    }
+
     /// The elements of a BYTES tensor; `None` for every other datatype.
     pub fn as_strings(&self) -> Option<&[Bytes]> {
         match &self.data {
@@ -255,8 +273,13 @@ fn aligned(raw: Bytes, alignment: usize) -> Bytes {
     if raw.as_ptr().align_offset(alignment) == 0 {
         return raw;
     }
+    copied(&raw)
+}
+
+/// The bytes in a buffer of their own, which is aligned for every datatype.
+fn copied(raw: &[u8]) -> Bytes {
     let mut words = vec![0_u64; raw.len().div_ceil(8)];
-    bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..raw.len()].copy_from_slice(&raw);
+    bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..raw.len()].copy_from_slice(raw);
     Bytes::from_owner(Owned(words)).slice(..raw.len())
 }
 

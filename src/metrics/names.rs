@@ -50,6 +50,20 @@ pub(super) const INFERENCE_QUEUE_DEPTH: Name =
     name("onward_inference_queue_depth", "Requests that wait for an instance.");
 pub(super) const INFERENCE_QUEUE_CAPACITY: Name =
     name("onward_inference_queue_capacity", "Requests that may wait for an instance.");
+pub(super) const RESPONSE_CACHE_HITS_TOTAL: Name = name(
+    "onward_response_cache_hits_total",
+    "Requests of the model version whose answer had been kept.",
+);
+pub(super) const RESPONSE_CACHE_MISSES_TOTAL: Name = name(
+    "onward_response_cache_misses_total",
+    "Requests of the model version that were run, as no answer had been kept.",
+);
+pub(super) const RESPONSE_CACHE_ANSWERS: Name =
+    name("onward_response_cache_answers", "Answers that are kept, of all models.");
+pub(super) const RESPONSE_CACHE_BYTES: Name =
+    name("onward_response_cache_bytes", "Bytes that they take, about.");
+pub(super) const RESPONSE_CACHE_CAPACITY_BYTES: Name =
+    name("onward_response_cache_capacity_bytes", "Bytes that they may take.");
 pub(super) const INFERENCE_REQUESTS_TOTAL: Name = name(
     "onward_inference_requests_total",
     "Requests that came to an end in the model version, by outcome.",

@@ -1,11 +1,11 @@
 //! States, read when they are asked for.
 
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, IntGaugeVec, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Registry};
 
-use super::{Observed, names, opts, register};
+use super::{Observed, counters, names, opts, register};
 use crate::lifecycle::{AppState, CheckStatus};
-use crate::model::{ModelReport, StateKind, VersionReport};
+use crate::model::{ModelReport, ResponseCacheReport, StateKind, VersionReport};
 
 /// The families of everything that is a state now.
 pub(super) fn gather(observed: &Observed) -> Vec<MetricFamily> {
@@ -14,6 +14,7 @@ pub(super) fn gather(observed: &Observed) -> Vec<MetricFamily> {
     application(&registry, observed);
     health(&registry, observed);
     models(&registry, &observed.models.reports());
+    response_cache(&registry, observed.models.response_cache());
     registry.gather()
 }
 
@@ -50,6 +51,17 @@ fn health(registry: &Registry, observed: &Observed) {
     }
 }
 
+fn response_cache(registry: &Registry, report: ResponseCacheReport) {
+    for (name, value) in [
+        (&names::RESPONSE_CACHE_ANSWERS, report.answers),
+        (&names::RESPONSE_CACHE_BYTES, report.bytes),
+        (&names::RESPONSE_CACHE_CAPACITY_BYTES, report.capacity),
+    ] {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        gauges(registry, name, &[]).with_label_values(NO_LABELS).set(value);
+    }
+}
+
 struct ModelGauges {
     current: IntGaugeVec,
     state: IntGaugeVec,
@@ -58,6 +70,8 @@ struct ModelGauges {
     in_flight: IntGaugeVec,
     queue_depth: IntGaugeVec,
     queue_capacity: IntGaugeVec,
+    cache_hits: IntCounterVec,
+    cache_misses: IntCounterVec,
 }
 
 fn models(registry: &Registry, reports: &[ModelReport]) {
@@ -70,6 +84,8 @@ fn models(registry: &Registry, reports: &[ModelReport]) {
         in_flight: gauges(registry, &names::INFERENCE_IN_FLIGHT, version),
         queue_depth: gauges(registry, &names::INFERENCE_QUEUE_DEPTH, version),
         queue_capacity: gauges(registry, &names::INFERENCE_QUEUE_CAPACITY, version),
+        cache_hits: counters(registry, &names::RESPONSE_CACHE_HITS_TOTAL, version),
+        cache_misses: counters(registry, &names::RESPONSE_CACHE_MISSES_TOTAL, version),
     };
     for model in reports {
         if let Some(current) = model.current {
@@ -103,6 +119,10 @@ impl ModelGauges {
         self.in_flight.with_label_values(labels).add(in_flight);
         self.queue_depth.with_label_values(labels).add(number(serving.queue_depth));
         self.queue_capacity.with_label_values(labels).add(number(serving.queue_capacity));
+        if let Some(usage) = &serving.response_cache {
+            self.cache_hits.with_label_values(labels).inc_by(usage.hits.count);
+            self.cache_misses.with_label_values(labels).inc_by(usage.misses.count);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::ensemble::Ensemble;
 use super::gate::Gate;
@@ -16,11 +16,12 @@ use super::mirror::Mirror;
 use super::names::VersionId;
 use super::observer::{Outcome, VersionObserver};
 use super::report::StepReport;
+use super::response_cache::{CacheLookup, VersionCache};
 use super::runner::{Manner, Runner};
 use super::traced::Traced;
 use super::usage::Usage;
 use crate::inference::{
-    InferError, InferenceRequest, PreparedRequest, RunTerms, Signature, Tensor, Timings,
+    Completion, InferError, InferenceRequest, PreparedRequest, RunTerms, Signature, Tensor, Timings,
 };
 
 /// Everything a request needs of a version that has been loaded.
@@ -33,6 +34,8 @@ pub(super) struct Serving {
     /// As they were when it was loaded.
     pub(super) settings: ModelSettings,
     pub(super) runner: Runner,
+    /// Its answers, where they are kept.
+    pub(super) responses: Option<VersionCache>,
     /// What it takes of the memory that models may have.
     pub(super) reservation: Reservation,
     /// What loading it did to the resident memory, where that could be measured.
@@ -104,9 +107,37 @@ impl Serving {
     ) -> Result<Answer, InferError> {
         let request = PreparedRequest::new(&self.signature, request)?;
         let wanted = request.outputs().to_vec();
-        let completion = self.runner.run(request, (&self.signature, manner), terms).await?;
+        let (completion, cache) = match &self.responses {
+            // What the server asks for itself shows that the version can be run.
+            Some(responses) if manner != Manner::Aside => {
+                self.looked_up(responses, request, (terms, manner)).await?
+            }
+            _ => (self.runner.run(request, (&self.signature, manner), terms).await?, None),
+        };
         let outputs = wanted.into_iter().zip(completion.outputs).collect();
-        Ok(Answer { outputs, timings: completion.timings })
+        Ok(Answer { outputs, timings: completion.timings, cache })
+    }
+
+    /// The answer that is kept, or else that of a run, which is kept from now on.
+    async fn looked_up(
+        &self,
+        responses: &VersionCache,
+        request: PreparedRequest,
+        (terms, manner): (RunTerms, Manner),
+    ) -> Result<(Completion, Option<CacheLookup>), InferError> {
+        let admitted = Some(Instant::now());
+        let found = timeout_at(terms.deadline, responses.find(&request)).await;
+        match found.map_err(|_| InferError::DeadlineExceeded)? {
+            Ok(outputs) => {
+                let timings = Timings { admitted, ..Timings::default() };
+                Ok((Completion { outputs, timings }, Some(CacheLookup::Hit)))
+            }
+            Err(key) => {
+                let completion = self.runner.run(request, (&self.signature, manner), terms).await?;
+                responses.keep(key, &completion.outputs);
+                Ok((completion, Some(CacheLookup::Miss)))
+            }
+        }
     }
 
     /// How many entries the batch of a request has; one where the model takes none.
@@ -135,6 +166,8 @@ pub struct Answer {
     pub outputs: Vec<(usize, Tensor)>,
     /// Where the time went.
     pub timings: Timings,
+    /// Whether it was kept from before; `None` where answers are not kept.
+    pub cache: Option<CacheLookup>,
 }
 
 impl VersionHandle {
@@ -258,7 +291,10 @@ impl<'a> Ending<'a> {
         match result {
             Ok(answer) => {
                 self.serving.usage.answered(total, (answer.timings, self.batch));
-                self.serving.observer.request(Outcome::Success, total, Some(answer.timings));
+                // One that was kept has waited for nothing, and nothing was computed.
+                let timings =
+                    Some(answer.timings).filter(|_| answer.cache != Some(CacheLookup::Hit));
+                self.serving.observer.request(Outcome::Success, total, timings);
             }
             Err(error) => {
                 self.serving.usage.failed(total, Some(error));

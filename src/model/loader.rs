@@ -84,6 +84,8 @@ pub struct ModelSettings {
     pub batching: BatchingSettings,
     /// The priority of requests that name none.
     pub default_priority: Option<NonZeroU32>,
+    /// Whether its answers are kept for requests that come again.
+    pub response_cache: bool,
     /// What each place of an output means, by the output's name.
     pub labels: BTreeMap<String, Labels>,
     /// What it is made of, where it is an ensemble.

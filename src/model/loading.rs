@@ -25,6 +25,7 @@ use super::memory::MemoryMeter;
 use super::names::{Version, VersionId};
 use super::observer::ModelObserver;
 use super::record::VersionRecord;
+use super::response_cache::ResponseCache;
 use super::runner::Runner;
 use super::state::VersionEvent;
 use super::traced::Traced;
@@ -216,6 +217,7 @@ pub(super) struct Loader {
     pub(super) instances: NonZeroUsize,
     pub(super) queue_capacity: NonZeroUsize,
     pub(super) max_batch_size: NonZeroUsize,
+    pub(super) responses: Arc<ResponseCache>,
 }
 
 impl Loader {
@@ -268,6 +270,7 @@ impl Loader {
         Ok(Arc::new(Serving {
             id: record.id.clone(),
             traced: Traced::new(&record.id, &digest),
+            responses: settings.response_cache.then(|| self.responses.of_version(&digest)),
             digest,
             platform,
             signature,
@@ -310,6 +313,7 @@ impl Loader {
             && serving.settings.max_batch_size == settings.max_batch_size
             && serving.settings.batching == settings.batching
             && serving.settings.default_priority == settings.default_priority
+            && serving.settings.response_cache == settings.response_cache
             && serving.settings.labels == settings.labels
             && serving.settings.execution_providers == settings.execution_providers
     }

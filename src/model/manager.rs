@@ -35,6 +35,7 @@ use super::operation::{Begun, By, Conditions, Done, Ended, Operation, OperationK
 use super::overriding::Overrides;
 use super::registry::{ModelEntry, Registry};
 use super::report::{self, IndexEntry, LoadReport, ModelReport, SwapReport, UnloadReport};
+use super::response_cache::{ResponseCache, ResponseCacheReport};
 use super::routing::RoutingChange;
 use super::serving_map::{ServingMap, Wanted};
 use super::state::StateKind;
@@ -63,6 +64,8 @@ pub struct ManagerOptions {
     pub queue_capacity: NonZeroUsize,
     /// The most entries that a batch is made of.
     pub max_batch_size: NonZeroUsize,
+    /// The bytes of answers that may be kept for requests that come again.
+    pub response_cache: u64,
     /// Threads that one run may use inside the engine.
     pub intra_op_threads: NonZeroUsize,
     /// What may change later.
@@ -196,6 +199,7 @@ impl ModelLifecycleManager {
             instances: options.instances,
             queue_capacity: options.queue_capacity,
             max_batch_size: options.max_batch_size,
+            responses: Arc::new(ResponseCache::new(options.response_cache)),
         };
         let initially = Err("no model was loaded yet".to_owned());
         let readiness = parts.health.reporter("required_models", CheckKind::Readiness, initially);
@@ -583,6 +587,11 @@ impl ModelLifecycleManager {
             index.insert(entry.name.clone(), report::index(&entry));
         }
         Ok(index.into_values().flatten().collect())
+    }
+
+    /// The answers that are kept at the moment, of all models that ask for it.
+    pub fn response_cache(&self) -> ResponseCacheReport {
+        self.core.loader.responses.report()
     }
 
     /// Every model that was loaded, or failed to be.

@@ -42,6 +42,7 @@ mod reconcile;
 mod record;
 mod registry;
 mod report;
+mod response_cache;
 mod retire;
 mod routing;
 mod runner;
@@ -97,6 +98,7 @@ pub use report::{
     IndexEntry, LoadReport, ModelReport, ServingReport, ShadowReport, StepReport, SwapReport,
     TrafficReport, UnloadReport, VerifyReport, VersionReport,
 };
+pub use response_cache::{CacheLookup, CacheUse, ResponseCacheReport};
 pub use routing::RoutingChange;
 pub use serving_map::Wanted;
 pub use state::{FailureReason, IllegalTransition, StateKind, VersionEvent, VersionState};

@@ -14,6 +14,7 @@ use super::mirror::MirrorTally;
 use super::names::{AliasName, ModelName, Version, VersionId};
 use super::record::VersionRecord;
 use super::registry::ModelEntry;
+use super::response_cache::{CacheUse, VersionCache};
 use super::serving_map::Routes;
 use super::state::{StateKind, VersionState};
 use super::traffic::Weights;
@@ -188,6 +189,8 @@ pub struct ServingReport {
     pub queue_capacity: usize,
     /// Its use so far.
     pub usage: UsageReport,
+    /// How often an answer had been kept; `None` where none is.
+    pub response_cache: Option<CacheUse>,
     /// What it is made of, where it is an ensemble.
     pub steps: Vec<StepReport>,
     /// The versions of ensembles that have it as a step. It stays in memory as long as they do.
@@ -291,6 +294,7 @@ fn loaded(serving: &Arc<Serving>) -> ServingReport {
         usage: serving.usage.report(&serving.runner),
         steps: serving.runner.ensemble().map(Ensemble::report).unwrap_or_default(),
         held_by: serving.holds.by(),
+        response_cache: serving.responses.as_ref().map(VersionCache::usage),
     }
 }
 

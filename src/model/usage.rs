@@ -35,19 +35,19 @@ struct Work {
 
 /// How often something happened, and how many nanoseconds it took in all.
 #[derive(Debug, Default)]
-struct Total {
+pub(super) struct Total {
     count: AtomicU64,
     nanoseconds: AtomicU64,
 }
 
 impl Total {
-    fn add(&self, took: Duration) {
+    pub(super) fn add(&self, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.count.fetch_add(1, Ordering::Relaxed);
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
-    fn read(&self) -> Spent {
+    pub(super) fn read(&self) -> Spent {
         let total = Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed));
         Spent { count: self.count.load(Ordering::Relaxed), total }
     }

@@ -12,7 +12,9 @@ use super::raw;
 use super::refusal::Refusal;
 use super::trace::Trace;
 use crate::inference::{DataType, Dim, InferenceRequest, NamedTensor, RunTerms, Signature, Tensor};
-use crate::model::{ModelLifecycleManager, ModelName, Traces, VersionHandle, VersionRef, Wanted};
+use crate::model::{
+    CacheLookup, ModelLifecycleManager, ModelName, Traces, VersionHandle, VersionRef, Wanted,
+};
 
 /// What a model is to be asked.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub(crate) struct Reply {
     pub(crate) version: VersionHandle,
     /// In the order asked for.
     pub(crate) outputs: Vec<NamedTensor>,
+    /// Whether it had been kept; `None` where answers are not.
+    pub(crate) cache: Option<CacheLookup>,
 }
 
 impl WantedOutput {
@@ -130,7 +134,7 @@ impl Call {
             };
             tensors.push(NamedTensor { name, tensor });
         }
-        Ok(Reply { version, outputs: tensors })
+        Ok(Reply { version, outputs: tensors, cache: answer.cache })
     }
 }
 

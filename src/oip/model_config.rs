@@ -27,6 +27,8 @@ pub(crate) struct ModelConfig {
     pub(crate) inputs: Vec<ConfigTensor>,
     pub(crate) outputs: Vec<ConfigTensor>,
     pub(crate) instances: i32,
+    /// Whether answers are kept for requests that come again.
+    pub(crate) response_cache: bool,
     /// What an ensemble is made of.
     pub(crate) steps: Vec<StepReport>,
 }
@@ -79,6 +81,7 @@ impl ModelConfig {
             inputs: signature.inputs.iter().map(tensor).collect(),
             outputs: signature.outputs.iter().map(labelled).collect(),
             instances: i32::try_from(handle.instances()).unwrap_or(i32::MAX),
+            response_cache: settings.response_cache,
             steps,
         }
     }

@@ -22,6 +22,8 @@ pub(crate) struct Statistics {
     pub(crate) fail: Counted,
     pub(crate) queue: Counted,
     pub(crate) compute: Compute,
+    pub(crate) cache_hit: Counted,
+    pub(crate) cache_miss: Counted,
     /// By the size of the batch, the smallest first.
     pub(crate) batches: Vec<(u64, Compute)>,
     /// The memory that it is estimated to take, in bytes.
@@ -79,17 +81,19 @@ fn of_report(report: ModelReport) -> Vec<Statistics> {
 impl Statistics {
     fn new((name, version): (&str, String), serving: &ServingReport) -> Self {
         let (usage, work) = (&serving.usage, &serving.usage.work);
+        let cache = serving.response_cache.unwrap_or_default();
         Self {
             name: name.to_owned(),
             version,
             last_inference: usage.last_access.map_or(0, milliseconds),
             inference_count: work.inferences,
-            // Requests are not put together into batches.
             execution_count: work.runs.count,
             success: work.success.into(),
             fail: work.failure.into(),
             queue: work.queue.into(),
             compute: work.runs.into(),
+            cache_hit: cache.hits.into(),
+            cache_miss: cache.misses.into(),
             batches: work.batches.iter().map(|(size, runs)| (*size, (*runs).into())).collect(),
             memory: serving.memory,
         }

@@ -33,6 +33,7 @@ struct ModelYaml {
     max_batch_size: Option<u32>,
     batching: Option<BatchingYaml>,
     default_priority: Option<NonZeroU32>,
+    response_cache: bool,
     labels: BTreeMap<String, LabelsYaml>,
     ensemble: Option<EnsembleYaml>,
 }
@@ -207,6 +208,7 @@ pub(super) fn parse(text: &str, read_labels: ReadLabels<'_>) -> Result<ModelSett
         max_batch_size,
         batching,
         default_priority,
+        response_cache: yaml.response_cache,
         labels,
         warnings: Vec::new(),
     })
@@ -497,7 +499,7 @@ mod tests {
         "warm_up: {batch_sizes: [1, 8], budget: 10s}",
         "warm_up: {batch_sizes: [0]}",
         "warm_up: {budget: 10s}",
-        "lazy: true\npin: false\nidle_ttl: 10m\ndefault_priority: 2",
+        "lazy: true\npin: false\nidle_ttl: 10m\ndefault_priority: 2\nresponse_cache: true",
         "lazy: perhaps",
         "labels: {x: labels.txt, y: [yes, maybe]}",
         "labels: {x: 1}",

@@ -38,6 +38,7 @@ mod refusals;
 mod reloading;
 mod residence;
 mod resources;
+mod response_cache;
 mod samples;
 mod shutdown;
 mod support;

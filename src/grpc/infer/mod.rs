@@ -13,8 +13,17 @@ use tokio::time::Instant;
 
 use super::proto::{ModelInferRequest, ModelInferResponse};
 use super::terms::Terms;
-use crate::model::{ModelLifecycleManager, Traces};
+use crate::model::{CacheLookup, ModelLifecycleManager, Traces};
 use crate::oip::Refusal;
+
+/// An answer, and what its metadata tell.
+pub(super) struct Answered {
+    pub(super) response: ModelInferResponse,
+    /// Of the version that gave it.
+    pub(super) digest: Bytes,
+    /// Whether it had been kept; `None` where answers are not.
+    pub(super) cache: Option<CacheLookup>,
+}
 
 /// Asks the model; its answer, and the digest of the version that gave it. `bounds` are when the request
 /// came, and how long it may take from then on. Cancel safe.
@@ -25,13 +34,13 @@ pub(super) async fn answer(
     serving: (&ModelLifecycleManager, &Traces),
     request: ModelInferRequest,
     (terms, bounds): (&Terms, (Instant, Duration)),
-) -> Result<(ModelInferResponse, Bytes), Refusal> {
+) -> Result<Answered, Refusal> {
     let id = request.id.clone();
     let mut call = request::read(request)?;
     if terms.routing_key.is_some() {
         call.options.routing_key.clone_from(&terms.routing_key);
     }
     let reply = call.run(serving, bounds).await?;
-    let digest = reply.version.traced().digest.clone();
-    Ok((response::write(&reply, id), digest))
+    let (digest, cache) = (reply.version.traced().digest.clone(), reply.cache);
+    Ok(Answered { response: response::write(&reply, id), digest, cache })
 }

@@ -51,7 +51,8 @@ pub(super) async fn answer(
     let received = Instant::now();
     let headers = Headers::read(request.headers());
     let deadline = received + limits.request_timeout;
-    let body = body::read_coded(request, &limits, deadline).await?;
+    let header = headers.as_ref().ok().and_then(|headers| headers.length).unwrap_or_default();
+    let body = body::read_coded(request, &limits, (deadline, header)).await?;
     // Only now, as a connection ends with a body that is not read.
     let (headers, Target { model, version }) = (headers?, target?);
     let (size, limit, length) = (body.work(), limits.max_body_size, headers.length);

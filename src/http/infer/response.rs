@@ -27,6 +27,7 @@ use crate::oip::{Refusal, Reply, raw};
 const MODEL: HeaderName = HeaderName::from_static("x-onward-model");
 const VERSION: HeaderName = HeaderName::from_static("x-onward-version");
 const DIGEST: HeaderName = HeaderName::from_static("x-onward-digest");
+const CACHE: HeaderName = HeaderName::from_static("x-onward-cache");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// More headers than an answer has.
@@ -220,6 +221,9 @@ pub(in crate::http) fn trace(reply: &Reply) -> HeaderMap {
     for (name, text) in [(MODEL, model), (VERSION, version), (DIGEST, digest)] {
         let value = HeaderValue::from_maybe_shared(text.clone());
         headers.insert(name, value.expect("visible ASCII is a header value"));
+    }
+    if let Some(lookup) = reply.cache {
+        headers.insert(CACHE, HeaderValue::from_static(lookup.name()));
     }
     headers
 }

@@ -32,7 +32,7 @@ pub(super) async fn predict(
     let id = request_id::of(&request).map(|id| id.to_bytes());
     let routing_key = infer::routing_key(request.headers())?;
     let deadline = received + limits.request_timeout;
-    let body = body::read_coded(request, &limits, deadline).await?;
+    let body = body::read_coded(request, &limits, (deadline, 0)).await?;
     let call = Call {
         id,
         model: target.model,

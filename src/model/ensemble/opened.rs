@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::super::runner::Manner;
@@ -40,15 +40,15 @@ impl Instance for OpenedEnsemble {
         request: &PreparedRequest,
         control: &RunControl,
     ) -> Result<Vec<Tensor>, RunError> {
-        let (cancel, cancelled) = oneshot::channel::<()>();
-        // Who has answered before listens no more.
-        let _armed = control.arm(Box::new(move || cancel.send(()).unwrap_or_default()));
+        let cancelled = Arc::new(Notify::new());
+        let cancel = Arc::clone(&cancelled);
+        let _armed = control.arm(Arc::new(move || cancel.notify_one()));
         let terms = RunTerms::from(Instant::now() + LONG);
         let run = self.ensemble.run(request.clone(), (terms, Manner::Aside));
         let outcome = self.runtime.block_on(async {
             tokio::select! {
                 biased;
-                Ok(()) = cancelled => Err(RunError::Cancelled),
+                () = cancelled.notified() => Err(RunError::Cancelled),
                 outcome = run => outcome.map_err(as_run_error),
             }
         });

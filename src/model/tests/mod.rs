@@ -87,6 +87,7 @@ impl Fixture {
         let second = Duration::from_secs(1);
         let health = HealthRegistry::new(second, second, events.clone());
         let mut options = ManagerOptions {
+            response_cache: 1 << 20,
             load_threads: many(2),
             load_timeout: Duration::from_hours(1),
             instances: many(1),

@@ -22,7 +22,7 @@ use crate::nearest;
 use text::{Field, Message, Value};
 
 /// Fields that are read.
-const HONOURED: [&str; 12] = [
+const HONOURED: [&str; 13] = [
     "name",
     "platform",
     "backend",
@@ -35,13 +35,13 @@ const HONOURED: [&str; 12] = [
     "instance_group",
     "default_model_filename",
     "optimization",
+    "response_cache",
 ];
 
 /// Fields of no consequence for answers that Onward does in its own way, with what to tell.
-const NOT_HONOURED: [(&str, &str); 7] = [
+const NOT_HONOURED: [(&str, &str); 6] = [
     ("parameters", "parameters are for Triton's backends"),
     ("model_warmup", "versions are warmed up by 'warm_up' and golden samples of Onward's own"),
-    ("response_cache", "answers are not cached"),
     ("metric_tags", "metrics have the model and the version as labels"),
     ("model_operations", "no libraries of operators are loaded"),
     ("model_repository_agents", "no agents are loaded"),
@@ -105,6 +105,7 @@ fn settings(
             "output" => declared.outputs.push(reading.tensor(field).map_err(at)?),
             "instance_group" => reading.instances(field).map_err(at)?,
             "optimization" => reading.optimization(field).map_err(at)?,
+            "response_cache" => reading.settings.response_cache = is_cached(field).map_err(at)?,
             "default_model_filename" => is_usual_file(field).map_err(at)?,
             _ => reading.other(field).map_err(at)?,
         }
@@ -116,6 +117,17 @@ fn settings(
     }
     reading.settings.declared = Some(declared);
     Ok(reading.settings)
+}
+
+fn is_cached(field: &Field) -> Result<bool, String> {
+    let mut enabled = false;
+    for field in &message(field)?.0 {
+        match field.name.as_str() {
+            "enable" => enabled = boolean(field)?,
+            other => return Err(format!("there is no field '{other}'")),
+        }
+    }
+    Ok(enabled)
 }
 
 struct Reading<'a> {
@@ -357,6 +369,14 @@ fn batch(field: &Field) -> Result<u32, String> {
 }
 
 /// Whether it is one of the words for what is not so.
+fn boolean(field: &Field) -> Result<bool, String> {
+    match &field.value {
+        Value::Word(word) if ["true", "True", "t", "1"].contains(&word.as_str()) => Ok(true),
+        _ if is_false(field) => Ok(false),
+        _ => Err(format!("{}: expected true or false", field.name)),
+    }
+}
+
 fn is_false(field: &Field) -> bool {
     matches!(&field.value, Value::Word(word) if ["false", "False", "f", "0"].contains(&word.as_str()))
 }

@@ -124,6 +124,20 @@ fn mistakes_are_named() {
 }
 
 #[test]
+fn whether_answers_are_kept_is_read_from_json() {
+    let none = |file: &str| Err(format!("there is no file '{file}'"));
+    let read = |text: &str| parse_json(text, (&ModelName::new("m").unwrap(), &none));
+    let is_kept = |text: &str| read(text).map(|settings| settings.response_cache);
+    assert_eq!(is_kept("{}"), Ok(false));
+    assert_eq!(is_kept(r#"{"response_cache": {"enable": true}}"#), Ok(true));
+    assert_eq!(is_kept(r#"{"responseCache": {"enable": false}}"#), Ok(false));
+    let told = "response_cache: enable: expected true or false";
+    assert_eq!(is_kept(r#"{"response_cache": {"enable": "often"}}"#), Err(told.to_owned()));
+    let told = "response_cache: there is no field 'size'";
+    assert_eq!(is_kept(r#"{"response_cache": {"size": 1}}"#), Err(told.to_owned()));
+}
+
+#[test]
 fn the_same_fields_are_read_from_json() {
     let none = |file: &str| Err(format!("there is no file '{file}'"));
     let read = |text: &str| parse_json(text, (&ModelName::new("m").unwrap(), &none));

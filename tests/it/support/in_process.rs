@@ -139,6 +139,7 @@ fn models(application: &Application) -> ModelLifecycleManager {
         instances: NonZeroUsize::MIN,
         queue_capacity: NonZeroUsize::MIN,
         max_batch_size: NonZeroUsize::MIN,
+        response_cache: 0,
         intra_op_threads: NonZeroUsize::MIN,
         terms: Terms {
             drain_timeout: PATIENCE,
