@@ -375,3 +375,22 @@ async fn steps_that_want_the_same_have_the_same() {
     fixture.unload("e").await.unwrap();
     fixture.reaches("a", &[(1, Unloaded)]).await;
 }
+
+#[tokio::test]
+async fn a_request_brings_an_ensemble_and_its_steps_past_a_load_that_nobody_waits_for() {
+    let fixture = Fixture::with(|options| options.load_threads = many(1));
+    fixture.world.put_each(&["a", "b", "slow"]);
+    define(&fixture, "inner", row(&["a", "b"]));
+    define(&fixture, "e", row(&["inner", "b"]));
+    for model in ["a", "b", "inner", "e"] {
+        fixture.world.edit(model, |model| model.settings.lazy = true);
+    }
+    let door = fixture.world.door(Step::Open, "slow/1");
+    let manager = fixture.manager.clone();
+    let starting = tokio::spawn(async move { manager.load_all().await });
+    door.has_waiting(1).await;
+    let handle = fixture.manager.acquire_waiting("e", None.into(), later());
+    assert_eq!(soon(ask(&soon(handle).await.unwrap(), 1)).await, Ok(1));
+    door.open();
+    soon(starting).await.unwrap().unwrap();
+}
