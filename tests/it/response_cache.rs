@@ -78,14 +78,17 @@ async fn answers_belong_to_the_content_of_a_version_and_go_with_it() {
     let (_, one) = asked(&server, "add", &ones()).await;
     assert_eq!((&one[0], asked(&server, "add", &ones()).await.0), (&json!(2.0), "hit".to_owned()));
     server.repository.put("add", 2, &add_constant(2.0));
-    let swap = server.post("/lifecycle/models/add/swap", &json!({ "to": "2" })).await;
+    let swap = server
+        .post("/lifecycle/models/add/swap", &json!({ "to": "2", "keep_previous": "5m" }))
+        .await;
     swap.ok();
     let (told, two) = asked(&server, "add", &ones()).await;
     assert_eq!((told.as_str(), &two[0]), ("miss", &json!(3.0)));
     // The way back finds what it had left.
     server.post("/lifecycle/models/add/rollback", &json!({})).await.ok();
     assert_eq!(asked(&server, "add", &ones()).await, ("hit".to_owned(), one));
-    server.post("/v2/repository/models/add/unload", &json!({})).await.ok();
+    let unload = server.post("/v2/repository/models/add/unload", &json!({})).await;
+    assert_eq!(unload.status, 200);
     let metrics = String::from_utf8(server.get("/metrics").await.body).unwrap();
     assert!(metrics.contains("onward_response_cache_answers 0"), "{metrics}");
     assert!(metrics.contains("onward_response_cache_bytes 0"), "{metrics}");
