@@ -132,7 +132,9 @@ async fn whole(request: Request, limit: usize, header: usize) -> Result<Bytes, B
     }
     // Memory that was announced and never comes is none: the system gives it when it is written to.
     let before = (ALIGNMENT - header % ALIGNMENT) % ALIGNMENT;
-    let mut whole = Vec::with_capacity(before + announced.max(first.len()));
+    let mut whole = Vec::new();
+    // Where there is not as much, it grows as far as data come.
+    whole.try_reserve_exact(before + announced.max(first.len())).ok();
     whole.resize(before, 0);
     let mut next = Some(first);
     while let Some(data) = next {

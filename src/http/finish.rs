@@ -38,9 +38,11 @@ pub(super) async fn finish<F: Future<Output = Response>>(
     let request_id = id.as_str();
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         let body = failure.write(request_id, response.headers_mut());
-        *response.body_mut() = Body::from(body);
-        // The router has told that of the body that it knew.
-        response.headers_mut().remove(CONTENT_LENGTH);
+        // In the place of what the router has told of the body that it knew.
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        // Over HTTP/2, a body would be sent although nobody has asked for it.
+        let is_sent = method != Method::HEAD;
+        *response.body_mut() = if is_sent { Body::from(body) } else { Body::empty() };
         log_failure(&failure, &response, (&method, uri.path()), request_id);
     }
     let status = response.status().as_u16();

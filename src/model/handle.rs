@@ -16,7 +16,7 @@ use super::mirror::Mirror;
 use super::names::VersionId;
 use super::observer::{Outcome, VersionObserver};
 use super::report::StepReport;
-use super::response_cache::{CacheLookup, VersionCache};
+use super::response_cache::{CacheLookup, VersionCache, is_laborious};
 use super::runner::{Manner, Runner};
 use super::traced::Traced;
 use super::usage::Usage;
@@ -108,8 +108,7 @@ impl Serving {
         let request = PreparedRequest::new(&self.signature, request)?;
         let wanted = request.outputs().to_vec();
         let (completion, cache) = match &self.responses {
-            // What the server asks for itself shows that the version can be run.
-            Some(responses) if manner != Manner::Aside => {
+            Some(responses) if manner.may_be_kept() => {
                 self.looked_up(responses, request, (terms, manner)).await?
             }
             _ => (self.runner.run(request, (&self.signature, manner), terms).await?, None),
@@ -126,6 +125,11 @@ impl Serving {
         (terms, manner): (RunTerms, Manner),
     ) -> Result<(Completion, Option<CacheLookup>), InferError> {
         let admitted = Some(Instant::now());
+        if is_laborious(&request) && self.runner.is_full() {
+            // It will be refused, which must not take long.
+            let completion = self.runner.run(request, (&self.signature, manner), terms).await?;
+            return Ok((completion, Some(CacheLookup::Miss)));
+        }
         let found = timeout_at(terms.deadline, responses.find(&request)).await;
         match found.map_err(|_| InferError::DeadlineExceeded)? {
             Ok(outputs) => {
@@ -250,9 +254,31 @@ impl VersionHandle {
         request: InferenceRequest,
         terms: impl Into<RunTerms>,
     ) -> Result<Answer, InferError> {
-        let copy = self.mirror.as_ref().and_then(|mirror| mirror.copy(&request, &self.serving));
         let manner = if self.waited { Manner::Patient } else { Manner::Usual };
-        let result = self.serving.infer(request, (terms.into(), manner)).await;
+        self.infer_in(request, (terms.into(), manner)).await
+    }
+
+    /// [`VersionHandle::infer`] for one who wants to see the version run: it gets no answer that was kept.
+    ///
+    /// Cancel safe as that.
+    ///
+    /// # Errors
+    /// As that.
+    pub(super) async fn infer_anew(
+        &self,
+        request: InferenceRequest,
+        terms: impl Into<RunTerms>,
+    ) -> Result<Answer, InferError> {
+        self.infer_in(request, (terms.into(), Manner::Anew)).await
+    }
+
+    async fn infer_in(
+        &self,
+        request: InferenceRequest,
+        how: (RunTerms, Manner),
+    ) -> Result<Answer, InferError> {
+        let copy = self.mirror.as_ref().and_then(|mirror| mirror.copy(&request, &self.serving));
+        let result = self.serving.infer(request, how).await;
         if let (Some(copy), Ok(answer)) = (copy, &result) {
             copy.send(answer);
         }
@@ -290,10 +316,10 @@ impl<'a> Ending<'a> {
         let total = self.started.elapsed();
         match result {
             Ok(answer) => {
-                self.serving.usage.answered(total, (answer.timings, self.batch));
                 // One that was kept has waited for nothing, and nothing was computed.
                 let timings =
                     Some(answer.timings).filter(|_| answer.cache != Some(CacheLookup::Hit));
+                self.serving.usage.answered(total, (timings, self.batch));
                 self.serving.observer.request(Outcome::Success, total, timings);
             }
             Err(error) => {

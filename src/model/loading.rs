@@ -270,7 +270,9 @@ impl Loader {
         Ok(Arc::new(Serving {
             id: record.id.clone(),
             traced: Traced::new(&record.id, &digest),
-            responses: settings.response_cache.then(|| self.responses.of_version(&digest)),
+            responses: settings
+                .response_cache
+                .then(|| self.responses.of_version(&digest, &settings.execution_providers)),
             digest,
             platform,
             signature,

@@ -1,17 +1,26 @@
 //! Answers that are kept, for requests that come again.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::usage::{Spent, Total};
 
-use crate::inference::{PreparedRequest, Tensor};
+use crate::inference::{ExecutionProvider, PreparedRequest, Tensor};
+
+/// Large inputs that are hashed at once.
+const HASHED_AT_ONCE: usize = 2;
+
+/// As large a part of the cache has a lock of its own, so that nobody waits long for one; and no answer can be
+/// larger.
+const PART: u64 = 64 << 20;
 
 /// From so many bytes on, inputs are hashed by a thread that serves no connections: SHA-256 takes a quarter of
 /// a millisecond for them where the processor does not help.
@@ -48,6 +57,9 @@ impl Weighter<Key, Arc<[Tensor]>> for Weight {
 /// again stay longest.
 pub(super) struct ResponseCache {
     answers: Answers,
+    /// How many loaded versions have the same answers.
+    versions: Mutex<HashMap<Hash, usize>>,
+    hashing: Semaphore,
 }
 
 /// What is kept at the moment.
@@ -64,15 +76,19 @@ pub struct ResponseCacheReport {
 impl ResponseCache {
     pub(super) fn new(capacity: u64) -> Self {
         let usual = usize::try_from(capacity / USUAL).unwrap_or(usize::MAX);
-        // In one piece, so that an answer may be as large as all of it.
+        let parts = (capacity / PART).clamp(1, 64);
         let options = OptionsBuilder::new()
             .weight_capacity(capacity)
             .estimated_items_capacity(usual.clamp(16, 1 << 20))
-            .shards(1)
+            .shards(usize::try_from(parts).unwrap_or(1))
             .build();
         let options = options.expect("both capacities are given");
         let hasher = DefaultHashBuilder::default();
-        Self { answers: Cache::with_options(options, Weight, hasher, DefaultLifecycle::default()) }
+        Self {
+            answers: Cache::with_options(options, Weight, hasher, DefaultLifecycle::default()),
+            versions: Mutex::default(),
+            hashing: Semaphore::new(HASHED_AT_ONCE),
+        }
     }
 
     pub(super) fn report(&self) -> ResponseCacheReport {
@@ -80,13 +96,41 @@ impl ResponseCache {
         ResponseCacheReport { answers, bytes, capacity: self.answers.capacity() }
     }
 
-    /// The part of a version with this digest.
-    pub(super) fn of_version(self: &Arc<Self>, digest: &str) -> VersionCache {
+    /// The part of a version with this digest that is run by these.
+    pub(super) fn of_version(
+        self: &Arc<Self>,
+        digest: &str,
+        providers: &[ExecutionProvider],
+    ) -> VersionCache {
+        let mut hash = Sha256::new_with_prefix(digest);
+        for provider in providers {
+            hash.update([",", provider.name()].concat());
+        }
+        let version = hash.finalize().into();
+        *self.versions().entry(version).or_default() += 1;
         VersionCache {
             all: Arc::clone(self),
-            version: Sha256::digest(digest).into(),
+            version,
             hits: Total::default(),
             misses: Total::default(),
+        }
+    }
+}
+
+impl ResponseCache {
+    fn versions(&self) -> MutexGuard<'_, HashMap<Hash, usize>> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A version is gone, and its answers with the last one that has them.
+    fn let_go(&self, version: Hash) {
+        let mut versions = self.versions();
+        let users = versions.entry(version).or_insert(1);
+        *users -= 1;
+        if *users == 0 {
+            versions.remove(&version);
+            // Under the lock, so that one that begins now keeps what it finds out.
+            self.answers.retain(|key, _| key.version != version);
         }
     }
 }
@@ -147,15 +191,17 @@ impl VersionCache {
     }
 
     async fn key(&self, request: &PreparedRequest) -> Key {
-        let bytes: usize = request.inputs().iter().flatten().map(Tensor::byte_len).sum();
         let version = self.version;
-        if bytes < LARGE {
+        if !is_laborious(request) {
             return Key { version, request: hash(request) };
         }
+        // One that is cancelled while it waits is not hashed.
+        let permit = self.all.hashing.acquire().await;
         let large = request.clone();
         let hashed = spawn_blocking(move || hash(&large)).await;
         // Only at the end of the runtime is it not run.
         let request = hashed.unwrap_or_else(|_| hash(request));
+        drop(permit);
         Key { version, request }
     }
 
@@ -163,7 +209,7 @@ impl VersionCache {
     pub(super) fn keep(&self, key: Key, outputs: &[Tensor]) {
         let size: usize = outputs.iter().map(Tensor::footprint).sum();
         // It would be copied for nothing.
-        if size as u64 <= self.all.answers.capacity() {
+        if size as u64 <= self.all.answers.shard_capacity() {
             self.all.answers.insert(key, outputs.iter().map(Tensor::detached).collect());
         }
     }
@@ -175,8 +221,13 @@ impl VersionCache {
 
 impl Drop for VersionCache {
     fn drop(&mut self) {
-        self.all.answers.retain(|key, _| key.version != self.version);
+        self.all.let_go(self.version);
     }
+}
+
+/// Whether it takes long to look for the answer of a request.
+pub(super) fn is_laborious(request: &PreparedRequest) -> bool {
+    request.inputs().iter().flatten().map(Tensor::byte_len).sum::<usize>() >= LARGE
 }
 
 /// Of all that an answer depends on beside the version. Lengths come before what they are of, so that no two
@@ -281,13 +332,18 @@ mod tests {
     #[tokio::test]
     async fn answers_are_those_of_their_version_and_go_with_it() {
         let cache = Arc::new(ResponseCache::new(1 << 20));
-        let (one, other) = (cache.of_version("one"), cache.of_version("other"));
+        let (one, other) = (cache.of_version("one", &[]), cache.of_version("other", &[]));
         let request = request(&[("x", bytes([1, 1], &[7]))], &[]);
         one.keep(one.find(&request).await.unwrap_err(), &[bytes([1, 1], &[8])]);
         assert_eq!(one.find(&request).await, Ok(vec![bytes([1, 1], &[8])]));
         other.keep(other.find(&request).await.unwrap_err(), &[bytes([1, 1], &[9])]);
         assert_eq!((one.usage().hits.count, one.usage().misses.count), (1, 1));
+        let again = cache.of_version("one", &[]);
         drop(one);
+        assert_eq!(again.find(&request).await, Ok(vec![bytes([1, 1], &[8])]));
+        let elsewhere = cache.of_version("one", &[ExecutionProvider::Cuda]);
+        assert!(elsewhere.find(&request).await.is_err());
+        drop(again);
         assert_eq!(cache.report().answers, 1);
         assert_eq!(other.find(&request).await, Ok(vec![bytes([1, 1], &[9])]));
         drop(other);
@@ -297,7 +353,7 @@ mod tests {
     #[tokio::test]
     async fn the_bytes_are_bounded_and_those_that_are_kept_are_their_own() {
         let cache = Arc::new(ResponseCache::new(100_000));
-        let version = cache.of_version("one");
+        let version = cache.of_version("one", &[]);
         // A part of a batch keeps the whole of it, if nobody copies it.
         let batch = Bytes::from(vec![1; 1 << 20]);
         let part = Tensor::from_bytes(DataType::Uint8, vec![1, 9000], batch.slice(..9000)).unwrap();

@@ -21,8 +21,20 @@ pub(super) enum Manner {
     Usual,
     /// For one who has waited before, as many others may have: it waits for a place in queues too.
     Patient,
+    /// For one who wants to see it run: as usual, but it gets no answer that was kept.
+    Anew,
     /// For the server itself: it waits, and is not counted among requests.
     Aside,
+}
+
+impl Manner {
+    /// Whether an answer that was kept will do.
+    pub(super) fn may_be_kept(self) -> bool {
+        match self {
+            Self::Usual | Self::Patient => true,
+            Self::Anew | Self::Aside => false,
+        }
+    }
 }
 
 impl Runner {
@@ -46,7 +58,7 @@ impl Runner {
         };
         let wanted = request.outputs().to_vec();
         let completion = match manner {
-            Manner::Usual => pool.run(request, terms).await?,
+            Manner::Usual | Manner::Anew => pool.run(request, terms).await?,
             Manner::Patient | Manner::Aside => pool.run_when_there_is_room(request, terms).await?,
         };
         signature.check_outputs(wanted.into_iter().zip(&completion.outputs))?;
@@ -84,6 +96,11 @@ impl Runner {
     /// How many instances of its own it has.
     pub(super) fn instances(&self) -> usize {
         self.pool().map_or(0, InstancePool::instances)
+    }
+
+    /// Whether a request that comes now is refused.
+    pub(super) fn is_full(&self) -> bool {
+        self.pool().is_some_and(|pool| pool.queue_depth() >= pool.queue_capacity())
     }
 
     /// How many requests wait for one of them.

@@ -17,7 +17,7 @@ pub(super) struct Usage {
     requests: AtomicU64,
     failures: AtomicU64,
     faults: AtomicU64,
-    /// Of requests that were answered.
+    /// Of requests that were run and answered.
     latencies: Latencies,
     work: Work,
     /// Microseconds after `epoch`, plus one; zero for never.
@@ -89,7 +89,7 @@ pub struct UsageReport {
     pub failures: u64,
     /// When the last one came to an end.
     pub last_access: Option<SystemTime>,
-    /// How long requests took that were answered; `None` when none was.
+    /// How long requests took that were run and answered; `None` when none was.
     pub latency: Option<LatencyReport>,
     /// What became of requests, and where their time went.
     pub work: WorkReport,
@@ -109,7 +109,7 @@ pub struct LatencyReport {
 /// What counts when a version is judged.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Tally {
-    /// Requests that were answered, or failed by the version's fault.
+    /// Requests that were run and answered, or failed by the version's fault.
     pub(super) judged: u64,
     /// Those that failed by its fault.
     pub(super) faults: u64,
@@ -132,12 +132,15 @@ impl Default for Usage {
 }
 
 impl Usage {
-    /// Counts a request with a batch of so many that was answered.
-    pub(super) fn answered(&self, total: Duration, (timings, batch): (Timings, u64)) {
-        self.latencies.add(total);
+    /// Counts a request with a batch of so many that was answered; without timings where its answer had been
+    /// kept, which tells nothing of how the version runs.
+    pub(super) fn answered(&self, total: Duration, (timings, batch): (Option<Timings>, u64)) {
         self.work.inferences.fetch_add(batch, Ordering::Relaxed);
         self.work.success.add(total);
-        self.work.queue.add(timings.queue);
+        if let Some(timings) = timings {
+            self.latencies.add(total);
+            self.work.queue.add(timings.queue);
+        }
         self.ended();
     }
 
@@ -217,4 +220,20 @@ impl Tally {
 /// only the graph refuses.
 fn is_fault(error: &InferError) -> bool {
     !matches!(error.root(), InferError::Input(_) | InferError::Run(RunError::Cancelled))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_were_kept_prove_nothing_of_a_version() {
+        let usage = Usage::default();
+        usage.answered(Duration::from_micros(1), (None, 3));
+        assert_eq!(usage.tally(), Usage::default().tally());
+        assert_eq!(usage.work.inferences.load(Ordering::Relaxed), 3);
+        usage.answered(Duration::from_millis(1), (Some(Timings::default()), 1));
+        assert_eq!(usage.tally().judged, 1);
+        assert_eq!(usage.requests.load(Ordering::Relaxed), 2);
+    }
 }

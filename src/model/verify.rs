@@ -49,7 +49,7 @@ impl Core {
 }
 
 async fn answered(handle: &VersionHandle, sample: &GoldenSample) -> Result<(), String> {
-    let answer = handle.infer(sample.request(), Instant::now() + PATIENCE).await;
+    let answer = handle.infer_anew(sample.request(), Instant::now() + PATIENCE).await;
     let answer = answer.map_err(|error| causes::of_error(&error))?;
     sample.judge(answer.outputs.iter().map(|(_, tensor)| tensor))
 }

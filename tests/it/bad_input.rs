@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::connection::{Connection, head};
+use crate::support::grpc::http2;
 use crate::support::onnx::{Dim, Elem, Graph, Node, add_constant, identity};
 use crate::support::{Repository, Server, x};
 
@@ -490,4 +491,20 @@ async fn requests_that_change_something_are_small() {
     }
     let long = json!({ "reason": "x".repeat(2000) });
     server.post("/lifecycle/drain", &long).await.refused(400, "invalid_request", &["1024"]);
+}
+
+#[tokio::test]
+async fn who_asks_for_the_head_of_an_error_gets_it_over_http_2_too() {
+    let server = Server::start(Repository::empty()).await;
+    for path in ["/nope", "/v2/models/nope"] {
+        let (get, head) = (http2().get(server.url(path)), http2().head(server.url(path)));
+        let (get, head) = (get.send().await.unwrap(), head.send().await.unwrap());
+        assert_eq!((get.status().as_u16(), head.status().as_u16()), (404, 404));
+        assert_eq!(head.version(), reqwest::Version::HTTP_2);
+        assert_eq!(head.headers()["content-type"], "application/json");
+        let length = |answer: &reqwest::Response| answer.headers()["content-length"].clone();
+        assert_eq!(length(&head), length(&get));
+        assert!(head.bytes().await.unwrap().is_empty());
+        assert!(!get.bytes().await.unwrap().is_empty());
+    }
 }

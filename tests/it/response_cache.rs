@@ -124,3 +124,21 @@ async fn refusals_are_not_kept_and_the_bytes_are_bounded() {
     assert!(of("onward_response_cache_answers") > 10);
     assert_eq!(server.version("add", "1").await["response_cache"]["misses"], 102);
 }
+
+#[tokio::test]
+async fn who_verifies_a_version_sees_it_run() {
+    let repository = Repository::of("add", &add_constant(1.0)).with_settings("add", KEPT);
+    let sample = json!({ "inputs": ones()["inputs"], "outputs": [
+        { "name": "y", "datatype": "FP32", "shape": [1, 4], "data": [2.0, 2.0, 2.0, 2.0] },
+    ] });
+    repository.write("add/golden/ones.json", sample.to_string().as_bytes());
+    let server = Server::start(repository).await;
+    asked(&server, "add", &ones()).await;
+    for _ in 0..2 {
+        server.post("/lifecycle/models/add/verify", &json!({})).await.ok();
+    }
+    let page = server.get("/v2/models/add/stats").await;
+    let statistics = &page.ok()["model_stats"][0];
+    assert_eq!(statistics["execution_count"], 3);
+    assert_eq!(statistics["inference_stats"]["cache_hit"]["count"], 0);
+}

@@ -92,7 +92,9 @@ impl Ensemble {
         Box::pin(async move {
             let answer = match manner {
                 Manner::Aside => serving.answer(request, (terms, manner)).await,
-                Manner::Usual | Manner::Patient => serving.infer(request, (terms, manner)).await,
+                Manner::Usual | Manner::Patient | Manner::Anew => {
+                    serving.infer(request, (terms, manner)).await
+                }
             };
             (step, gives, answer)
         })
