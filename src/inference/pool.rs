@@ -3,7 +3,6 @@
 mod shared;
 mod worker;
 
-use std::io;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +18,7 @@ use super::backend::Instance;
 use super::batching::{BatchOptions, Batching, BatchingReport};
 use super::control::RunControl;
 use super::placement::{Pace, Placement};
-use super::queue::{BoundedQueue, Refused};
+use super::queue::{BoundedQueue, Pushed, Refused};
 use super::request::PreparedRequest;
 use super::runs::{RunCounts, RunsReport};
 use super::task::{Completion, InferError, RunTerms, Task};
@@ -29,7 +28,7 @@ use super::watch::RunWatch;
 /// How a pool admits and runs requests.
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
-    /// Names the threads: `<name>/<index>`.
+    /// Names the threads.
     pub name: String,
     /// Requests that may wait for a busy instance; one more is refused.
     pub queue_capacity: NonZeroUsize,
@@ -52,15 +51,13 @@ pub struct InstancePool {
 }
 
 impl InstancePool {
-    /// Starts as many threads as there are instances.
-    ///
-    /// # Errors
-    /// When the system refuses a thread; those already started stop again.
-    pub fn start(
+    /// One without threads, which start when there is something for them to do, as many as there are instances
+    /// at most.
+    pub fn new(
         options: &PoolOptions,
         instances: Vec<Box<dyn Instance>>,
         (spawner, watch): (&Spawner, &Arc<RunWatch>),
-    ) -> io::Result<Self> {
+    ) -> Self {
         let (capacity, count) = (options.queue_capacity.get(), instances.len());
         let shared = Arc::new(Shared {
             name: options.name.clone(),
@@ -76,11 +73,7 @@ impl InstancePool {
             background: AtomicBool::new(false),
             threads: Mutex::default(),
         });
-        let pool = Self { shared, instances: count };
-        for index in 0..count {
-            pool.shared.start_thread(&format!("{}/{index}", options.name))?;
-        }
-        Ok(pool)
+        Self { shared, instances: count }
     }
 
     /// Runs a request, or queues it and waits for its answer.
@@ -158,9 +151,12 @@ impl InstancePool {
         let overloaded = || InferError::Overloaded { capacity: self.shared.capacity };
         let job = Job { task, reply, alone: false };
         match self.shared.queue.push((job.task.rank(), job), abandoned) {
-            Ok(displaced) => {
+            Ok(Pushed { displaced, wants_consumer }) => {
                 if let Some(job) = displaced {
                     job.answer(Err(overloaded()));
+                }
+                if wants_consumer {
+                    self.shared.add_thread();
                 }
                 Ok(Admitted { answer, cancel_on_drop })
             }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What to do with an item that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +24,20 @@ pub(super) enum Refused {
     Closed,
 }
 
+/// What became of an item that was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Pushed<T> {
+    /// What had to make room for it.
+    pub(super) displaced: Option<T>,
+    /// Whether there is to be one more consumer. It counts already.
+    pub(super) wants_consumer: bool,
+}
+
 /// By rank, the lowest first, and then first in, first out, for a fixed number of servers: an item leaves
 /// together with a server that is idle. Many producers that never block, many consumers that do.
+///
+/// Consumers come when they are wanted, as many as there are servers at most, and go when there was nothing to do
+/// for a while.
 ///
 /// Only what waits counts against the capacity: an item that an idle server is about to get has a place
 /// beside it.
@@ -41,6 +53,10 @@ struct State<T, S> {
     idle: Vec<S>,
     /// Servers that are in use.
     claimed: usize,
+    /// Consumers that there are, or that are about to be.
+    consumers: usize,
+    /// Those of them that wait for an item.
+    waiting: usize,
     /// Consumers that wait for more items than they have. What comes is for them.
     collecting: usize,
     /// Counts the items that came.
@@ -51,8 +67,16 @@ struct State<T, S> {
 impl<T, S> BoundedQueue<T, S> {
     pub(super) fn new(capacity: usize, servers: Vec<S>) -> Self {
         let items = VecDeque::new();
-        let state =
-            State { items, idle: servers, claimed: 0, collecting: 0, pushed: 0, closed: false };
+        let state = State {
+            items,
+            idle: servers,
+            claimed: 0,
+            consumers: 0,
+            waiting: 0,
+            collecting: 0,
+            pushed: 0,
+            closed: false,
+        };
         Self { capacity, state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -62,7 +86,7 @@ impl<T, S> BoundedQueue<T, S> {
         &self,
         (rank, item): (u32, T),
         dead: impl Fn(&T) -> bool,
-    ) -> Result<Option<T>, Refused> {
+    ) -> Result<Pushed<T>, Refused> {
         let mut state = self.lock();
         if state.closed {
             return Err(Refused::Closed);
@@ -76,6 +100,9 @@ impl<T, S> BoundedQueue<T, S> {
         }
         state.insert(rank, item);
         let (served, collected) = (!state.idle.is_empty(), state.collecting > 0);
+        let servers = state.idle.len() + state.claimed;
+        let wants_consumer = state.items.len() > state.waiting && state.consumers < servers;
+        state.consumers += usize::from(wants_consumer);
         drop(state);
         match (collected, served) {
             (true, _) => self.changed.notify_all(),
@@ -85,7 +112,21 @@ impl<T, S> BoundedQueue<T, S> {
         }
         // Only now: dropping an item may take long.
         drop(buried);
-        Ok(displaced)
+        Ok(Pushed { displaced, wants_consumer })
+    }
+
+    /// A consumer that was wanted cannot come. All that waits, where there is no other.
+    pub(super) fn lost_consumer(&self) -> Vec<T> {
+        let mut state = self.lock();
+        state.consumers -= 1;
+        let abandoned = state.consumers == 0;
+        let items = if abandoned { mem::take(&mut state.items) } else { VecDeque::new() };
+        let emptied = state.closed && state.items.is_empty();
+        drop(state);
+        if emptied {
+            self.changed.notify_all();
+        }
+        items.into_iter().map(|(_, item)| item).collect()
     }
 
     /// A server for an item that never was in the queue; `None` where one would have to be waited for, or
@@ -98,8 +139,9 @@ impl<T, S> BoundedQueue<T, S> {
         state.claim().map(|server| Claim { queue: self, server: Some(server) })
     }
 
-    /// Waits for an item and a server; `None` once the queue is closed and empty.
-    pub(super) fn next(&self) -> Option<(T, Claim<'_, T, S>)> {
+    /// Waits for an item and a server. `None` once the queue is closed and empty, or has been empty for as long
+    /// as `patience`: then this consumer is none any more.
+    pub(super) fn next(&self, patience: Duration) -> Option<(T, Claim<'_, T, S>)> {
         let nothing = |state: &mut State<T, S>| {
             if state.items.is_empty() {
                 !state.closed
@@ -107,9 +149,23 @@ impl<T, S> BoundedQueue<T, S> {
                 state.idle.is_empty() || (state.collecting > 0 && !state.closed)
             }
         };
-        let state = self.changed.wait_while(self.lock(), nothing);
-        let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        let (_, item) = state.items.pop_front()?;
+        let mut state = self.lock();
+        state.waiting += 1;
+        let waited = loop {
+            let waited = self.changed.wait_timeout_while(state, patience, nothing);
+            let (again, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = again;
+            // What is there and waits for a server must not be left alone.
+            if !timeout.timed_out() || state.items.is_empty() {
+                break state;
+            }
+        };
+        let mut state = waited;
+        state.waiting -= 1;
+        let Some((_, item)) = state.items.pop_front() else {
+            state.consumers = state.consumers.saturating_sub(1);
+            return None;
+        };
         let server = state.claim();
         if state.closed && state.items.is_empty() {
             self.changed.notify_all();
@@ -276,11 +332,11 @@ impl<T, S> Drop for Claim<'_, T, S> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     type Queue = BoundedQueue<u8, char>;
+
+    const LONG: Duration = Duration::from_mins(1);
 
     fn queue(capacity: usize, servers: &str) -> Queue {
         BoundedQueue::new(capacity, servers.chars().collect())
@@ -291,7 +347,7 @@ mod tests {
     }
 
     fn next(queue: &Queue) -> Option<(u8, char)> {
-        queue.next().map(|(item, server)| (item, *server))
+        queue.next(LONG).map(|(item, server)| (item, *server))
     }
 
     #[test]
@@ -316,7 +372,7 @@ mod tests {
         assert_eq!(add(&queue, 1), Ok(()));
         assert_eq!(add(&queue, 2), Ok(()));
         assert_eq!(add(&queue, 3), Err(Refused::Full));
-        let (first, server) = queue.next().unwrap();
+        let (first, server) = queue.next(LONG).unwrap();
         assert_eq!(first, 1);
         assert_eq!(add(&queue, 3), Err(Refused::Full), "the server works, 2 waits");
         drop(server);
@@ -331,7 +387,7 @@ mod tests {
         assert_eq!(add(&queue, 1), Ok(()));
         drop((one, other));
         assert!(queue.claim().is_none(), "an item waits");
-        let (first, server) = queue.next().unwrap();
+        let (first, server) = queue.next(LONG).unwrap();
         server.give_back([first]);
         assert_eq!((queue.len(), next(&queue).map(|(item, _)| item)), (1, Some(1)));
         assert!(queue.claim().is_some());
@@ -341,7 +397,8 @@ mod tests {
     fn the_dead_make_room_once_the_queue_is_full() {
         let queue = queue(3, "a");
         assert!([1, 2, 3, 4].iter().all(|item| add(&queue, *item).is_ok()));
-        assert_eq!(queue.push((1, 5), |item| *item % 2 == 0), Ok(None));
+        let pushed = queue.push((1, 5), |item| *item % 2 == 0);
+        assert_eq!(pushed.map(|pushed| pushed.displaced), Ok(None));
         assert_eq!((queue.len(), next(&queue)), (3, Some((1, 'a'))));
     }
 
@@ -361,7 +418,10 @@ mod tests {
     fn a_lower_rank_goes_first_and_takes_the_place_of_a_higher() {
         let queue = queue(3, "a");
         let claim = queue.claim().unwrap();
-        let push = |rank, item| queue.push((rank, item), |_| false);
+        let push = |rank, item| {
+            let pushed = queue.push((rank, item), |_| false);
+            pushed.map(|pushed| pushed.displaced)
+        };
         for (rank, item) in [(2, 1), (3, 2), (2, 3)] {
             assert_eq!(push(rank, item), Ok(None));
         }
@@ -425,5 +485,21 @@ mod tests {
             drop(claim);
             assert_eq!(servers.join().unwrap(), 4);
         });
+    }
+
+    #[test]
+    fn consumers_are_wanted_for_what_waits_and_go_when_nothing_does() {
+        let queue = queue(9, "ab");
+        let push = |item| queue.push((1, item), |_| false).map(|pushed| pushed.wants_consumer);
+        assert_eq!([push(1), push(2), push(3)], [Ok(true), Ok(true), Ok(false)]);
+        for item in 1..=3 {
+            assert_eq!(queue.next(LONG).map(|(item, _)| item), Some(item));
+        }
+        assert!(queue.next(Duration::ZERO).is_none());
+        assert_eq!([push(4), push(5)], [Ok(true), Ok(false)]);
+        // One does not come: the other will do. Without that, nobody would.
+        assert!(queue.lost_consumer().is_empty());
+        assert_eq!(queue.lost_consumer(), [4, 5]);
+        assert_eq!(push(6), Ok(true));
     }
 }

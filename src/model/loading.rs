@@ -265,7 +265,7 @@ impl Loader {
         let (digest, signature) = (made.digest.clone(), made.signature.clone());
         let (runner, platform) = match steps {
             Some(steps) => (Runner::Steps(steps), ensemble::PLATFORM),
-            None => (self.started(&record.id, made, settings)?, self.backend.platform()),
+            None => (self.runner(&record.id, made, settings), self.backend.platform()),
         };
         Ok(Arc::new(Serving {
             id: record.id.clone(),
@@ -287,21 +287,16 @@ impl Loader {
         }))
     }
 
-    /// The instances, with threads that run them.
-    fn started(
-        &self,
-        id: &VersionId,
-        made: Made,
-        settings: &ModelSettings,
-    ) -> Result<Runner, LoadError> {
+    /// The instances, with what runs them.
+    fn runner(&self, id: &VersionId, made: Made, settings: &ModelSettings) -> Runner {
         let options = PoolOptions {
             name: id.to_string(),
             queue_capacity: self.queue_capacity(settings),
             batched: settings.is_batched(&made.signature),
             batching: made.batching,
         };
-        let pool = InstancePool::start(&options, made.instances, (&self.spawner, &self.watch));
-        pool.map(Runner::Instances).map_err(LoadError::Threads)
+        let around = (&self.spawner, &self.watch);
+        Runner::Instances(InstancePool::new(&options, made.instances, around))
     }
 
     /// Whether a version that serves has the instances and the queue that `settings` ask for.

@@ -133,7 +133,7 @@ fn pool(batching: BatchOptions) -> (Arc<InstancePool>, Arc<Doubler>) {
     };
     let spawner = Spawner::start();
     let watch = Arc::new(RunWatch::start(&spawner));
-    let pool = InstancePool::start(&options, instances, (&spawner, &watch)).unwrap();
+    let pool = InstancePool::new(&options, instances, (&spawner, &watch));
     (Arc::new(pool), doubler)
 }
 

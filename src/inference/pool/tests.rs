@@ -76,7 +76,7 @@ fn pool(instances: usize) -> (Arc<InstancePool>, Arc<World>) {
         batched: false,
         batching: Err("it is not looked at here".to_owned()),
     };
-    let pool = InstancePool::start(&options, made.collect(), (&spawner, &watch)).unwrap();
+    let pool = InstancePool::new(&options, made.collect(), (&spawner, &watch));
     (Arc::new(pool), world)
 }
 
@@ -99,6 +99,10 @@ fn request() -> PreparedRequest {
 
 fn later() -> Instant {
     Instant::now() + Duration::from_mins(1)
+}
+
+async fn aside(pool: &InstancePool) -> Result<(), InferError> {
+    pool.run_aside(request(), later()).await.map(drop)
 }
 
 async fn ask(pool: &InstancePool) -> Result<(), InferError> {
@@ -198,4 +202,23 @@ async fn shutting_down_waits_for_an_inline_run_and_drops_every_instance() {
     assert_eq!(running.await.unwrap(), Ok(()));
     ended.join().unwrap();
     assert_eq!(world.instances.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_come_when_there_is_something_to_do_for_them() {
+    let (pool, world) = pool(2);
+    let threads = || lock(&pool.shared.threads).len();
+    assert_eq!(threads(), 0);
+    aside(&pool).await.unwrap();
+    assert_eq!(threads(), 1);
+    let (inside, open) = world.hold_up();
+    let held = tokio::spawn({
+        let pool = Arc::clone(&pool);
+        async move { aside(&pool).await }
+    });
+    tokio::task::spawn_blocking(move || inside.recv().unwrap()).await.unwrap();
+    aside(&pool).await.unwrap();
+    assert_eq!(threads(), 2);
+    open.send(()).unwrap();
+    held.await.unwrap().unwrap();
 }

@@ -3,10 +3,12 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::super::backend::RunError;
 use super::super::batching::{Batching, LARGEST};
 use super::super::costs::Run;
 use super::super::group::{Apart, Group};
@@ -82,19 +84,33 @@ impl<'a> Gathering<'a> {
     }
 }
 
+/// A thread ends when there was nothing to do for so long: it takes memory, and a server may have thousands of
+/// models.
+const IDLE: Duration = Duration::from_secs(30);
+
 impl Shared {
+    /// Starts one more thread for what waits. Where there is none, nobody answers that.
+    pub(super) fn add_thread(self: &Arc<Self>) {
+        let Err(error) = self.start_thread(&self.name) else { return };
+        warn!(model = self.name, %error, "no thread can be started for the model's runs");
+        for job in self.queue.lost_consumer() {
+            job.answer(Err(RunError::Engine(format!("no thread can run it: {error}")).into()));
+        }
+    }
+
     /// Starts a thread that gives way to nobody and serves the queue until that is closed.
     pub(super) fn start_thread(self: &Arc<Self>, name: &str) -> io::Result<()> {
         let (shared, its_name) = (Arc::clone(self), name.to_owned());
         // Locked until the handle is there, so that who joins all threads misses none.
         let mut threads = lock(&self.threads);
+        threads.retain(|thread| !thread.is_finished());
         threads.push(self.spawner.spawn(name, move || shared.serve(&its_name))?);
         Ok(())
     }
 
     fn serve(self: &Arc<Self>, name: &str) {
         let mut gives_way = false;
-        while let Some((job, instance)) = self.queue.next() {
+        while let Some((job, instance)) = self.queue.next(IDLE) {
             match (gives_way, self.background.load(Ordering::Relaxed)) {
                 (false, true) => {
                     give_way();
