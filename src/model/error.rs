@@ -356,6 +356,17 @@ impl ChangeError {
         }
     }
 
+    /// Whether somebody is writing the version, or one of its steps.
+    pub(super) fn is_unsettled(&self) -> bool {
+        match self {
+            Self::Unsettled { .. } => true,
+            Self::Load { source: LoadError::Step { source, .. }, .. } => {
+                source.as_ref().is_some_and(|source| source.is_unsettled())
+            }
+            _ => false,
+        }
+    }
+
     /// Whether there was no room for a version.
     pub(super) fn is_no_room(&self) -> bool {
         matches!(self, Self::Load { source: LoadError::NoRoom(_), .. })

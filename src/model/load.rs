@@ -158,7 +158,8 @@ impl Core {
         }
     }
 
-    async fn load_once_for_requests(
+    /// [`Core::load_for_requests`], whoever writes it.
+    pub(super) async fn load_once_for_requests(
         self: &Arc<Self>,
         entry: &Arc<ModelEntry>,
         operation: &Arc<Operation>,
@@ -373,6 +374,18 @@ impl Core {
             self.settle_by_digest(name, served, &mut there).await;
         }
         Ok((settings, there))
+    }
+
+    /// # Errors
+    /// [`ChangeError::Unsettled`] where somebody is writing the version.
+    pub(super) async fn is_settled(
+        &self,
+        name: &ModelName,
+        version: Version,
+    ) -> Result<(), ChangeError> {
+        let (_, there) = self.look(name, Choose::Settled).await?;
+        let unsettled = || ChangeError::Unsettled { model: name.clone(), version };
+        if there.is_written(version) { Err(unsettled()) } else { Ok(()) }
     }
 
     /// What has served and has the files that it had is complete, though somebody has touched them.

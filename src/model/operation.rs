@@ -41,6 +41,8 @@ pub(super) enum By {
     Eviction,
     /// An ensemble that needs the model as a step.
     Step,
+    /// One that the server loads by itself.
+    StepAside,
     /// One that a request needs.
     StepOnDemand,
 }
@@ -58,7 +60,24 @@ impl By {
 
     /// Whether an ensemble wants it, and nobody else.
     pub(super) fn is_for_ensembles(self) -> bool {
-        matches!(self, Self::Step | Self::StepOnDemand)
+        matches!(self, Self::Step | Self::StepAside | Self::StepOnDemand)
+    }
+
+    /// Who wants the steps of an ensemble that this wants.
+    pub(super) fn of_steps(self) -> Self {
+        match self {
+            Self::Demand | Self::StepOnDemand => Self::StepOnDemand,
+            Self::Follower | Self::Reconciler | Self::StepAside => Self::StepAside,
+            _ => Self::Step,
+        }
+    }
+
+    /// Whether nobody has said that what there is is complete, so that it has to look so.
+    pub(super) fn is_wary(self) -> bool {
+        matches!(
+            self,
+            Self::Demand | Self::Follower | Self::Reconciler | Self::StepAside | Self::StepOnDemand
+        )
     }
 
     /// Which places its loads may take.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::error::{ChangeError, LookupError};
+use super::error::LookupError;
 use super::handle::VersionHandle;
 use super::manager::ModelLifecycleManager;
 use super::operation::By;
@@ -73,8 +73,7 @@ impl ModelLifecycleManager {
         let entry = Arc::clone(entry);
         self.core.tasks.spawn(async move {
             if let Err(failure) = operation.done().await {
-                let passes =
-                    failure.is_no_room() || matches!(*failure, ChangeError::Unsettled { .. });
+                let passes = failure.is_no_room() || failure.is_unsettled();
                 entry.rest(Instant::now() + if passes { SOON } else { BACKOFF });
             }
             drop(arrival);

@@ -13,7 +13,7 @@ use super::super::load::{Choose, LoadOptions};
 use super::super::loading::Demands;
 use super::super::manager::{Change, ModelLifecycleManager};
 use super::super::names::{ModelName, Version, VersionId};
-use super::super::operation::{By, Operation};
+use super::super::operation::Operation;
 use super::super::registry::ModelEntry;
 use super::super::report::LoadReport;
 use super::super::swap::{is_wanted, named};
@@ -82,8 +82,7 @@ impl Core {
             needed.wrong(format!("ensembles are steps of each other: {}", models.join(" -> ")))
         };
         let _waiting = self.waits.begin(&holder.model, &step.model).map_err(circle)?;
-        let is_on_demand = matches!(operation.by(), By::Demand | By::StepOnDemand);
-        let by = if is_on_demand { By::StepOnDemand } else { By::Step };
+        let by = operation.by().of_steps();
         let manager = ModelLifecycleManager { core: Arc::clone(self) };
         for _ in 0..ATTEMPTS {
             let version = self.version_of(needed)?;
@@ -146,64 +145,83 @@ impl Core {
         })
     }
 
-    /// Loads what an ensemble needs of a model: what it is to serve, where it serves nothing; or one version
-    /// beside what it serves.
+    /// Loads what an ensemble needs of a model: what it is to serve, where it serves nothing; and one version
+    /// beside what it serves, where one is named.
     pub(in super::super) async fn load_step(
         self: &Arc<Self>,
         name: &ModelName,
         version: Option<Version>,
         operation: &Arc<Operation>,
     ) -> Result<LoadReport, ChangeError> {
-        let started = Instant::now();
         let entry = self.entry(name).await?;
         let _permit = self.permit(&entry, operation).await?;
-        let routes = self.serving.routes(name);
-        if let Some(routes) = &routes
-            && version.is_none_or(|version| routes.versions.contains_key(&version))
-        {
-            // Who had the permit before has loaded it.
-            let (current, loaded) = (routes.current, Vec::new());
-            return Ok(LoadReport { current, loaded, took: started.elapsed() });
-        }
-        let result = match version {
-            None => {
-                let how = (LoadOptions::default(), Choose::Declared);
-                let result = self.load_what_can_be(&entry, how, operation).await;
-                self.comes_on_demand(&entry, &result);
-                result
-            }
-            Some(version) => self.load_beside(&entry, version, operation).await,
-        };
-        if result.is_ok() && routes.is_none() {
-            entry.note_brought(true);
-        }
+        let result = self.load_what_lacks((&entry, version), operation).await;
         // Where the ensemble was given up meanwhile.
         let (core, models) = (Arc::clone(self), vec![name.clone()]);
         self.tasks.spawn(async move { core.let_steps_go(models).await });
         result
     }
 
+    async fn load_what_lacks(
+        self: &Arc<Self>,
+        (entry, version): (&Arc<ModelEntry>, Option<Version>),
+        operation: &Arc<Operation>,
+    ) -> Result<LoadReport, ChangeError> {
+        let started = Instant::now();
+        let mut loaded = Vec::new();
+        if self.serving.routes(&entry.name).is_none() {
+            // Also where a version is named: what the model serves does not depend on who came first.
+            loaded = self.load_what_it_serves(entry, operation).await?.loaded;
+        }
+        let routes = self.routes_of(&entry.name)?;
+        if let Some(version) = version.filter(|version| !routes.versions.contains_key(version)) {
+            self.load_beside(entry, version, operation).await?;
+            loaded.push(version);
+        }
+        Ok(LoadReport { current: routes.current, loaded, took: started.elapsed() })
+    }
+
+    /// Loads a model for ensembles: as it was where it has gone to make room, as requests would have it.
+    async fn load_what_it_serves(
+        self: &Arc<Self>,
+        entry: &Arc<ModelEntry>,
+        operation: &Arc<Operation>,
+    ) -> Result<LoadReport, ChangeError> {
+        let result = if entry.served_last().is_some() {
+            self.load_once_for_requests(entry, operation).await
+        } else {
+            let is_wary = operation.by().is_wary();
+            let choose = if is_wary { Choose::Settled } else { Choose::Declared };
+            self.load_what_can_be(entry, (LoadOptions::default(), choose), operation).await
+        };
+        self.comes_on_demand(entry, &result);
+        // Who is wanted stays when the ensemble goes.
+        if result.is_ok() && !entry.is_wanted() {
+            entry.note_brought(true);
+        }
+        result
+    }
+
+    /// Loads a version beside what its model serves.
     async fn load_beside(
         self: &Arc<Self>,
         entry: &Arc<ModelEntry>,
         version: Version,
         operation: &Arc<Operation>,
-    ) -> Result<LoadReport, ChangeError> {
-        let started = Instant::now();
+    ) -> Result<(), ChangeError> {
+        if operation.by().is_wary() {
+            self.is_settled(&entry.name, version).await?;
+        }
         let settings = self.settings_for(entry, version).await?;
         let wish = Wish { entry, version, operation };
         let warm = self.warm(wish, &settings, Demands::default()).await;
         let warm = self.all_or_nothing(vec![warm], operation).await?;
         let fresh = self.committed(warm, operation).await?;
-        let mut lineup = match self.serving.routes(&entry.name) {
-            Some(routes) => Lineup::of(&routes),
-            None => Lineup { current: version, versions: [].into() },
-        };
+        let mut lineup = Lineup::of(&*self.routes_of(&entry.name)?);
         let made = |Warm { serving, .. }: &Warm| (version, Arc::clone(serving));
         lineup.versions.extend(fresh.iter().map(made));
-        let current = lineup.current;
         self.retire_all(self.publish(entry, Next::lineup(lineup, Cause::Load).with(fresh)));
-        Ok(LoadReport { current, loaded: vec![version], took: started.elapsed() })
+        Ok(())
     }
 
     /// Unloads what was loaded only for ensembles, once none has it any more.

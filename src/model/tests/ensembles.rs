@@ -57,6 +57,14 @@ fn steps(fixture: &Fixture, model: &str, number: u64) -> Vec<String> {
     steps.iter().map(|step| format!("{}/{} {}", step.model, step.version, step.digest)).collect()
 }
 
+/// Evicts a model that has weight, as the one that was unused for longest.
+async fn evict(fixture: &Fixture, model: &str) {
+    let report = soon(fixture.manager.evict(1)).await;
+    let gone = report.verdicts.iter().find(|verdict| verdict.resident.model.as_str() == model);
+    assert!(gone.is_some_and(|verdict| verdict.evicted.is_some()), "{report:?}");
+    assert!(fixture.manager.acquire(model, None).is_err());
+}
+
 async fn failure(fixture: &Fixture, model: &str) -> String {
     causes(&fixture.load(model).await.unwrap_err())
 }
@@ -393,4 +401,83 @@ async fn a_request_brings_an_ensemble_and_its_steps_past_a_load_that_nobody_wait
     assert_eq!(soon(ask(&soon(handle).await.unwrap(), 1)).await, Ok(1));
     door.open();
     soon(starting).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn steps_that_somebody_is_writing_are_not_taken_unasked() {
+    let fixture = Fixture::new();
+    fixture.world.put("b", 1, "one");
+    fixture.world.put("c", 1, "one");
+    fixture.world.put("c", 2, "half of it");
+    select(&fixture, "c", 1);
+    let mut definition = row(&["a", "b", "c"]);
+    definition.steps[2].version = Some(VersionRef::Number(version(2)));
+    define(&fixture, "e", definition);
+    fixture.world.write("a", true);
+    fixture.world.write("c/2", true);
+    fixture.world.put("a", 1, "half of it");
+    soon(fixture.manager.follow(BRIEF)).await.unwrap();
+    fixture.world.has_taken(Step::Glance, "a", 10).await;
+    fixture.world.write("a", false);
+    fixture.reaches("a", &[(1, Ready)]).await;
+    let before = fixture.world.times(Step::Glance, "c");
+    fixture.world.has_taken(Step::Glance, "c", before + 10).await;
+    assert_eq!(fixture.world.times(Step::Open, "c/2"), 0);
+    fixture.world.write("c/2", false);
+    fixture.reaches("e", &[(1, Ready)]).await;
+    assert_eq!(fixture.answers("e").await, 2);
+}
+
+#[tokio::test]
+async fn a_request_takes_no_step_that_somebody_is_writing() {
+    let fixture = with_row();
+    fixture.world.edit("e", |model| model.settings.lazy = true);
+    for model in ["a", "b"] {
+        fixture.world.edit(model, |model| model.settings.lazy = true);
+    }
+    soon(fixture.manager.load_all()).await.unwrap();
+    fixture.world.write("a", true);
+    let refused = soon(fixture.manager.acquire_waiting("e", None.into(), later())).await;
+    assert!(refused.is_err());
+    assert_eq!(fixture.world.times(Step::Open, "a/1"), 0);
+    // An operator says that it is complete.
+    fixture.load("e").await.unwrap();
+    assert_eq!(fixture.answers("e").await, 1);
+}
+
+#[tokio::test]
+async fn what_a_model_serves_does_not_depend_on_which_step_comes_first() {
+    let fixture = with_row();
+    let mut definition = row(&["a", "b", "b"]);
+    definition.steps[1].version = Some(VersionRef::Number(version(2)));
+    define(&fixture, "e", definition);
+    fixture.load("e").await.unwrap();
+    assert_eq!(steps(&fixture, "e", 1), ["a/1 one", "b/2 two", "b/1 one"]);
+    assert_eq!((fixture.answers("e").await, fixture.answers("b").await), (1, 1));
+    fixture.unload("e").await.unwrap();
+    fixture.reaches("b", &[(1, Unloaded), (2, Unloaded)]).await;
+    let mut definition = row(&["b"]);
+    definition.steps[0].version = Some(VersionRef::Number(version(2)));
+    define(&fixture, "named", definition);
+    fixture.load("named").await.unwrap();
+    assert_eq!((fixture.answers("named").await, fixture.answers("b").await), (2, 1));
+    fixture.unload("named").await.unwrap();
+    fixture.reaches("b", &[(1, Unloaded), (2, Unloaded)]).await;
+}
+
+#[tokio::test]
+async fn a_model_that_has_gone_comes_back_for_an_ensemble_as_it_was_and_stays() {
+    let fixture = with_row();
+    fixture.world.weigh("a", 10);
+    fixture.load("a").await.unwrap();
+    fixture.swap("a", 2).await.unwrap();
+    fixture.reaches("a", &[(1, Unloaded), (2, Ready)]).await;
+    fixture.world.put("a", 3, "three");
+    fixture.world.edit("a", |model| model.settings.version_policy = VersionPolicy::default());
+    evict(&fixture, "a").await;
+    fixture.load("e").await.unwrap();
+    assert_eq!(steps(&fixture, "e", 1), ["a/2 two", "b/1 one"]);
+    fixture.unload("e").await.unwrap();
+    fixture.reaches("b", &[(1, Unloaded)]).await;
+    assert_eq!(fixture.answers("a").await, 2);
 }
