@@ -292,6 +292,8 @@ impl Core {
         let retired = leaving(entry, routes.as_ref());
         if routes.is_some() {
             entry.leases(Leases::unseal);
+        } else {
+            entry.note_beside(false);
         }
         for record in &retired {
             record.advance(VersionEvent::Retire);
@@ -369,9 +371,7 @@ impl Core {
             permit = entry.change.acquire() => permit.map_err(|_| ChangeError::ShuttingDown)?,
             () = operation.cancelled() => return Err(ChangeError::Cancelled),
         };
-        self.may_change(entry, operation)?;
-        entry.note_holder(operation.by());
-        Ok(permit)
+        self.permitted(entry, permit, operation)
     }
 
     /// The permit to change a model, if nobody changes it but the server by itself, or for a moment.
@@ -380,17 +380,31 @@ impl Core {
         entry: &'a ModelEntry,
         operation: &Operation,
     ) -> Result<SemaphorePermit<'a>, ChangeError> {
-        let permit = match entry.change.try_acquire() {
-            Ok(permit) => permit,
-            Err(_) if entry.is_tidied() => {
-                let permit = timeout(MOMENT, entry.change.acquire()).await;
-                permit.ok().and_then(Result::ok).ok_or_else(|| busy(entry))?
-            }
-            Err(_) if entry.is_changed_by_the_server() => {
-                return self.permit(entry, operation).await;
-            }
-            Err(_) => return Err(busy(entry)),
-        };
+        if let Some(permit) = at_once(entry).await {
+            return self.permitted(entry, permit, operation);
+        }
+        if entry.is_changed_by_the_server() {
+            return self.permit(entry, operation).await;
+        }
+        Err(busy(entry))
+    }
+
+    /// The permit to change a model, if nobody changes it, or for a moment.
+    pub(super) async fn permit_at_once<'a>(
+        &self,
+        entry: &'a ModelEntry,
+        operation: &Operation,
+    ) -> Result<SemaphorePermit<'a>, ChangeError> {
+        let permit = at_once(entry).await.ok_or_else(|| busy(entry))?;
+        self.permitted(entry, permit, operation)
+    }
+
+    fn permitted<'a>(
+        &self,
+        entry: &ModelEntry,
+        permit: SemaphorePermit<'a>,
+        operation: &Operation,
+    ) -> Result<SemaphorePermit<'a>, ChangeError> {
         self.may_change(entry, operation)?;
         entry.note_holder(operation.by());
         Ok(permit)
@@ -468,6 +482,15 @@ impl Core {
             Err(LoadError::ShuttingDown) => Err(ChangeError::ShuttingDown),
             Err(source) => Err(ChangeError::Scan { model: name.clone(), source }),
         }
+    }
+}
+
+/// The permit to change a model, if nobody has it, or only to tidy up: who does may wait for it too.
+async fn at_once(entry: &ModelEntry) -> Option<SemaphorePermit<'_>> {
+    match entry.change.try_acquire() {
+        Ok(permit) => Some(permit),
+        Err(_) if entry.is_tidied() => timeout(MOMENT, entry.change.acquire()).await.ok()?.ok(),
+        Err(_) => None,
     }
 }
 

@@ -169,7 +169,8 @@ impl Core {
         operation: &Arc<Operation>,
     ) -> Result<UnloadReport, ChangeError> {
         let entry = self.known(name)?;
-        let permit = self.permit_now(&entry, operation).await?;
+        // Who makes room does not wait for a change that may itself wait for room.
+        let permit = self.permit_at_once(&entry, operation).await?;
         let routes = self.routes_of(name)?;
         // What may not come back is spared from then on.
         let can_come_back = self.can_come_back(&entry, &routes).await;
@@ -284,7 +285,7 @@ impl Core {
     pub(super) async fn clean_up(self: Arc<Self>, interval: Duration) {
         while self.refusing.run_until_cancelled(sleep(interval)).await.is_some() {
             self.look_for_what_was_gone().await;
-            self.let_all_steps_go().await;
+            self.let_all_steps_go();
             for verdict in self.eviction(0).verdicts {
                 if verdict.evicted.is_some() {
                     self.evict_aside(&verdict).await;

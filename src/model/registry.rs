@@ -97,6 +97,8 @@ struct Known {
     is_gone: bool,
     /// Whether it serves only because an ensemble has needed it.
     is_brought: bool,
+    /// Whether it may serve versions only because an ensemble has needed them.
+    has_beside: bool,
     /// Who makes the change that is under way.
     holder: Option<By>,
 }
@@ -346,6 +348,15 @@ impl ModelEntry {
 
     pub(super) fn note_brought(&self, is_brought: bool) {
         self.known().is_brought = is_brought;
+    }
+
+    /// Whether it may serve versions only because an ensemble has needed them.
+    pub(super) fn has_beside(&self) -> bool {
+        self.known().has_beside
+    }
+
+    pub(super) fn note_beside(&self, has_beside: bool) {
+        self.known().has_beside = has_beside;
     }
 
     /// Whether it is noted that what the model serves could not be loaded again.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
 
 use super::super::change::{Core, Lineup, Next, Warm, Wish};
@@ -221,37 +221,52 @@ impl Core {
         let made = |Warm { serving, .. }: &Warm| (version, Arc::clone(serving));
         lineup.versions.extend(fresh.iter().map(made));
         self.retire_all(self.publish(entry, Next::lineup(lineup, Cause::Load).with(fresh)));
+        entry.note_beside(true);
         Ok(())
     }
 
-    /// Unloads what was loaded only for ensembles, once none has it any more.
+    /// Unloads what was loaded only for ensembles, once none has it any more, and changes of it are done.
     pub(in super::super) async fn let_steps_go(self: &Arc<Self>, models: Vec<ModelName>) {
-        for model in models {
-            let Some(entry) = self.registry.get(model.as_str()) else { continue };
-            if !self.has_left_over(&entry) {
-                continue;
-            }
+        // None behind another, whose model may be changed for long.
+        join_all(models.iter().map(|model| self.let_step_go(model))).await;
+    }
+
+    async fn let_step_go(self: &Arc<Self>, model: &ModelName) {
+        let Some(entry) = self.registry.get(model.as_str()) else { return };
+        if self.has_left_over(&entry) {
             let _tidying = entry.tidy();
             // The semaphore is never closed.
             let _permit = entry.change.acquire().await;
-            if self.closing.is_cancelled() {
-                return;
-            }
-            if self.goes_with_ensembles(&entry) {
-                entry.park(None);
-                entry.note_brought(false);
-                self.retire_all(self.publish(&entry, Next::nothing()));
-            } else if self.has_left_over(&entry) {
-                self.retire_all(self.tidy(&entry));
+            self.let_left_over_go(&entry);
+        }
+    }
+
+    /// Lets go what ensembles have left behind that were given up half-way, of models that nobody changes.
+    pub(in super::super) fn let_all_steps_go(self: &Arc<Self>) {
+        let entries = self.registry.entries().into_iter();
+        for entry in entries.filter(|entry| entry.is_brought() || entry.has_beside()) {
+            let _tidying = entry.tidy();
+            if let Ok(_permit) = entry.change.try_acquire() {
+                self.let_left_over_go(&entry);
             }
         }
     }
 
-    /// Lets go what ensembles have left behind that were given up half-way.
-    pub(in super::super) async fn let_all_steps_go(self: &Arc<Self>) {
-        let entries = self.registry.entries().into_iter();
-        let brought = entries.filter(|entry| entry.is_brought());
-        self.let_steps_go(brought.map(|entry| entry.name.clone()).collect()).await;
+    /// Only who has the permit to change the model may.
+    fn let_left_over_go(self: &Arc<Self>, entry: &ModelEntry) {
+        if self.closing.is_cancelled() {
+            return;
+        }
+        if self.goes_with_ensembles(entry) {
+            entry.park(None);
+            entry.note_brought(false);
+            self.retire_all(self.publish(entry, Next::nothing()));
+        } else if self.has_left_over(entry) {
+            self.retire_all(self.tidy(entry));
+            let routes = self.serving.routes(&entry.name);
+            let mut serving = routes.iter().flat_map(|routes| routes.versions.values());
+            entry.note_beside(serving.any(|serving| serving.holds.is_held()));
+        }
     }
 
     /// Whether a model serves what only an ensemble has needed that has it no more.

@@ -4,6 +4,7 @@ use super::fakes::{Fault, Step};
 use super::*;
 use crate::inference::DataType;
 use crate::lifecycle::Deadline;
+use crate::model::operation::By;
 use crate::model::{
     Bake, Change, Conditions, DesiredModel, DesiredState, Intent, Limits, Operation,
     RollbackOptions, RoutingChange, Wanted,
@@ -457,6 +458,20 @@ async fn what_could_not_come_back_is_not_evicted() {
     fixture
         .comes_to(|fixture| fixture.manager.eviction(0).verdicts[0].resident.spared.is_none())
         .await;
+}
+
+#[tokio::test]
+async fn who_makes_room_does_not_wait_for_a_change_of_another() {
+    let fixture = Fixture::serving_a().await;
+    let verdict = fixture.manager.eviction(u64::MAX).verdicts.remove(0);
+    fixture.world.put("a", 1, "anew");
+    let door = fixture.world.door(Step::Open, "a/1");
+    let change = fixture.manager.begin_load(&name("a"), By::Follower).unwrap();
+    door.has_waiting(1).await;
+    assert!(!soon(fixture.manager.core.evict_aside(&verdict)).await);
+    door.open();
+    soon(change.done()).await.unwrap();
+    assert_eq!(fixture.answers("a").await, 1);
 }
 
 #[tokio::test]

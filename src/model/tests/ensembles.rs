@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::timeout;
+
 use super::fakes::{Fault, Step};
 use super::*;
-use crate::model::{Change, Conditions, EnsembleDefinition, StepDefinition};
+use crate::model::operation::By;
+use crate::model::{Change, Conditions, EnsembleDefinition, LoadOptions, StepDefinition};
 use StateKind::{Draining, Failed, Ready, Unloaded};
 
 fn step(model: &str, input: &str, output: &str) -> StepDefinition {
@@ -480,4 +483,52 @@ async fn a_model_that_has_gone_comes_back_for_an_ensemble_as_it_was_and_stays() 
     fixture.unload("e").await.unwrap();
     fixture.reaches("b", &[(1, Unloaded)]).await;
     assert_eq!(fixture.answers("a").await, 2);
+}
+
+#[tokio::test]
+async fn a_step_that_is_changed_for_long_holds_nobody_up() {
+    let fixture = with_row();
+    fixture.world.put("c", 1, "one");
+    fixture.world.edit("c", |model| model.settings.idle_ttl = Some(BRIEF));
+    fixture.load("c").await.unwrap();
+    fixture.load("e").await.unwrap();
+    fixture.world.put("a", 1, "anew");
+    let door = fixture.world.door(Step::Open, "a/1");
+    let change = fixture.manager.begin_load(&name("a"), By::Follower).unwrap();
+    door.has_waiting(1).await;
+    fixture.unload("e").await.unwrap();
+    fixture.reaches("b", &[(1, Unloaded)]).await;
+    fixture.manager.start_clean_up(BRIEF);
+    fixture.reaches("c", &[(1, Unloaded)]).await;
+    // Longer than one would wait for who only tidies up.
+    let mut swap = fixture.begin_swap("a", swap_to(2));
+    assert!(timeout(Duration::from_millis(300), &mut swap).await.is_err());
+    door.open();
+    soon(change.done()).await.unwrap();
+    soon(swap).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_load_leaves_behind_that_was_given_up_goes_later() {
+    let fixture = with_row();
+    let mut definition = row(&["a", "b"]);
+    definition.steps[1].version = Some(VersionRef::Number(version(2)));
+    define(&fixture, "e", definition);
+    fixture.load("b").await.unwrap();
+    let fetching = fixture.world.door(Step::Digest, "e/1");
+    let change = Change::Load(LoadOptions::default());
+    let load = fixture.manager.begin(&name("e"), change, Conditions::default()).unwrap();
+    fetching.has_waiting(1).await;
+    let loading = fixture.world.door(Step::Digest, "e/1");
+    fetching.open();
+    loading.has_waiting(1).await;
+    load.cancel().unwrap();
+    soon(load.done()).await.unwrap_err();
+    fixture.manager.start_clean_up(BRIEF);
+    // The thread still has the steps.
+    assert!(fixture.world.times(Step::Open, "b/2") == 1);
+    fixture.reaches("b", &[(1, Ready), (2, Ready)]).await;
+    loading.open();
+    fixture.reaches("b", &[(1, Ready), (2, Unloaded)]).await;
+    fixture.reaches("a", &[(1, Unloaded)]).await;
 }
