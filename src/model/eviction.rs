@@ -1,16 +1,15 @@
 //! Eviction: which models make room, by a pure function, and making it.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::change::{Core, Next, Wish};
-use super::ensemble::Ensemble;
+use super::ensemble::Along;
 use super::error::{ChangeError, LoadError};
 use super::handle::Serving;
-use super::hold::Hold;
 use super::ledger::{NoRoom, Reservation};
 use super::loader::SourceError;
 use super::loading::Demands;
@@ -41,8 +40,8 @@ enum Room {
 pub struct Resident {
     /// The model.
     pub model: ModelName,
-    /// What its versions are estimated to take; those of an ensemble, what its steps take that nobody else
-    /// has as steps.
+    /// What its versions are estimated to take; those of an ensemble, what its steps take that go with it, or
+    /// may go once it has.
     pub bytes: u64,
     /// How long nobody has used it.
     pub idle: Duration,
@@ -108,15 +107,6 @@ pub(super) fn judge(mut residents: Vec<Resident>, needed: u64) -> Vec<EvictionVe
     verdicts
 }
 
-/// What a version takes of the memory, or would leave others free to give back if it went: an ensemble, what
-/// its steps take that no other has.
-fn bytes(serving: &Arc<Serving>) -> u64 {
-    let steps = serving.runner.ensemble().map(Ensemble::steps).into_iter().flatten();
-    let steps = steps.map(Hold::serving);
-    let own = steps.filter(|step| step.holds.by().iter().all(|holder| *holder == serving.id));
-    serving.reservation.bytes() + own.map(bytes).sum::<u64>()
-}
-
 impl Core {
     /// Who would go to free so many bytes beyond what the budget asks for.
     pub(super) fn eviction(&self, more: u64) -> EvictionReport {
@@ -135,30 +125,46 @@ impl Core {
         let busy: u64 = versions().map(|serving| serving.gate.entries()).sum();
         let holders: Vec<VersionId> = versions().flat_map(|serving| serving.holds.by()).collect();
         let is_changed = entry.change.available_permits() == 0;
-        let pinned =
-            entry.intent().pinned.iter().any(|version| routes.versions.contains_key(version));
-        let for_long = [
-            (entry.settings().pin || pinned).then(|| "it is pinned".to_owned()),
-            self.terms.load().required.contains(&entry.name).then(|| "it is required".to_owned()),
-            entry.leased().map(|by| format!("it is leased by {}", by.join(", "))),
-            entry.is_irreplaceable().then(|| "its files are gone".to_owned()),
-        ];
         let for_now = [
             (busy > 0).then(|| format!("{busy} requests are inside")),
             entry.is_waited_for().then(|| "requests have waited for it".to_owned()),
             is_changed.then(|| "it is being changed".to_owned()),
             holders.first().map(|holder| format!("it is a step of the ensemble {holder}")),
         ];
-        let for_long = for_long.into_iter().flatten().next();
+        let for_long = self.stays_for_long(entry, &mut Vec::new());
         let for_now = for_now.into_iter().flatten().next();
         let ttl = entry.settings().idle_ttl.or(Some(self.terms.load().idle_ttl));
         Some(Resident {
             model: entry.name.clone(),
-            bytes: versions().map(bytes).sum(),
+            bytes: self.with_steps(&routes, Along::MayGo).iter().map(taken).sum(),
             idle: versions().map(|serving| serving.usage.idle()).min()?,
             ttl: ttl.filter(|ttl| !ttl.is_zero()),
             for_now: for_long.is_none() && for_now.is_some(),
             spared: for_long.or(for_now),
+        })
+    }
+
+    /// Why a model stays until somebody decides otherwise, if it does; asked of the ensembles that have it
+    /// too, each model once.
+    fn stays_for_long(&self, entry: &ModelEntry, asked: &mut Vec<ModelName>) -> Option<String> {
+        let routes = self.serving.routes(&entry.name)?;
+        let pinned =
+            entry.intent().pinned.iter().any(|version| routes.versions.contains_key(version));
+        let own = [
+            (entry.settings().pin || pinned).then(|| "it is pinned".to_owned()),
+            self.terms.load().required.contains(&entry.name).then(|| "it is required".to_owned()),
+            entry.leased().map(|by| format!("it is leased by {}", by.join(", "))),
+            entry.is_irreplaceable().then(|| "its files are gone".to_owned()),
+        ];
+        asked.push(entry.name.clone());
+        own.into_iter().flatten().next().or_else(|| {
+            let holders = routes.versions.values().flat_map(|serving| serving.holds.by());
+            let mut staying = holders.filter(|holder| {
+                let entry = self.registry.get(holder.model.as_str());
+                let entry = entry.filter(|entry| !asked.contains(&entry.name));
+                entry.is_some_and(|entry| self.stays_for_long(&entry, asked).is_some())
+            });
+            staying.next().map(|holder| format!("it is a step of the ensemble {holder}"))
         })
     }
 
@@ -181,9 +187,15 @@ impl Core {
         entry.park(None);
         entry.note_served(Some(served(&entry, &routes)));
         entry.load_on_demand(true);
+        let going = self.with_steps(&routes, Along::Goes);
+        let going: Vec<Weak<Serving>> = going.iter().map(Arc::downgrade).collect();
         let retired = self.publish(&entry, Next::nothing());
         drop((permit, routes));
         let (drained, memory) = self.retire_measured(retired, self.drain_timeout()).await;
+        if drained {
+            // Else it would seem that too little has come free.
+            timeout(PATIENCE, gone(going)).await.ok();
+        }
         Ok(UnloadReport { versions, drained, memory })
     }
 
@@ -196,13 +208,28 @@ impl Core {
         let needed = served(entry, routes).versions.into_keys().chain(intent.named());
         let mut loaded = needed.filter(|version| routes.versions.contains_key(version));
         match loaded.find(|version| !all.contains(version)) {
-            None => Ok(()),
+            None => self.steps_can_come_back(routes).await,
             Some(version) => {
                 let id = VersionId { model: entry.name.clone(), version };
                 let source = SourceError::UnknownVersion(id);
                 Err(ChangeError::Source { model: entry.name.clone(), source })
             }
         }
+    }
+
+    /// # Errors
+    /// Where a step that goes with an ensemble could not be loaded again, or that cannot be told.
+    async fn steps_can_come_back(&self, routes: &Routes) -> Result<(), ChangeError> {
+        let going = self.with_steps(routes, Along::Goes);
+        for step in going.iter().filter(|step| step.holds.is_held()) {
+            let id = step.id.clone();
+            self.ask(&step.id.model, move |loader, name| {
+                let is_there = loader.source.model(name)?.versions.contains(&id.version);
+                is_there.then_some(()).ok_or(SourceError::UnknownVersion(id))
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// What could not be loaded again may be able to by now.
@@ -308,6 +335,21 @@ impl Core {
         }
         operation.end(outcome.map(Done::Unload).map_err(Arc::new));
         went
+    }
+}
+
+/// What a version takes of the memory.
+fn taken(serving: &Arc<Serving>) -> u64 {
+    serving.reservation.bytes()
+}
+
+/// Waits until what versions have taken is given back. Cancel safe.
+async fn gone(versions: Vec<Weak<Serving>>) {
+    let is_there = |version: &Weak<Serving>| {
+        version.upgrade().is_some_and(|serving| !serving.reservation.is_given_back())
+    };
+    while versions.iter().any(is_there) {
+        sleep(LOOK).await;
     }
 }
 

@@ -45,7 +45,8 @@ impl Ledger {
         let mut used = self.sum();
         let kept = within.map_or(0, Reservation::charged);
         let others = used.saturating_sub(kept);
-        if budget > 0 && others.saturating_add(bytes) > budget {
+        // Who takes nothing fits, also where too much is taken already.
+        if budget > 0 && bytes > 0 && others.saturating_add(bytes) > budget {
             return Err(NoRoom { needed: bytes, used: others, budget });
         }
         let charged = bytes.saturating_sub(kept);
@@ -72,6 +73,11 @@ impl Ledger {
 impl Reservation {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Whether nothing is taken by it any more.
+    pub(super) fn is_given_back(&self) -> bool {
+        self.charged() == 0
     }
 
     /// Takes the place of the reservation that it lies within, of which what is left is given back. Until
@@ -118,6 +124,7 @@ mod tests {
         assert_eq!(ledger.used(), 40, "once");
         let unbounded = ledger.reserve(u64::MAX, 0, None).unwrap();
         assert!(ledger.reserve(1, 100, None).is_err());
+        assert!(ledger.reserve(0, 100, None).is_ok(), "nothing fits always");
         drop((unbounded, second));
     }
 

@@ -424,10 +424,14 @@ pub(super) fn served(entry: &ModelEntry, routes: &Routes) -> Served {
 
 /// Whether something other than being current speaks for a version.
 pub(super) fn is_wanted(entry: &ModelEntry, version: Version) -> bool {
+    is_wanted_by_itself(entry, version) || is_held(entry, version)
+}
+
+/// The same, but for ensembles.
+pub(super) fn is_wanted_by_itself(entry: &ModelEntry, version: Version) -> bool {
     entry.is_selected_among_others(version)
         || entry.parked().is_some_and(|parked| parked.version == version)
         || !entry.intent().uses(version).is_empty()
-        || is_held(entry, version)
 }
 
 /// Whether an ensemble has a version that serves as a step.

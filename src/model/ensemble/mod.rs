@@ -18,6 +18,7 @@ use super::names::{ModelName, VersionRef};
 pub(super) use opened::OpenedEnsemble;
 pub(super) use pinned::{Ensemble, Pinned};
 pub use plan::EnsembleError;
+pub(super) use steps::Along;
 pub(super) use waits::Waits;
 
 /// The protocol's platform name of ensembles.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::super::change::{Core, Lineup, Next, Warm, Wish};
 use super::super::error::{ChangeError, LoadError};
+use super::super::handle::Serving;
 use super::super::history::Cause;
 use super::super::hold::Hold;
 use super::super::load::{Choose, LoadOptions};
@@ -16,12 +17,22 @@ use super::super::names::{ModelName, Version, VersionId};
 use super::super::operation::Operation;
 use super::super::registry::ModelEntry;
 use super::super::report::LoadReport;
-use super::super::swap::{is_wanted, named};
+use super::super::serving_map::Routes;
+use super::super::swap::{is_wanted, is_wanted_by_itself, named};
 use super::plan::label;
 use super::{Ensemble, EnsembleDefinition, Pinned, StepDefinition};
 
 /// How often a step is loaded that goes again before the ensemble has it.
 const ATTEMPTS: usize = 5;
+
+/// Which of the steps of an ensemble that goes are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Along {
+    /// Those that go with it.
+    Goes,
+    /// Those too that stay for themselves, and may be evicted then.
+    MayGo,
+}
 
 /// A step that is to be had: for which ensemble, its number, and what it is.
 #[derive(Clone, Copy)]
@@ -281,11 +292,63 @@ impl Core {
     /// Whether the whole model is there only for ensembles, and none has it any more.
     fn goes_with_ensembles(&self, entry: &ModelEntry) -> bool {
         let Some(routes) = self.serving.routes(&entry.name) else { return false };
-        let is_needed = entry.settings().pin
+        let is_held = routes.versions.values().any(|serving| serving.holds.is_held());
+        // Nobody gets a lease of it from then on.
+        entry.is_brought() && !is_held && !self.is_needed(entry)
+    }
+
+    /// Whether a model stays whichever ensembles have it.
+    fn is_needed(&self, entry: &ModelEntry) -> bool {
+        entry.settings().pin
             || !entry.intent().pinned.is_empty()
             || self.terms.load().required.contains(&entry.name)
-            || routes.versions.values().any(|serving| serving.holds.is_held());
-        // Nobody gets a lease of it from then on.
-        entry.is_brought() && !is_needed && !self.waits.has(&entry.name) && entry.leased().is_none()
+            || self.waits.has(&entry.name)
+            || entry.leased().is_some()
+    }
+
+    /// What a model serves, with the steps that go along if it goes: those that nothing else has, and theirs.
+    pub(in super::super) fn with_steps(&self, routes: &Routes, along: Along) -> Vec<Arc<Serving>> {
+        let mut going: Vec<Arc<Serving>> = routes.versions.values().cloned().collect();
+        loop {
+            let next = self.next_along(&going, along);
+            if next.is_empty() {
+                return going;
+            }
+            going.extend(next);
+        }
+    }
+
+    fn next_along(&self, going: &[Arc<Serving>], along: Along) -> Vec<Arc<Serving>> {
+        let is_going = |holder: &VersionId| going.iter().any(|serving| serving.id == *holder);
+        let is_free = |step: &Serving| step.holds.by().iter().all(is_going);
+        let is_new = |step: &Arc<Serving>| !going.iter().any(|other| Arc::ptr_eq(other, step));
+        let ensembles = going.iter().filter_map(|serving| serving.runner.ensemble());
+        let steps = ensembles.flat_map(Ensemble::steps).map(Hold::serving);
+        let free = steps.filter(|step| is_new(step) && is_free(step));
+        let mut along = free.map(|step| self.goes_along((step, along), &is_free));
+        let next = along.find(|next| !next.is_empty()).unwrap_or_default();
+        next.into_iter().filter(is_new).collect()
+    }
+
+    /// The versions of a step's model that go along; none where the step stays.
+    fn goes_along(
+        &self,
+        (step, along): (&Arc<Serving>, Along),
+        is_free: &dyn Fn(&Serving) -> bool,
+    ) -> Vec<Arc<Serving>> {
+        let VersionId { model, version } = &step.id;
+        let entry = self.registry.get(model.as_str());
+        let Some((entry, routes)) = entry.zip(self.serving.routes(model)) else {
+            return vec![Arc::clone(step)];
+        };
+        let is_served = routes.versions.get(version).is_some_and(|own| Arc::ptr_eq(own, step));
+        let is_left_over = *version != routes.current && !is_wanted_by_itself(&entry, *version);
+        let is_needed = self.is_needed(&entry);
+        let mut own = routes.versions.values();
+        if entry.is_brought() && !is_needed && is_served && own.all(|own| is_free(own)) {
+            return routes.versions.values().cloned().collect();
+        }
+        let may_go = along == Along::MayGo && !is_needed && !entry.is_irreplaceable();
+        if !is_served || is_left_over || may_go { vec![Arc::clone(step)] } else { Vec::new() }
     }
 }

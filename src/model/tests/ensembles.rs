@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::fakes::{Fault, Step};
 use super::*;
 use crate::model::operation::By;
-use crate::model::{Change, Conditions, EnsembleDefinition, LoadOptions, StepDefinition};
+use crate::model::{Change, Conditions, EnsembleDefinition, LoadOptions, Resident, StepDefinition};
 use StateKind::{Draining, Failed, Ready, Unloaded};
 
 fn step(model: &str, input: &str, output: &str) -> StepDefinition {
@@ -531,4 +531,83 @@ async fn what_a_load_leaves_behind_that_was_given_up_goes_later() {
     loading.open();
     fixture.reaches("b", &[(1, Ready), (2, Unloaded)]).await;
     fixture.reaches("a", &[(1, Unloaded)]).await;
+}
+
+/// A row of `a` and `b` as `e`, where each takes ten bytes, as `c` does.
+fn with_weights(budget: u64) -> Fixture {
+    let fixture = Fixture::with(|options| options.terms.memory_budget = budget);
+    fixture.world.put_each(&["a", "b", "c"]);
+    ["a", "b", "c"].iter().for_each(|model| fixture.world.weigh(model, 10));
+    define(&fixture, "e", row(&["a", "b"]));
+    fixture
+}
+
+fn resident(fixture: &Fixture, model: &str) -> Resident {
+    let verdicts = fixture.manager.eviction(0).verdicts.into_iter();
+    let mut residents = verdicts.map(|verdict| verdict.resident);
+    residents.find(|resident| resident.model.as_str() == model).unwrap()
+}
+
+#[tokio::test]
+async fn an_ensemble_whose_steps_could_not_come_back_is_not_evicted() {
+    let fixture = with_weights(30);
+    define(&fixture, "outer", row(&["e"]));
+    fixture.load("outer").await.unwrap();
+    fixture.world.remove("a");
+    for _ in 0..2 {
+        soon(fixture.manager.evict(u64::MAX)).await;
+        assert_eq!(fixture.answers("outer").await, 1);
+    }
+    assert_eq!(resident(&fixture, "outer").spared.as_deref(), Some("its files are gone"));
+    fixture.world.put("a", 1, "one");
+    fixture.manager.start_clean_up(BRIEF);
+    soon(async {
+        while resident(&fixture, "outer").spared.is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    soon(fixture.manager.evict(u64::MAX)).await;
+    assert_eq!(fixture.world.instances(), 0, "its steps have gone with it");
+}
+
+#[tokio::test]
+async fn one_that_makes_room_with_its_steps_spares_others() {
+    let fixture = with_weights(40);
+    fixture.world.put("d", 1, "one");
+    fixture.world.weigh("d", 20);
+    fixture.load("e").await.unwrap();
+    fixture.load("c").await.unwrap();
+    // The ensemble was unused for longest, and its steps for shortest.
+    for model in ["e", "c", "a", "b"] {
+        fixture.answers(model).await;
+    }
+    fixture.load("d").await.unwrap();
+    assert_eq!((fixture.answers("c").await, fixture.answers("d").await), (1, 1));
+    assert_eq!(fixture.world.instances(), 2);
+}
+
+#[tokio::test]
+async fn what_steps_take_counts_where_they_may_go_with_the_ensemble_or_after_it() {
+    let fixture = with_weights(30);
+    fixture.load("a").await.unwrap();
+    define(&fixture, "e", row(&["a", "b", "a"]));
+    fixture.load("e").await.unwrap();
+    assert_eq!(resident(&fixture, "e").bytes, 20);
+    let lease = fixture.manager.lease(&name("a"), "somebody", Duration::from_mins(1)).unwrap();
+    assert_eq!(resident(&fixture, "e").bytes, 10);
+    drop(lease);
+}
+
+#[tokio::test]
+async fn a_step_of_an_ensemble_that_stays_is_not_waited_for() {
+    let fixture = with_weights(20);
+    fixture.world.edit("outer", |model| model.settings.pin = true);
+    define(&fixture, "outer", row(&["e"]));
+    fixture.load("outer").await.unwrap();
+    let Resident { spared, for_now, .. } = resident(&fixture, "a");
+    assert_eq!((spared.as_deref(), for_now), (Some("it is a step of the ensemble e/1"), false));
+    let begun = Instant::now();
+    assert!(fixture.load("c").await.unwrap_err().is_no_room());
+    assert!(begun.elapsed() < Duration::from_secs(3), "it waits for nobody");
 }
