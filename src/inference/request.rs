@@ -87,6 +87,22 @@ pub enum InputError {
     DuplicateOutput(String),
 }
 
+impl InputError {
+    /// The input that is wrong; `None` where it is none of the model's.
+    pub(crate) fn input(&self) -> Option<&str> {
+        match self {
+            Self::MissingInput { name, .. }
+            | Self::WrongDatatype { name, .. }
+            | Self::WrongShape { name, .. }
+            | Self::BadTensor { name, .. } => Some(name),
+            Self::UnknownInput { .. }
+            | Self::DuplicateInput(_)
+            | Self::UnknownOutput { .. }
+            | Self::DuplicateOutput(_) => None,
+        }
+    }
+}
+
 /// A request that fits a signature: the only thing an instance is given to run.
 #[derive(Debug, Clone)]
 pub struct PreparedRequest {

@@ -157,6 +157,14 @@ impl Plan {
         Ok(Self { signature, names, givers, inputs, outputs, steps: reading.steps })
     }
 
+    /// Whether an input of a step comes from the request, and not from another step.
+    pub(super) fn is_asked_for(&self, step: usize, input: Option<&str>) -> bool {
+        let mut inputs = self.steps[step].inputs.iter();
+        let place =
+            inputs.find_map(|(name, place)| (Some(name.as_str()) == input).then_some(*place));
+        place.is_some_and(|place| self.givers[place].is_none())
+    }
+
     /// The steps without which these tensors cannot be had, in the order of the definition.
     pub(super) fn needed(&self, wanted: &[usize]) -> Vec<usize> {
         let mut needed = vec![false; self.steps.len()];

@@ -11,8 +11,8 @@ use super::super::runner::Manner;
 use super::pinned::Ensemble;
 use super::plan::{Plan, label};
 use crate::inference::{
-    Completion, InferError, InferenceRequest, NamedTensor, PreparedRequest, RunTerms, Tensor,
-    Timings,
+    Completion, InferError, InferenceRequest, NamedTensor, PreparedRequest, RunError, RunTerms,
+    Tensor, Timings,
 };
 
 /// A tensor on its way.
@@ -101,6 +101,14 @@ impl Ensemble {
     }
 
     fn failed(&self, step: usize, error: InferError) -> InferError {
+        let error = match error {
+            InferError::Input(error) if !self.plan.is_asked_for(step, error.input()) => {
+                // The caller can do nothing about it.
+                let error = format!("what it is given by another step does not fit: {error}");
+                InferError::Run(RunError::Engine(error))
+            }
+            error => error,
+        };
         let step = label(step, &self.steps[step].serving().id);
         InferError::Step { step, error: Box::new(error) }
     }
