@@ -36,8 +36,8 @@ impl Core {
         may_go(entry, &old)?;
         // Asked before anything is given up: whether the version is there at all.
         self.settings_for(entry, flip.to).await?;
-        operation.commit()?;
-        entry.seal()?;
+        let sealed = held_by_none(entry, &old).and_then(|()| operation.commit());
+        sealed.and_then(|()| entry.seal()).inspect_err(|_| unseal(&old))?;
         entry.park(None);
         let _arrival = entry.begin_coming();
         operation.step("DRAIN", Some(from));
@@ -51,7 +51,7 @@ impl Core {
         let limit = flip.drain_timeout.unwrap_or_else(|| self.drain_timeout());
         let mut retiring = pin!(self.retire_measured(retired, Duration::MAX));
         let (drained, memory) = match timeout(limit, &mut retiring).await {
-            Ok((_, memory)) => (true, memory),
+            Ok(retired) => retired,
             Err(_) => (false, retiring.await.1),
         };
         let loading = Instant::now();
@@ -136,12 +136,31 @@ fn may_go(entry: &ModelEntry, old: &Routes) -> Result<(), ChangeError> {
     };
     match old.versions.keys().find(needed) {
         None => Ok(()),
-        Some(version) => {
-            let id = VersionId { model: entry.name.clone(), version: *version };
-            let mut by = entry.intent().uses(*version);
-            by.extend(old.versions[version].holds.users());
-            by.push("others: with the strategy 'resource' the model has one version".into());
-            Err(ChangeError::InUse { id, by })
-        }
+        Some(version) => Err(in_use(entry, old, *version)),
     }
+}
+
+/// Lets no ensemble take what the model serves from then on.
+///
+/// # Errors
+/// Where one has it by now.
+fn held_by_none(entry: &ModelEntry, old: &Routes) -> Result<(), ChangeError> {
+    match old.versions.iter().find(|(_, serving)| !serving.holds.seal()) {
+        None => Ok(()),
+        Some((version, _)) => Err(in_use(entry, old, *version)),
+    }
+}
+
+fn unseal(old: &Routes) {
+    for serving in old.versions.values() {
+        serving.holds.unseal();
+    }
+}
+
+fn in_use(entry: &ModelEntry, old: &Routes, version: Version) -> ChangeError {
+    let id = VersionId { model: entry.name.clone(), version };
+    let mut by = entry.intent().uses(version);
+    by.extend(old.versions[&version].holds.users());
+    by.push("others: with the strategy 'resource' the model has one version".into());
+    ChangeError::InUse { id, by }
 }

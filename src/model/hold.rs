@@ -14,23 +14,30 @@ use super::names::VersionId;
 /// Who holds a version, each as often as it has it as a step.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
-    holders: Mutex<BTreeMap<VersionId, usize>>,
+    kept: Mutex<Kept>,
     released: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    holders: BTreeMap<VersionId, usize>,
+    /// Whether nobody may hold it, for it is about to go.
+    is_sealed: bool,
 }
 
 impl Holds {
     pub(super) fn is_held(&self) -> bool {
-        !self.holders().is_empty()
+        !self.kept().holders.is_empty()
     }
 
     /// Who holds it, in order.
     pub(super) fn by(&self) -> Vec<VersionId> {
-        self.holders().keys().cloned().collect()
+        self.kept().holders.keys().cloned().collect()
     }
 
     /// The same as users of the version, in words.
     pub(super) fn users(&self) -> Vec<String> {
-        self.holders().keys().map(|holder| format!("the ensemble {holder}")).collect()
+        self.kept().holders.keys().map(|holder| format!("the ensemble {holder}")).collect()
     }
 
     /// Waits until nobody holds it. Cancel safe.
@@ -46,24 +53,42 @@ impl Holds {
         }
     }
 
-    fn add(&self, holder: &VersionId) {
-        *self.holders().entry(holder.clone()).or_default() += 1;
+    /// Lets nobody hold it from then on; not where somebody does.
+    #[must_use]
+    pub(super) fn seal(&self) -> bool {
+        let mut kept = self.kept();
+        kept.is_sealed |= kept.holders.is_empty();
+        kept.is_sealed
+    }
+
+    /// It may be held again.
+    pub(super) fn unseal(&self) {
+        self.kept().is_sealed = false;
+    }
+
+    /// Whether it could be added to.
+    fn add(&self, holder: &VersionId) -> bool {
+        let mut kept = self.kept();
+        if !kept.is_sealed {
+            *kept.holders.entry(holder.clone()).or_default() += 1;
+        }
+        !kept.is_sealed
     }
 
     fn remove(&self, holder: &VersionId) {
-        let mut holders = self.holders();
-        if let Some(count) = holders.get_mut(holder) {
+        let mut kept = self.kept();
+        if let Some(count) = kept.holders.get_mut(holder) {
             *count -= 1;
             if *count == 0 {
-                holders.remove(holder);
+                kept.holders.remove(holder);
             }
         }
-        drop(holders);
+        drop(kept);
         self.released.notify_waiters();
     }
 
-    fn holders(&self) -> MutexGuard<'_, BTreeMap<VersionId, usize>> {
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -80,14 +105,15 @@ impl Hold {
     pub(super) fn of(serving: &Arc<Serving>, holder: &VersionId) -> Option<Self> {
         // Who unloads it waits for who is inside, and looks for holders only then.
         let _inside = serving.gate_guard()?;
-        serving.holds.add(holder);
+        let is_held = serving.holds.add(holder);
         let (serving, holder) = (Arc::clone(serving), holder.clone());
-        Some(Self { serving, holder, ended: AtomicBool::new(false) })
+        is_held.then(|| Self { serving, holder, ended: AtomicBool::new(false) })
     }
 
     /// Another hold of the same version by the same holder.
     pub(super) fn again(&self) -> Self {
-        self.serving.holds.add(&self.holder);
+        let is_held = self.serving.holds.add(&self.holder);
+        debug_assert!(is_held, "what is held is not sealed");
         let (serving, holder) = (Arc::clone(&self.serving), self.holder.clone());
         Self { serving, holder, ended: AtomicBool::new(false) }
     }

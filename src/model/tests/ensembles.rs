@@ -6,8 +6,11 @@ use tokio::time::timeout;
 
 use super::fakes::{Fault, Step};
 use super::*;
+use crate::inference::{Dim, RunError};
 use crate::model::operation::By;
-use crate::model::{Change, Conditions, EnsembleDefinition, LoadOptions, Resident, StepDefinition};
+use crate::model::{
+    Change, Conditions, EnsembleDefinition, LoadOptions, Resident, StepDefinition, WarmUp,
+};
 use StateKind::{Draining, Failed, Ready, Unloaded};
 
 fn step(model: &str, input: &str, output: &str) -> StepDefinition {
@@ -537,7 +540,9 @@ async fn what_a_load_leaves_behind_that_was_given_up_goes_later() {
 fn with_weights(budget: u64) -> Fixture {
     let fixture = Fixture::with(|options| options.terms.memory_budget = budget);
     fixture.world.put_each(&["a", "b", "c"]);
-    ["a", "b", "c"].iter().for_each(|model| fixture.world.weigh(model, 10));
+    for model in ["a", "b", "c"] {
+        fixture.world.weigh(model, 10);
+    }
     define(&fixture, "e", row(&["a", "b"]));
     fixture
 }
@@ -610,4 +615,39 @@ async fn a_step_of_an_ensemble_that_stays_is_not_waited_for() {
     let begun = Instant::now();
     assert!(fixture.load("c").await.unwrap_err().is_no_room());
     assert!(begun.elapsed() < Duration::from_secs(3), "it waits for nobody");
+}
+
+#[tokio::test]
+async fn what_a_step_gives_and_another_does_not_take_is_no_fault_of_the_caller() {
+    let fixture = with_row();
+    fixture.world.edit("b", |model| model.signature.inputs[0].shape = Some(vec![Dim::Fixed(2)]));
+    fixture.world.edit("b", |model| model.settings.warm_up = WarmUp::Off);
+    fixture.world.edit("e", |model| model.settings.warm_up = WarmUp::Off);
+    fixture.load("e").await.unwrap();
+    let error = soon(ask(&fixture.acquire("e"), 1)).await.unwrap_err();
+    assert!(matches!(error.root(), InferError::Run(RunError::Engine(_))), "{error}");
+    let told = error.to_string();
+    assert!(told.starts_with("step 2 ('b/1'): the engine failed: what it is given"), "{told}");
+    assert!(told.contains("input 'x' must have shape"), "{told}");
+    assert_eq!(fixture.version("e", 1).serving.unwrap().usage.failures, 1);
+}
+
+#[tokio::test]
+async fn an_ensemble_that_takes_a_version_just_before_it_goes_keeps_it() {
+    let fixture = with_row();
+    fixture.load("a").await.unwrap();
+    let door = fixture.world.door(Step::Settings, "a");
+    let one_by_one = SwapOptions { strategy: Strategy::Resource, ..swap_to(2) };
+    let swap = fixture.begin_swap("a", one_by_one.clone());
+    door.has_waiting(1).await;
+    fixture.load("e").await.unwrap();
+    door.open();
+    let told = causes(&soon(swap).await.unwrap().unwrap_err());
+    assert!(told.contains("is needed by the ensemble e/1 and others"), "{told}");
+    assert_eq!((fixture.answers("a").await, fixture.answers("e").await), (1, 1));
+    fixture.unload("e").await.unwrap();
+    fixture.reaches("b", &[(1, Unloaded)]).await;
+    assert!(fixture.swap_with("a", one_by_one).await.unwrap().drained);
+    fixture.load("e").await.unwrap();
+    assert_eq!(steps(&fixture, "e", 1), ["a/2 two", "b/1 one"]);
 }
