@@ -419,10 +419,11 @@ async fn steps_that_somebody_is_writing_are_not_taken_unasked() {
     let mut definition = row(&["a", "b", "c"]);
     definition.steps[2].version = Some(VersionRef::Number(version(2)));
     define(&fixture, "e", definition);
-    fixture.world.write("a", true);
     fixture.world.write("c/2", true);
-    fixture.world.put("a", 1, "half of it");
+    // A start would wait for it.
     soon(fixture.manager.follow(BRIEF)).await.unwrap();
+    fixture.world.write("a", true);
+    fixture.world.put("a", 1, "half of it");
     fixture.world.has_taken(Step::Glance, "a", 10).await;
     fixture.world.write("a", false);
     fixture.reaches("a", &[(1, Ready)]).await;
