@@ -51,6 +51,7 @@ pub mod fuzzing;
 
 mod causes;
 mod external_data;
+mod hex;
 mod json_tensors;
 mod nearest;
 mod oip;

@@ -151,16 +151,15 @@ impl<T, S> BoundedQueue<T, S> {
         };
         let mut state = self.lock();
         state.waiting += 1;
-        let waited = loop {
+        let mut state = loop {
             let waited = self.changed.wait_timeout_while(state, patience, nothing);
-            let (again, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            state = again;
+            let timeout;
+            (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             // What is there and waits for a server must not be left alone.
             if !timeout.timed_out() || state.items.is_empty() {
                 break state;
             }
         };
-        let mut state = waited;
         state.waiting -= 1;
         let Some((_, item)) = state.items.pop_front() else {
             state.consumers = state.consumers.saturating_sub(1);

@@ -126,6 +126,17 @@ impl PreparedRequest {
         Self { inputs, outputs }
     }
 
+    /// Of all inputs, in bytes.
+    pub fn size(&self) -> u64 {
+        self.inputs.iter().flatten().map(|tensor| tensor.byte_len() as u64).sum()
+    }
+
+    /// How many entries its batch has, where its tensors have one; else one.
+    pub(crate) fn entries(&self, is_batched: bool) -> usize {
+        let first = self.inputs.iter().flatten().next().filter(|_| is_batched);
+        first.and_then(Tensor::rows).unwrap_or(1)
+    }
+
     /// One slot per declared input, in the signature's order; `None` for an optional one left out.
     pub fn inputs(&self) -> &[Option<Tensor>] {
         &self.inputs

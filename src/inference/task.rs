@@ -107,8 +107,7 @@ pub(super) struct Task {
 impl Task {
     /// Admits a request.
     pub(super) fn new(request: PreparedRequest, terms: RunTerms) -> Self {
-        let inputs = request.inputs().iter().flatten();
-        let size = inputs.map(|tensor| tensor.byte_len() as u64).sum();
+        let size = request.size();
         Self { request, control: Arc::default(), terms, admitted: Instant::now(), size }
     }
 

@@ -125,23 +125,23 @@ impl Serving {
         (terms, manner): (RunTerms, Manner),
     ) -> Result<(Completion, Option<CacheLookup>), InferError> {
         let admitted = Some(Instant::now());
-        if is_laborious(&request) && self.runner.is_full() {
-            // It will be refused, which must not take long.
-            let completion = self.runner.run(request, (&self.signature, manner), terms).await?;
-            return Ok((completion, Some(CacheLookup::Miss)));
-        }
-        let found = timeout_at(terms.deadline, responses.find(&request)).await;
-        match found.map_err(|_| InferError::DeadlineExceeded)? {
-            Ok(outputs) => {
-                let timings = Timings { admitted, ..Timings::default() };
-                Ok((Completion { outputs, timings }, Some(CacheLookup::Hit)))
-            }
-            Err(key) => {
-                let completion = self.runner.run(request, (&self.signature, manner), terms).await?;
-                responses.keep(key, &completion.outputs);
-                Ok((completion, Some(CacheLookup::Miss)))
+        let mut key = None;
+        // One that will be refused must not take long.
+        if !(is_laborious(&request) && self.runner.is_full()) {
+            let found = timeout_at(terms.deadline, responses.find(&request)).await;
+            match found.map_err(|_| InferError::DeadlineExceeded)? {
+                Ok(outputs) => {
+                    let timings = Timings { admitted, ..Timings::default() };
+                    return Ok((Completion { outputs, timings }, Some(CacheLookup::Hit)));
+                }
+                Err(its_own) => key = Some(its_own),
             }
         }
+        let completion = self.runner.run(request, (&self.signature, manner), terms).await?;
+        if let Some(key) = key {
+            responses.keep(key, &completion.outputs);
+        }
+        Ok((completion, Some(CacheLookup::Miss)))
     }
 
     /// How many entries the batch of a request has; one where the model takes none.

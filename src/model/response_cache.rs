@@ -24,7 +24,7 @@ const PART: u64 = 64 << 20;
 
 /// From so many bytes on, inputs are hashed by a thread that serves no connections: SHA-256 takes a quarter of
 /// a millisecond for them where the processor does not help.
-const LARGE: usize = 64 * 1024;
+const LARGE: u64 = 64 * 1024;
 
 /// What keeps an answer besides its elements, about.
 const OVERHEAD: u64 = 256;
@@ -115,9 +115,7 @@ impl ResponseCache {
             misses: Total::default(),
         }
     }
-}
 
-impl ResponseCache {
     fn versions(&self) -> MutexGuard<'_, HashMap<Hash, usize>> {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,7 +225,7 @@ impl Drop for VersionCache {
 
 /// Whether it takes long to look for the answer of a request.
 pub(super) fn is_laborious(request: &PreparedRequest) -> bool {
-    request.inputs().iter().flatten().map(Tensor::byte_len).sum::<usize>() >= LARGE
+    request.size() >= LARGE
 }
 
 /// Of all that an answer depends on beside the version. Lengths come before what they are of, so that no two

@@ -58,8 +58,7 @@ impl OnnxSession {
 
     /// Whether the run of this request is to give back memory at its end.
     pub(super) fn gives_back(&self, request: &PreparedRequest) -> bool {
-        let inputs = request.inputs().iter().flatten();
-        self.sizes.gives_back(inputs.map(|tensor| tensor.byte_len() as u64).sum())
+        self.sizes.gives_back(request.size())
     }
 
     /// Runs it for the outputs at these positions, in this order.

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::bare::VersionFile;
 use super::manifest;
+use crate::hex::hex;
 
 /// The files of the version in `folder`: what is below it, but its manifest and what is hidden. Links to
 /// files inside `root` are followed; any other link, and what is neither file nor folder, is an error.
@@ -90,13 +91,6 @@ fn collect(folder: &Path, root: &Path, files: &mut Vec<PathBuf>) -> io::Result<(
 fn links_to_a_file(path: &Path, root: &Path) -> io::Result<bool> {
     let target = path.canonicalize()?;
     Ok(target.is_file() && target.starts_with(root))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! The desired state as text that tells when it was damaged.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::callers::CallersForm;
+use crate::hex::hex;
 use crate::model::{
     AliasName, Choice, Desire, DesiredModel, DesiredState, Intent, ModelName, ShadowTarget,
     Version, Weights,
@@ -80,10 +80,7 @@ pub(super) fn read(text: &[u8]) -> Result<DesiredState, String> {
 }
 
 fn digest(text: &str) -> String {
-    Sha256::digest(text).iter().fold(String::new(), |mut digest, byte| {
-        write!(digest, "{byte:02x}").expect("a string takes every text");
-        digest
-    })
+    hex(&Sha256::digest(text))
 }
 
 impl From<&DesiredModel> for Model {

@@ -13,7 +13,6 @@ use super::super::placement::{Pace, Placement, Ran};
 use super::super::queue::BoundedQueue;
 use super::super::runs::RunCounts;
 use super::super::task::{Completion, InferError, Task};
-use super::super::tensor::Tensor;
 use super::super::threads::Spawner;
 use super::super::watch::RunWatch;
 
@@ -100,8 +99,7 @@ impl Shared {
 
     /// How many entries the batch of a request has; one where the model takes none.
     pub(super) fn entries(&self, task: &Task) -> usize {
-        let first = task.request.inputs().iter().flatten().next().filter(|_| self.batched);
-        first.and_then(Tensor::rows).unwrap_or(1)
+        task.request.entries(self.batched)
     }
 }
 

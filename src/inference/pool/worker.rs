@@ -91,7 +91,7 @@ const IDLE: Duration = Duration::from_secs(30);
 impl Shared {
     /// Starts one more thread for what waits. Where there is none, nobody answers that.
     pub(super) fn add_thread(self: &Arc<Self>) {
-        let Err(error) = self.start_thread(&self.name) else { return };
+        let Err(error) = self.start_thread() else { return };
         warn!(model = self.name, %error, "no thread can be started for the model's runs");
         for job in self.queue.lost_consumer() {
             job.answer(Err(RunError::Engine(format!("no thread can run it: {error}")).into()));
@@ -99,16 +99,16 @@ impl Shared {
     }
 
     /// Starts a thread that gives way to nobody and serves the queue until that is closed.
-    pub(super) fn start_thread(self: &Arc<Self>, name: &str) -> io::Result<()> {
-        let (shared, its_name) = (Arc::clone(self), name.to_owned());
+    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
+        let shared = Arc::clone(self);
         // Locked until the handle is there, so that who joins all threads misses none.
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
-        threads.push(self.spawner.spawn(name, move || shared.serve(&its_name))?);
+        threads.push(self.spawner.spawn(&self.name, move || shared.serve())?);
         Ok(())
     }
 
-    fn serve(self: &Arc<Self>, name: &str) {
+    fn serve(self: &Arc<Self>) {
         let mut gives_way = false;
         while let Some((job, instance)) = self.queue.next(IDLE) {
             match (gives_way, self.background.load(Ordering::Relaxed)) {
@@ -117,7 +117,7 @@ impl Shared {
                     gives_way = true;
                 }
                 // A thread cannot take that back, so another goes on; where there is none left, this.
-                (true, false) if self.start_thread(name).is_ok() => {
+                (true, false) if self.start_thread().is_ok() => {
                     instance.give_back([job]);
                     return;
                 }

@@ -10,6 +10,7 @@ use super::super::names::{ModelName, VersionId};
 use super::super::report::StepReport;
 use super::EnsembleDefinition;
 use super::plan::{EnsembleError, MOST_STEPS, Plan};
+use crate::hex::hex;
 use crate::inference::{RunCounts, Signature};
 
 /// A version of an ensemble, and the versions that its requests run through.
@@ -83,10 +84,7 @@ impl Ensemble {
             let (id, digest) = (&hold.serving().id, &hold.serving().digest);
             writeln!(text, "step {id} {digest} {:?} {:?}", step.inputs, step.outputs).expect(FITS);
         }
-        Sha256::digest(text).iter().fold(String::with_capacity(64), |mut text, byte| {
-            write!(text, "{byte:02x}").expect(FITS);
-            text
-        })
+        hex(&Sha256::digest(text))
     }
 
     /// Lets the versions of its steps go; no request may be inside.

@@ -51,7 +51,7 @@ impl Ensemble {
         how: (RunTerms, Manner),
     ) -> Result<Completion, InferError> {
         let admitted = Instant::now();
-        let entries = self.entries(&request);
+        let entries = request.entries(self.is_batched) as u64;
         let wanted = request.outputs().iter().map(|output| self.plan.outputs[*output]);
         let wanted: Vec<usize> = wanted.collect();
         let mut course = Course::new(&self.plan, request, &wanted);
@@ -72,13 +72,6 @@ impl Ensemble {
             self.runs.add(entries, &timings);
         }
         Ok(Completion { outputs, timings })
-    }
-
-    /// How many entries the batch of a request has; one where it takes none.
-    fn entries(&self, request: &PreparedRequest) -> u64 {
-        let first = request.inputs().iter().flatten().next().filter(|_| self.is_batched);
-        let rows = first.and_then(|tensor| tensor.shape().first());
-        rows.map_or(1, |rows| *rows as u64)
     }
 
     /// Asks a step. Its type is named, as a step may be an ensemble too.

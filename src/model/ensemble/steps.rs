@@ -13,7 +13,7 @@ use super::super::hold::Hold;
 use super::super::load::{Choose, LoadOptions};
 use super::super::loading::Demands;
 use super::super::manager::{Change, ModelLifecycleManager};
-use super::super::names::{ModelName, Version, VersionId};
+use super::super::names::{ModelName, Version, VersionId, VersionRef};
 use super::super::operation::Operation;
 use super::super::registry::ModelEntry;
 use super::super::report::LoadReport;
@@ -124,8 +124,8 @@ impl Core {
             return version.map(Some).map_err(|error| needed.failed(Arc::new(error)));
         }
         match version {
-            super::VersionRef::Number(version) => Ok(Some(*version)),
-            super::VersionRef::Alias(alias) => {
+            VersionRef::Number(version) => Ok(Some(*version)),
+            VersionRef::Alias(alias) => {
                 Err(needed
                     .wrong(format!("its model was not loaded yet, and has no alias '{alias}'")))
             }
@@ -138,9 +138,13 @@ impl Core {
         (holder, model): (&VersionId, &ModelName),
         version: Option<Version>,
     ) -> Option<Hold> {
+        Hold::of(&self.served(model, version)?, holder)
+    }
+
+    /// What a model serves: of this version, or as its current one.
+    fn served(&self, model: &ModelName, version: Option<Version>) -> Option<Arc<Serving>> {
         let routes = self.serving.routes(model)?;
-        let serving = routes.versions.get(&version.unwrap_or(routes.current))?;
-        Hold::of(serving, holder)
+        routes.versions.get(&version.unwrap_or(routes.current)).cloned()
     }
 
     /// Whether an ensemble would get the versions again that it has.
@@ -148,10 +152,7 @@ impl Core {
         let steps = ensemble.definition.steps.iter().enumerate().zip(ensemble.steps());
         steps.into_iter().all(|((number, step), hold)| {
             let version = self.version_of(Needed { holder, number, step });
-            let routes = self.serving.routes(&step.model);
-            let serving = version.ok().zip(routes).and_then(|(version, routes)| {
-                routes.versions.get(&version.unwrap_or(routes.current)).cloned()
-            });
+            let serving = version.ok().and_then(|version| self.served(&step.model, version));
             serving.is_some_and(|serving| Arc::ptr_eq(&serving, hold.serving()))
         })
     }

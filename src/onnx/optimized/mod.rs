@@ -8,7 +8,6 @@
 mod cache;
 mod machine;
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
@@ -22,6 +21,7 @@ use self::cache::Cache;
 use super::external::Graph;
 use super::library::OnnxRuntime;
 use super::session::{OnnxSession, Outputs};
+use crate::hex::hex;
 
 /// The largest models of which an optimised graph is kept, in bytes. Of a larger one the most time goes
 /// into its weights, and reading and checking them again takes as long as the optimiser.
@@ -95,10 +95,7 @@ impl OptimizedGraphs {
             part(file.name.as_os_str().as_encoded_bytes());
             part(&file.content);
         }
-        hasher.finalize().iter().fold(String::new(), |mut key, byte| {
-            write!(key, "{byte:02x}").expect("writing to a string cannot fail");
-            key
-        })
+        hex(&hasher.finalize())
     }
 }
 

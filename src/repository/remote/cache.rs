@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::part::{Part, remove_unless_locked};
 use super::snapshot::Trees;
+use crate::hex::hex;
 use crate::model::SourceError;
 use crate::repository::digest;
 
@@ -75,7 +76,7 @@ impl Cache {
         let version = object.version.as_deref().unwrap_or_default();
         let (modified, size) = (object.last_modified.timestamp_millis(), object.size);
         let text = format!("{}\n{tag}\n{version}\n{modified}\n{size}", object.location);
-        digest::hex(&Sha256::digest(text))
+        hex(&Sha256::digest(text))
     }
 
     /// The content of an object as it is now, if it is here.
