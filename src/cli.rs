@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
 use onward::config::{Layers, SETTINGS, Setting};
 
 use crate::inspect::{Format, Question};
+use crate::remote;
 
 /// What the process was started to do.
 pub(crate) enum Task {
@@ -26,6 +28,10 @@ pub(crate) enum Task {
         /// What is to be told.
         question: Question,
     },
+    /// Print what is made of the command line itself.
+    Print(Vec<u8>),
+    /// Ask a server that runs, or tell it what to do.
+    Remote(remote::Request),
 }
 
 /// Reads the command line.
@@ -38,6 +44,14 @@ pub(crate) fn parse(
 ) -> Result<Task, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     let (name, matches) = matches.subcommand().expect("a subcommand is required");
+    if matches!(name, "models" | "operations") {
+        return remote::read((name, matches), &environment).map(Task::Remote);
+    }
+    match name {
+        "completions" => return Ok(Task::Print(completions(matches))),
+        "man" => return Ok(Task::Print(manual())),
+        _ => {}
+    }
     let layers = layers(matches, environment);
     Ok(match name {
         "serve" => Task::Serve(layers),
@@ -47,6 +61,31 @@ pub(crate) fn parse(
             Task::Health { layers, probe }
         }
     })
+}
+
+/// A script with which a shell completes the command line.
+fn completions(matches: &ArgMatches) -> Vec<u8> {
+    let (mut command, mut script) = (command(), Vec::new());
+    if let Some(shell) = matches.get_one::<Shell>("shell") {
+        clap_complete::generate(*shell, &mut command, "onward", &mut script);
+    }
+    script
+}
+
+/// The manual page, in troff, with a section for each command.
+fn manual() -> Vec<u8> {
+    let mut page = Vec::new();
+    let mut write = |command: Command| {
+        clap_mangen::Man::new(command).render(&mut page).expect("a buffer takes everything");
+    };
+    let mut command = command();
+    command.build();
+    write(command.clone());
+    for part in command.get_subcommands().filter(|part| part.get_name() != "help") {
+        let name = format!("onward {}", part.get_name());
+        write(part.clone().bin_name(name).disable_help_flag(true));
+    }
+    page
 }
 
 fn question(matches: &ArgMatches) -> Question {
@@ -75,6 +114,20 @@ fn command() -> Command {
         .subcommand(serve)
         .subcommand(with_settings(health).arg(live))
         .subcommand(config())
+        .subcommands(remote::commands())
+        .subcommands(of_itself())
+}
+
+/// The commands that print what is made of the command line itself.
+fn of_itself() -> [Command; 2] {
+    let shell = Arg::new("shell")
+        .value_name("SHELL")
+        .required(true)
+        .value_parser(value_parser!(Shell))
+        .help("the shell that is to complete");
+    let about = "print a script with which a shell completes the command line";
+    let completions = Command::new("completions").about(about).arg(shell);
+    [completions, Command::new("man").about("print the manual page, for `man -l -`")]
 }
 
 fn config() -> Command {

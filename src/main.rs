@@ -3,6 +3,7 @@
 mod cli;
 mod inspect;
 mod probe;
+mod remote;
 
 use std::convert::Infallible;
 use std::io::Write;
@@ -22,6 +23,7 @@ use tokio::runtime::Runtime;
 
 use cli::Task;
 use inspect::{Answer, Question};
+use remote::{Failure, RemoteError};
 
 /// For what this program itself allocates. That of the C library, which the engine goes on to use, takes a
 /// lock and a search for everything above a kilobyte, such as the futures of requests.
@@ -34,6 +36,7 @@ mod exit {
     pub(crate) const FAILED: u8 = 1;
     pub(crate) const FORCED: u8 = 3;
     pub(crate) const UNAVAILABLE: u8 = 69;
+    pub(crate) const NO_PERMISSION: u8 = 77;
     pub(crate) const CONFIG: u8 = 78;
     pub(crate) const INTERRUPTED: u8 = 130;
     pub(crate) const TERMINATED: u8 = 143;
@@ -56,6 +59,8 @@ fn main() -> ExitCode {
         Task::Serve(layers) => serve(&layers).map(|never| match never {}),
         Task::Health { layers, probe } => health(&layers, probe),
         Task::Config { layers, question } => inspect(&layers, question),
+        Task::Print(text) => print(&text, exit::CLEAN),
+        Task::Remote(request) => remote(request),
     };
     result.unwrap_or_else(|Refusal { code, text }| {
         // With standard error closed there is nobody to tell.
@@ -106,13 +111,33 @@ fn health(layers: &Layers, path: &str) -> Result<ExitCode, Refusal> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Asks a server that runs.
+fn remote(request: remote::Request) -> Result<ExitCode, Refusal> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| refuse(exit::FAILED, error))?;
+    runtime.block_on(remote::run(request)).map_err(|failure| {
+        let code = match &failure {
+            Failure::Remote(RemoteError::Unreachable { .. }) => exit::UNAVAILABLE,
+            Failure::Remote(error) if error.is_of_rights() => exit::NO_PERMISSION,
+            _ => exit::FAILED,
+        };
+        refuse(code, failure)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn inspect(layers: &Layers, question: Question) -> Result<ExitCode, Refusal> {
     let answer = inspect::answer(layers, question);
     let Answer { text, sound } = answer.map_err(|error| refuse(exit::CONFIG, error))?;
-    match io::stdout().write_all(text.as_bytes()) {
+    print(text.as_bytes(), if sound { exit::CLEAN } else { exit::CONFIG })
+}
+
+/// Prints, and ends with this code.
+fn print(text: &[u8], code: u8) -> Result<ExitCode, Refusal> {
+    match io::stdout().write_all(text) {
         // Who has read enough closes the pipe.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(refuse(exit::FAILED, error)),
-        _ => Ok(ExitCode::from(if sound { exit::CLEAN } else { exit::CONFIG })),
+        _ => Ok(ExitCode::from(code)),
     }
 }
 

@@ -16,6 +16,9 @@ const PREFIX: &str = "ONWARD_";
 /// The variable that names the configuration file; the flag is `--config`.
 const CONFIG_VARIABLE: &str = "ONWARD_CONFIG";
 
+/// What commands read that ask a server; the server has no use for it.
+const OF_COMMANDS: [&str; 2] = ["ONWARD_URL", "ONWARD_API_KEY"];
+
 /// What the configuration is made from.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
@@ -100,7 +103,8 @@ fn of_variable<'a>(
     if let Some(setting) = table.iter().find(|setting| setting.variable() == name) {
         return Ok(Some(Said { setting, raw: Raw::One(value.to_owned()), origin }));
     }
-    if name == CONFIG_VARIABLE || is_service_link(name, value) {
+    let is_known = name == CONFIG_VARIABLE || OF_COMMANDS.contains(&name);
+    if is_known || is_service_link(name, value) {
         return Ok(None);
     }
     let near = nearest::variable(name, table, PREFIX);

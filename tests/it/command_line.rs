@@ -1,5 +1,6 @@
 //! How the program starts, and how it refuses to.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::onnx::{add_constant, slow};
 use crate::support::process::{Process, blocking, onward, run};
-use crate::support::{Repository, Server, project, x};
+use crate::support::{Repository, Server, project, text, x};
 
 #[test]
 fn help_and_version_are_printed() {
@@ -22,6 +23,41 @@ fn help_and_version_are_printed() {
     let (code, _, error) = run(onward().args(["serve", "--server.listn", "127.0.0.1:0"]));
     assert_eq!(code, 2);
     assert!(error.contains("--server.listen"), "{error}");
+}
+
+#[test]
+fn the_command_line_tells_of_itself() {
+    for (shell, part) in
+        [("bash", "_onward()"), ("zsh", "#compdef onward"), ("fish", "complete -c onward")]
+    {
+        let (code, script, _) = run(onward().args(["completions", shell]));
+        assert_eq!(code, 0);
+        assert!(script.contains(part) && script.contains("rollback"), "{shell}: {script}");
+    }
+    let (code, page, _) = run(onward().arg("man"));
+    assert_eq!(code, 0);
+    for part in [".TH onward", "onward models", "server.listen"] {
+        assert!(page.replace('\\', "").contains(part), "no {part} in {page}");
+    }
+}
+
+/// Every command of the program is in the table, and the other way round.
+#[test]
+fn the_page_of_the_command_line_has_every_command() {
+    let (_, help, _) = run(onward().arg("--help"));
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands = commands.take_while(|line| !line.is_empty());
+    let commands: BTreeSet<&str> = commands
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    let page = text("docs/cli.md");
+    let rows = page.lines().skip_while(|line| !line.starts_with("| Command")).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let told: BTreeSet<&str> = rows
+        .flat_map(|row| row.split("`onward ").skip(1).filter_map(|rest| rest.split('`').next()))
+        .collect();
+    assert_eq!(told, commands);
 }
 
 #[test]

@@ -36,6 +36,7 @@ mod performance;
 mod readme;
 mod refusals;
 mod reloading;
+mod remote_commands;
 mod residence;
 mod resources;
 mod response_cache;

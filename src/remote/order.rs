@@ -1,0 +1,59 @@
+//! What a server is asked for, and what it is told to do.
+
+use std::time::SystemTime;
+
+use reqwest::Method;
+use serde_json::Value;
+
+/// What is wanted of a server.
+pub(super) enum Order {
+    Ask(Question),
+    Change(Change),
+}
+
+/// Something that it tells.
+pub(super) struct Question {
+    /// The segments of the path.
+    pub(super) path: Vec<String>,
+    /// What humans are shown of the answer, at this time.
+    pub(super) show: fn(&Value, SystemTime) -> String,
+}
+
+/// Something that it does.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(super) method: Method,
+    /// The segments of the path.
+    pub(super) path: Vec<String>,
+    pub(super) body: Option<Value>,
+    /// The state in which its operation is to end.
+    pub(super) end: &'static str,
+}
+
+impl Change {
+    /// One of a model.
+    pub(super) fn of_model(method: Method, model: &str, path: &[&str]) -> Self {
+        let path = ["lifecycle", "models", model].into_iter().chain(path.iter().copied());
+        Self { method, path: path.map(str::to_owned).collect(), body: None, end: "succeeded" }
+    }
+
+    pub(super) fn with(self, body: Value) -> Self {
+        Self { body: Some(body), ..self }
+    }
+
+    /// The end of an operation that is under way.
+    pub(super) fn cancelling(operation: &str) -> Self {
+        let (method, path) = (Method::DELETE, operation_path(operation));
+        Self { method, path, body: None, end: "cancelled" }
+    }
+
+    /// Whether it begins an operation, which can be waited for.
+    pub(super) fn is_begun(&self) -> bool {
+        self.path.get(1).is_some_and(|kind| kind == "models")
+    }
+}
+
+/// Where an operation is told of.
+pub(super) fn operation_path(id: &str) -> Vec<String> {
+    ["lifecycle", "operations", id].map(str::to_owned).to_vec()
+}
