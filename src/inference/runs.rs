@@ -1,6 +1,7 @@
 //! Counts runs by the size of their batch.
 
 use std::array;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ const SIZES: usize = 64;
 
 /// Counters that requests bump without a lock. A size takes the first place that is free, beginning with
 /// its own, and keeps it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RunCounts {
-    sizes: [Place; SIZES],
+    /// Made by the first run: a version that is never asked does without.
+    sizes: OnceLock<Box<[Place; SIZES]>>,
     others: Runs,
 }
 
@@ -46,12 +48,6 @@ pub struct RunsReport {
     pub output: Duration,
 }
 
-impl Default for RunCounts {
-    fn default() -> Self {
-        Self { sizes: array::from_fn(|_| Place::default()), others: Runs::default() }
-    }
-}
-
 impl RunCounts {
     /// Counts a run with a batch of this size.
     pub(crate) fn add(&self, size: u64, timings: &Timings) {
@@ -63,8 +59,14 @@ impl RunCounts {
     fn place(&self, size: u64) -> Option<&Place> {
         let key = size.saturating_add(1);
         let own = usize::try_from(size % SIZES as u64).unwrap_or_default();
-        let (before, after) = self.sizes.split_at(own);
+        let sizes = self.sizes.get_or_init(|| Box::new(array::from_fn(|_| Place::default())));
+        let (before, after) = sizes.split_at(own);
         after.iter().chain(before).find(|place| place.is_of(key))
+    }
+
+    /// Those there are.
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        self.sizes.get().into_iter().flat_map(|sizes| sizes.iter())
     }
 
     /// Of every size that there was, the smallest first; without those that are counted together.
@@ -73,14 +75,14 @@ impl RunCounts {
             let size = place.key.load(Ordering::Relaxed).checked_sub(1)?;
             Some((size, place.runs.report()))
         };
-        let mut sizes: Vec<_> = self.sizes.iter().filter_map(of).collect();
+        let mut sizes: Vec<_> = self.places().filter_map(of).collect();
         sizes.sort_unstable_by_key(|(size, _)| *size);
         sizes
     }
 
     /// Of all sizes.
     pub(crate) fn total(&self) -> RunsReport {
-        let runs = self.sizes.iter().map(|place| &place.runs).chain([&self.others]);
+        let runs = self.places().map(|place| &place.runs).chain([&self.others]);
         runs.map(Runs::report).fold(RunsReport::default(), |sum, runs| RunsReport {
             count: sum.count + runs.count,
             input: sum.input + runs.input,
@@ -137,6 +139,8 @@ mod tests {
     #[test]
     fn runs_are_told_apart_by_their_size() {
         let counts = RunCounts::default();
+        assert_eq!((counts.by_size(), counts.total()), (Vec::new(), RunsReport::default()));
+        assert!(counts.sizes.get().is_none(), "who is never asked has no counts");
         for (size, took) in [(8, [1, 10, 2]), (1, [1, 5, 1]), (8, [3, 20, 4])] {
             counts.add(size, &timings(took));
         }
