@@ -13,7 +13,7 @@ use super::allocator;
 use super::external::Graph;
 use super::instance::OnnxInstance;
 use super::library::OnnxRuntime;
-use super::optimized::OptimizedGraphs;
+use super::optimized::{self, Opened, OptimizedGraph, OptimizedGraphs};
 use super::providers;
 use super::session::{OnnxSession, Outputs};
 use super::threads::Threads;
@@ -75,34 +75,45 @@ impl OnnxBackend {
         options: OpenOptions,
     ) -> Result<OnnxModel, BackendError> {
         let graph = Graph::read(&files.graph).map_err(|error| unreadable(&error))?;
-        let session = self.session(&graph, &options)?;
+        let (session, optimized) = self.first(&graph, (files, &options))?;
+        let is_shared = self.is_shared(files, &options);
         Ok(OnnxModel {
             backend: self.clone(),
-            is_shared: self.is_shared(files, &options),
+            is_shared,
             graph,
             options,
+            optimized: optimized.filter(|_| !is_shared),
             signature: session.signature().clone(),
             session: Some(Arc::new(session)),
         })
     }
 
-    fn session(&self, graph: &Graph, options: &OpenOptions) -> Result<OnnxSession, BackendError> {
+    /// The first session of a model, and what the others can be made of, if that is known.
+    fn first(
+        &self,
+        graph: &Graph,
+        (files, options): (&ModelFiles, &OpenOptions),
+    ) -> Result<Opened, BackendError> {
+        providers::check(self.providers(options))?;
         let builder = || self.builder(graph, options);
+        let opened = match &self.graphs {
+            _ if !providers::is_cpu_alone(self.providers(options)) => None,
+            Some(graphs) => graphs.open(graph, builder),
+            None if files.size() < SHARED_FROM => optimized::open(graph, builder),
+            None => None,
+        };
+        opened.map_or_else(|| Ok((self.session(graph, options)?, None)), Ok)
+    }
+
+    /// A session that optimises its graph.
+    fn session(&self, graph: &Graph, options: &OpenOptions) -> Result<OnnxSession, BackendError> {
+        let builder = self.builder(graph, options).map_err(|error| rejected(&error));
         let providers = self.providers(options);
         if !providers::is_cpu_alone(providers) {
-            let builder = builder().map_err(|error| rejected(&error))?;
-            let session = opened(providers::give(builder, providers)?, graph)?;
+            let session = opened(providers::give(builder?, providers)?, graph)?;
             return OnnxSession::new(session, Outputs::Copied);
         }
-        providers::check(providers)?;
-        let by_cache = self.graphs.as_ref().and_then(|graphs| graphs.open(graph, builder));
-        by_cache.map_or_else(
-            || {
-                let builder = builder().map_err(|error| rejected(&error))?;
-                OnnxSession::new(opened(builder, graph)?, Outputs::Lent)
-            },
-            Ok,
-        )
+        OnnxSession::new(opened(builder?, graph)?, Outputs::Lent)
     }
 
     /// What runs a model of these options.
@@ -174,6 +185,8 @@ pub(super) struct OnnxModel {
     options: OpenOptions,
     signature: Signature,
     is_shared: bool,
+    /// What further sessions are made of, if it is known.
+    optimized: Option<OptimizedGraph>,
     /// What the next instance runs, if it is there already.
     session: Option<Arc<OnnxSession>>,
 }
@@ -183,12 +196,18 @@ impl OnnxModel {
     pub(super) fn session(&mut self) -> Result<Arc<OnnxSession>, BackendError> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => Arc::new(self.backend.session(&self.graph, &self.options)?),
+            None => Arc::new(self.another()?),
         };
         if self.is_shared {
             self.session = Some(Arc::clone(&session));
         }
         Ok(session)
+    }
+
+    fn another(&self) -> Result<OnnxSession, BackendError> {
+        let builder = || self.backend.builder(&self.graph, &self.options).ok();
+        let optimized = self.optimized.as_ref().and_then(|graph| graph.open(builder()?));
+        optimized.map_or_else(|| self.backend.session(&self.graph, &self.options), Ok)
     }
 }
 

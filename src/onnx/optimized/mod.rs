@@ -1,4 +1,5 @@
-//! Graphs as the optimiser leaves them, kept on disk, so that who loads one again has no need of it.
+//! Graphs as the optimiser leaves them, so that who opens one again has no need of it: the next instance of a
+//! tiny model, and where they are kept on disk, the next load.
 //!
 //! Optimising takes long for graphs of many nodes, and none of it hangs on a load. What it leaves hangs on
 //! the graph and its data, on the library, and on the processor: those are an entry's key. The content that
@@ -6,21 +7,18 @@
 //! says.
 
 mod cache;
+mod graph;
 mod machine;
 
-use std::fs;
 use std::path::PathBuf;
 
-use ort::logging::LogLevel;
-use ort::session::Session;
-use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::builder::SessionBuilder;
 use sha2::{Digest, Sha256};
-use tracing::debug;
 
 use self::cache::Cache;
+pub(super) use self::graph::{Opened, OptimizedGraph, open};
 use super::external::Graph;
 use super::library::OnnxRuntime;
-use super::session::{OnnxSession, Outputs};
 use crate::hex::hex;
 
 /// The largest models of which an optimised graph is kept, in bytes. Of a larger one the most time goes
@@ -48,39 +46,20 @@ impl OptimizedGraphs {
         &self,
         graph: &Graph,
         builder: impl Fn() -> ort::Result<SessionBuilder>,
-    ) -> Option<OnnxSession> {
-        let content = content(graph)?;
+    ) -> Option<Opened> {
+        let content = graph::content(graph, LARGEST)?;
         let key = self.key(&content, graph);
-        let known = self.cache.get(&key);
-        if let Some(session) = known.and_then(|entry| reopened(&entry, builder().ok()?)) {
-            return Some(session);
+        if let Some(known) = self.cache.get(&key).map(OptimizedGraph::kept)
+            && let Some(session) = known.open(builder().ok()?)
+        {
+            return Some((session, Some(known)));
         }
-        self.optimized((&key, &content), builder().ok()?)
-    }
-
-    /// A session of a graph that has to be optimised first. What that leaves is kept.
-    fn optimized(
-        &self,
-        (key, content): (&str, &[u8]),
-        builder: SessionBuilder,
-    ) -> Option<OnnxSession> {
         let scratch = self.cache.scratch()?;
-        let path = scratch.path().join("graph.onnx");
-        let open = || -> ort::Result<Session> {
-            builder
-                .with_optimization_level(GraphOptimizationLevel::All)?
-                // It warns that what it writes is for this processor.
-                .with_log_level(LogLevel::Error)?
-                .with_optimized_model_path(&path)?
-                .commit_from_memory(content)
-        };
-        let session = opened(open())?;
-        if let Ok(optimized) = fs::read(&path) {
-            let mut entry = seal(&session).to_vec();
-            entry.extend(optimized);
-            self.cache.put(key, &entry);
+        let (session, optimized) = OptimizedGraph::make(&content, scratch.path(), builder)?;
+        if let Some(optimized) = &optimized {
+            self.cache.put(&key, optimized.content());
         }
-        Some(session)
+        Some((session, optimized))
     }
 
     fn key(&self, content: &[u8], graph: &Graph) -> String {
@@ -97,37 +76,6 @@ impl OptimizedGraphs {
         }
         hex(&hasher.finalize())
     }
-}
-
-/// A graph's file, where it is to be kept at all.
-fn content(graph: &Graph) -> Option<Vec<u8>> {
-    let data: u64 = graph.files.iter().map(|file| file.content.len() as u64).sum();
-    let size = fs::metadata(&graph.path).ok()?.len();
-    let is_whole = !graph.is_copied() && size.saturating_add(data) <= LARGEST;
-    is_whole.then(|| fs::read(&graph.path).ok())?
-}
-
-/// A session of what the optimiser left, where it takes and gives what the graph's own did.
-fn reopened(entry: &[u8], builder: SessionBuilder) -> Option<OnnxSession> {
-    let (sealed, optimized) = entry.split_first_chunk()?;
-    let open = || -> ort::Result<Session> {
-        builder
-            .with_optimization_level(GraphOptimizationLevel::Disable)?
-            .commit_from_memory(optimized)
-    };
-    opened(open()).filter(|session| seal(session) == *sealed)
-}
-
-fn opened(session: ort::Result<Session>) -> Option<OnnxSession> {
-    let session = session.inspect_err(|error| {
-        debug!(cause = error.message(), "the engine cannot open a graph by the cache");
-    });
-    OnnxSession::new(session.ok()?, Outputs::Lent).ok()
-}
-
-/// What a session takes and gives, in short.
-fn seal(session: &OnnxSession) -> [u8; 32] {
-    Sha256::digest(format!("{:?}", session.signature())).into()
 }
 
 #[cfg(test)]

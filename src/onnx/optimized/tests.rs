@@ -1,10 +1,13 @@
 //! What is kept of graphs, by the real library.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use ort::session::Session;
 use tempfile::TempDir;
 
+use super::super::backend::SHARED_FROM;
 use super::super::tests::backend;
 use super::*;
 use crate::external_data::onnx;
@@ -24,7 +27,16 @@ fn written(graph: &[u8]) -> (TempDir, PathBuf) {
 
 /// What the model answers to ones.
 fn answer(backend: &impl Backend, path: &Path) -> Vec<Tensor> {
-    let mut model = backend.open(&ModelFiles::at(path.to_owned()), OpenOptions::default()).unwrap();
+    answer_of(backend, &ModelFiles::at(path.to_owned()))
+}
+
+/// What it answers by a session that has optimised its graph, as that of a larger one does.
+fn usual_answer(path: &Path) -> Vec<Tensor> {
+    answer_of(&backend(), &ModelFiles::at(path.to_owned()).of_size(SHARED_FROM))
+}
+
+fn answer_of(backend: &impl Backend, files: &ModelFiles) -> Vec<Tensor> {
+    let mut model = backend.open(files, OpenOptions::default()).unwrap();
     let named = |spec: &TensorSpec| {
         let shape = spec.shape.as_deref().unwrap_or_default().iter().map(|dim| match dim {
             Dim::Fixed(size) => *size,
@@ -59,12 +71,14 @@ fn graphs_answer_the_same_by_what_was_kept_of_them() {
         let (_folder, path) = written(&graph);
         let kept = tempfile::tempdir().unwrap();
         let with_cache = backend().with_cache(kept.path().to_owned(), 1 << 20);
-        let expected = answer(&backend(), &path);
+        let expected = usual_answer(&path);
+        assert_eq!(answer(&backend(), &path), expected);
         assert_eq!(answer(&with_cache, &path), expected);
         let [entry] = entries(&kept).try_into().unwrap();
         let content = fs::read(&entry).unwrap();
         let builder = Session::builder(&with_cache.runtime().environment).unwrap();
-        assert!(reopened(&content[32..], builder).is_some());
+        let known = OptimizedGraph::kept(content[32..].to_vec());
+        assert!(known.open(builder).is_some());
         assert_eq!(answer(&with_cache, &path), expected);
         assert_eq!(fs::read(&entry).unwrap(), content, "it was not made anew");
     }
@@ -78,7 +92,7 @@ fn entries_are_of_the_graph_and_its_data_and_the_place() {
         OptimizedGraphs::new(backend().runtime(), kept.path().to_owned(), 1 << 20).unwrap();
     let key = |graphs: &OptimizedGraphs| {
         let graph = Graph::read(&path).unwrap();
-        graphs.key(&content(&graph).unwrap(), &graph)
+        graphs.key(&graph::content(&graph, LARGEST).unwrap(), &graph)
     };
     let first = key(&graphs);
     assert_eq!(key(&graphs), first);
@@ -130,4 +144,43 @@ fn many_may_open_the_same_graph_at_once() {
         }
     });
     assert_eq!(entries(&kept).len(), 1);
+}
+
+/// A graph from a file to a session, and what others can be made of.
+fn opened(graph: &[u8]) -> Option<Opened> {
+    let (_folder, path) = written(graph);
+    let graph = Graph::read(&path).unwrap();
+    let backend = backend();
+    open(&graph, || Session::builder(&backend.runtime().environment))
+}
+
+#[test]
+fn what_the_optimiser_left_of_a_small_graph_is_kept_nowhere() {
+    let (session, optimized) = opened(&onnx::mlp(4, 8, 2)).unwrap();
+    let builder = Session::builder(&backend().runtime().environment).unwrap();
+    let another = optimized.unwrap().open(builder).unwrap();
+    assert_eq!(another.signature(), session.signature());
+}
+
+#[test]
+fn what_cannot_be_opened_or_is_large_is_left_to_the_usual_way() {
+    for graph in [b"no model".to_vec(), onnx::unknown_operator(), onnx::mlp(1024, 512, 2)] {
+        assert!(opened(&graph).is_none());
+    }
+}
+
+#[test]
+fn all_instances_of_a_small_graph_answer_the_same() {
+    let (_folder, path) = written(&onnx::mlp(64, 64, 10));
+    let files = ModelFiles::at(path);
+    let answers = |files: &ModelFiles| -> Vec<Vec<Tensor>> {
+        let mut model = backend().open(files, OpenOptions::default()).unwrap();
+        let x = Tensor::from_vec(vec![1, 64], (0_u8..64).map(f32::from).collect()).unwrap();
+        let inputs = vec![NamedTensor { name: "x".to_owned(), tensor: x }];
+        let request = InferenceRequest { inputs, outputs: Vec::new() };
+        let request = PreparedRequest::new(model.signature(), request).unwrap();
+        let mut answer = || model.instantiate().unwrap().run(&request, &RunControl::default());
+        (0..3).map(|_| answer().unwrap()).collect()
+    };
+    assert_eq!(answers(&files), answers(&files.clone().of_size(SHARED_FROM)));
 }
