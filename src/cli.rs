@@ -44,7 +44,7 @@ pub(crate) fn parse(
 ) -> Result<Task, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     let (name, matches) = matches.subcommand().expect("a subcommand is required");
-    if matches!(name, "models" | "operations") {
+    if matches!(name, "bench" | "models" | "operations") {
         return remote::read((name, matches), &environment).map(Task::Remote);
     }
     match name {

@@ -23,7 +23,7 @@ use tokio::runtime::Runtime;
 
 use cli::Task;
 use inspect::{Answer, Question};
-use remote::{Failure, RemoteError};
+use remote::RemoteError;
 
 /// For what this program itself allocates. That of the C library, which the engine goes on to use, takes a
 /// lock and a search for everything above a kilobyte, such as the futures of requests.
@@ -113,12 +113,12 @@ fn health(layers: &Layers, path: &str) -> Result<ExitCode, Refusal> {
 
 /// Asks a server that runs.
 fn remote(request: remote::Request) -> Result<ExitCode, Refusal> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| refuse(exit::FAILED, error))?;
     runtime.block_on(remote::run(request)).map_err(|failure| {
-        let code = match &failure {
-            Failure::Remote(RemoteError::Unreachable { .. }) => exit::UNAVAILABLE,
-            Failure::Remote(error) if error.is_of_rights() => exit::NO_PERMISSION,
+        let code = match failure.remote() {
+            Some(RemoteError::Unreachable { .. }) => exit::UNAVAILABLE,
+            Some(error) if error.is_of_rights() => exit::NO_PERMISSION,
             _ => exit::FAILED,
         };
         refuse(code, failure)

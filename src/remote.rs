@@ -1,6 +1,7 @@
-//! `onward models`, `onward operations`: a server that runs, asked and told what to do.
+//! `onward models`, `onward operations`, `onward bench`: a server that runs, asked and told what to do.
 
 mod args;
+mod bench;
 mod client;
 mod order;
 mod progress;
@@ -13,6 +14,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 pub(crate) use args::{commands, read};
+use bench::BenchError;
 pub(crate) use client::{RemoteError, Server};
 use order::Order;
 
@@ -38,12 +40,25 @@ pub(crate) enum Failure {
     /// The server, or the way there.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// Nothing was measured.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// What was begun has failed, or was cancelled.
     #[error("{0}")]
     Operation(String),
     /// Standard output.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
+}
+
+impl Failure {
+    /// The way to the server, or what it said.
+    pub(crate) fn remote(&self) -> Option<&RemoteError> {
+        match self {
+            Self::Remote(error) | Self::Bench(BenchError::Remote(error)) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 /// Asks, waits where that is wanted, and tells.
@@ -67,6 +82,11 @@ pub(crate) async fn run(request: Request) -> Result<(), Failure> {
             let ended = progress::follow(&server, begun, io::stderr().lock()).await?;
             tell(style, &ended, &show::outcome(&ended))?;
             progress::verdict(&ended, change.end).map_err(Failure::Operation)
+        }
+        Order::Bench(plan) => {
+            let measured = bench::run(&server, plan).await?;
+            tell(style, &measured.json(), &measured.text())?;
+            measured.failure().map_or(Ok(()), |failure| Err(Failure::Operation(failure)))
         }
     }
 }

@@ -2,13 +2,16 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
+use super::bench::{Plan, Shape};
 use super::client::{Place, Server};
 use super::order::{Change, Order, Question, operation_path};
 use super::{Request, Style, show};
@@ -21,8 +24,8 @@ const KEY_VARIABLE: &str = "ONWARD_API_KEY";
 const USUAL_URL: &str = "http://127.0.0.1:8000";
 
 /// The commands.
-pub(crate) fn commands() -> [Command; 2] {
-    [models(), operations()].map(with_place)
+pub(crate) fn commands() -> [Command; 3] {
+    [models(), operations(), bench()].map(with_place)
 }
 
 fn models() -> Command {
@@ -139,6 +142,49 @@ fn operations() -> Command {
         .subcommands([ls, cancel])
 }
 
+fn bench() -> Command {
+    let number = |name: &'static str, usual: &'static str, help: &'static str| {
+        let parser = value_parser!(NonZeroUsize);
+        Arg::new(name)
+            .long(name)
+            .value_name("N")
+            .default_value(usual)
+            .value_parser(parser)
+            .help(help)
+    };
+    let shape = Arg::new("shape")
+        .long("shape")
+        .value_name("INPUT=SHAPE")
+        .action(ArgAction::Append)
+        .value_parser(value_parser!(Shape))
+        .help("the shape of an input, such as x=1,3,224,224");
+    let body = Arg::new("body")
+        .long("body")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("a request in JSON to send as it is, rather than one that is made");
+    Command::new("bench").about("measure how much of a model a server answers, and how fast").args(
+        [
+            Arg::new("model").value_name("MODEL").required(true).help("the model's name"),
+            Arg::new("version")
+                .long("version")
+                .value_name("VERSION")
+                .help("a version of it, or an alias"),
+            number("connections", "8", "how many requests there are at once"),
+            Arg::new("duration")
+                .long("duration")
+                .value_name("DURATION")
+                .default_value("10s")
+                .value_parser(humantime::parse_duration)
+                .help("for how long"),
+            number("batch", "1", "entries of each request's batch, where the model takes batches"),
+            shape.conflicts_with("body"),
+            flag("json-tensors", "send tensors as JSON rather than as bytes"),
+            body,
+        ],
+    )
+}
+
 /// Adds the arguments that say which server, and how its answers are told.
 fn with_place(command: Command) -> Command {
     let heading = "Server";
@@ -186,13 +232,30 @@ pub(crate) fn read(
     (name, matches): (&str, &ArgMatches),
     environment: &[(OsString, OsString)],
 ) -> Result<Request, clap::Error> {
-    let (action, given) = matches.subcommand().expect("a subcommand is required");
-    let order = match name {
-        "models" => of_models(action, given),
-        _ => of_operations(action, given),
+    let action = matches.subcommand();
+    let given = action.map_or(matches, |(_, given)| given);
+    let order = match (name, action) {
+        ("models", Some((action, given))) => of_models(action, given),
+        (_, Some((action, given))) => of_operations(action, given),
+        (_, None) => Order::Bench(plan(matches)),
     };
     let style = Style { json: given.get_flag("json"), wait: !given.get_flag("no-wait") };
     Ok(Request { server: server(given, environment)?, order, style })
+}
+
+fn plan(given: &ArgMatches) -> Plan {
+    let number = |name: &str| given.get_one(name).copied().unwrap_or(NonZeroUsize::MIN);
+    let text = |name: &str| given.get_one::<String>(name).cloned();
+    Plan {
+        model: text("model").unwrap_or_default(),
+        version: text("version"),
+        connections: number("connections"),
+        duration: given.get_one::<Duration>("duration").copied().unwrap_or_default(),
+        batch: number("batch"),
+        shapes: given.get_many("shape").unwrap_or_default().cloned().collect(),
+        as_json: given.get_flag("json-tensors"),
+        body: given.get_one("body").cloned(),
+    }
 }
 
 fn server(given: &ArgMatches, environment: &[(OsString, OsString)]) -> Result<Server, clap::Error> {

@@ -51,6 +51,15 @@ pub(crate) enum RemoteError {
 }
 
 impl RemoteError {
+    /// Told by the cause that is farthest from the client: the ones before it repeat the address.
+    pub(super) fn unreachable(url: &Url, error: &reqwest::Error) -> Self {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        Self::Unreachable { url: url.to_string(), problem: cause.to_string() }
+    }
+
     /// Whether who asks may not ask this.
     pub(crate) fn is_of_rights(&self) -> bool {
         let of_rights = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
@@ -90,7 +99,7 @@ impl Server {
         if let Some(path) = place.authority {
             client = client.tls_certs_merge(authority(path)?);
         }
-        let client = client.build().map_err(|error| unreachable(&url, &error))?;
+        let client = client.build().map_err(|error| RemoteError::unreachable(&url, &error))?;
         Ok(Self { url, client })
     }
 
@@ -119,7 +128,13 @@ impl Server {
         self.exchange(request).await
     }
 
-    fn at(&self, path: &[String]) -> Url {
+    /// The client itself, for who has many questions.
+    pub(super) fn client(&self) -> reqwest::Client {
+        self.client.clone()
+    }
+
+    /// The address of a path.
+    pub(super) fn at(&self, path: &[String]) -> Url {
         let mut url = self.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -128,7 +143,7 @@ impl Server {
     }
 
     async fn exchange(&self, request: reqwest::RequestBuilder) -> Result<Value, RemoteError> {
-        let failed = |error: reqwest::Error| unreachable(&self.url, &error);
+        let failed = |error: reqwest::Error| RemoteError::unreachable(&self.url, &error);
         let answer = request.send().await.map_err(failed)?;
         let status = answer.status();
         let body = answer.bytes().await.map_err(failed)?;
@@ -168,13 +183,4 @@ fn authority(path: &Path) -> Result<Vec<Certificate>, RemoteError> {
         return Err(wrong("there is no certificate in it".to_owned()));
     }
     Ok(certificates)
-}
-
-/// The cause that is farthest from the client: the ones before it repeat the address.
-fn unreachable(url: &Url, error: &reqwest::Error) -> RemoteError {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    RemoteError::Unreachable { url: url.to_string(), problem: cause.to_string() }
 }

@@ -5,10 +5,13 @@ use std::time::SystemTime;
 use reqwest::Method;
 use serde_json::Value;
 
+use super::bench::Plan;
+
 /// What is wanted of a server.
 pub(super) enum Order {
     Ask(Question),
     Change(Change),
+    Bench(Plan),
 }
 
 /// Something that it tells.

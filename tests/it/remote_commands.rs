@@ -132,6 +132,36 @@ async fn a_change_is_cancelled() {
     assert_eq!(code, 1, "{error}");
 }
 
+#[tokio::test]
+async fn a_model_is_measured_under_load() {
+    let server = Server::start(versions(&[1.0])).await;
+    let told = done(ask(&server, "bench add --connections 3 --duration 300ms --batch 2").await);
+    for part in [
+        "add: x FP32 [2, 4] as bytes, 3 connections",
+        " 0 shed, 0 failed",
+        "p99.9",
+        "in the server",
+    ] {
+        assert!(told.contains(part), "no {part:?} in\n{told}");
+    }
+    let words = "bench add --version 1 --json-tensors --json --duration 200ms";
+    let measured: Value = serde_json::from_str(&done(ask(&server, words).await)).unwrap();
+    assert_eq!((&measured["failed"], &measured["version"]), (&json!(0), &json!("1")));
+    let counted = server.get("/v2/models/add/stats").await.ok();
+    let answered = measured["answered"].as_u64().unwrap();
+    let success = &counted["model_stats"][0]["inference_stats"]["success"]["count"];
+    assert!(answered > 0 && success.as_u64().unwrap() > answered, "{measured} {counted}");
+    let (code, _, error) = ask(&server, "bench add --shape x=3,5 --duration 1s").await;
+    assert_eq!(code, 1);
+    assert!(
+        error.contains("the server answers 400 Bad Request: ") && error.contains("'x'"),
+        "{error}"
+    );
+    let (code, _, error) = ask(&server, "bench nothing").await;
+    assert_eq!(code, 1);
+    assert!(error.contains("'nothing'"), "{error}");
+}
+
 /// Who sets them for commands may start servers in the same shell.
 #[tokio::test]
 async fn a_server_takes_no_offence_at_the_variables_of_commands() {
