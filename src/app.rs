@@ -2,6 +2,7 @@
 
 mod assembly;
 mod begun;
+mod checking;
 mod cpu;
 mod front;
 mod listener;
@@ -12,6 +13,7 @@ mod reload;
 use std::net::SocketAddr;
 
 pub use assembly::AssemblyError;
+pub use checking::{CheckError, CheckedModel, CheckedVersion, check, is_model};
 pub use listener::ListenError;
 pub use managed::PlaceError;
 pub use reload::Configuration;

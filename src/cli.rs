@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 use onward::config::{Layers, SETTINGS, Setting};
 
+use crate::check::Subject;
 use crate::inspect::{Format, Question};
 use crate::remote;
 
@@ -28,6 +30,8 @@ pub(crate) enum Task {
         /// What is to be told.
         question: Question,
     },
+    /// Tell what a server would make of models.
+    Check(Subject),
     /// Print what is made of the command line itself.
     Print(Vec<u8>),
     /// Ask a server that runs, or tell it what to do.
@@ -56,6 +60,7 @@ pub(crate) fn parse(
     Ok(match name {
         "serve" => Task::Serve(layers),
         "config" => Task::Config { layers, question: question(matches) },
+        "check" => Task::Check(subject(layers, matches)?),
         _ => {
             let probe = if matches.get_flag("live") { "/livez" } else { "/readyz" };
             Task::Health { layers, probe }
@@ -114,8 +119,26 @@ fn command() -> Command {
         .subcommand(serve)
         .subcommand(with_settings(health).arg(live))
         .subcommand(config())
+        .subcommand(check())
         .subcommands(remote::commands())
         .subcommands(of_itself())
+}
+
+fn check() -> Command {
+    let path = Arg::new("path")
+        .value_name("PATH")
+        .value_parser(value_parser!(PathBuf))
+        .help("a repository, a model's folder in one, or its file [that of the configuration]");
+    let json =
+        Arg::new("json").long("json").action(ArgAction::SetTrue).help("print it for programs");
+    let about = "load models as a server would, and tell what becomes of them; exit 1 if one fails";
+    with_settings(Command::new("check").about(about)).args([path, json])
+}
+
+fn subject(layers: Layers, matches: &ArgMatches) -> Result<Subject, clap::Error> {
+    let path = matches.get_one::<PathBuf>("path").map(PathBuf::as_path);
+    let subject = Subject::new(layers, path, matches.get_flag("json"));
+    subject.map_err(|error| clap::Error::raw(ErrorKind::ValueValidation, format!("{error}\n")))
 }
 
 /// The commands that print what is made of the command line itself.

@@ -1,5 +1,6 @@
 //! The `onward` program: command line, configuration, engine, server, exit code.
 
+mod check;
 mod cli;
 mod inspect;
 mod probe;
@@ -21,6 +22,7 @@ use onward::telemetry;
 
 use tokio::runtime::Runtime;
 
+use check::Subject;
 use cli::Task;
 use inspect::{Answer, Question};
 use remote::RemoteError;
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Task::Serve(layers) => serve(&layers).map(|never| match never {}),
         Task::Health { layers, probe } => health(&layers, probe),
         Task::Config { layers, question } => inspect(&layers, question),
+        Task::Check(subject) => check(&subject),
         Task::Print(text) => print(&text, exit::CLEAN),
         Task::Remote(request) => remote(request),
     };
@@ -109,6 +112,20 @@ fn health(layers: &Layers, path: &str) -> Result<ExitCode, Refusal> {
     let failed = |text| Refusal { code: exit::FAILED, text };
     probe::ask(effective.config().server.listen, path).map_err(failed)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells what a server would make of models.
+fn check(subject: &Subject) -> Result<ExitCode, Refusal> {
+    let effective = read(&subject.layers)?;
+    let config = effective.config();
+    let runtime = runtime(config)?;
+    let checked = runtime.block_on(async {
+        let checked = onward::app::check(config, engine(config)?, subject.model.as_ref()).await;
+        checked.map_err(|error| refuse(exit::FAILED, error))
+    })?;
+    let told = if subject.json { check::json(&checked) } else { check::text(&checked) };
+    let code = if check::are_sound(&checked) { exit::CLEAN } else { exit::FAILED };
+    print(told.as_bytes(), code)
 }
 
 /// Asks a server that runs.

@@ -182,7 +182,7 @@ fn register_checks(
     RuntimeWatch::start(health, Handle::current(), max_stall)
 }
 
-fn manager_options(config: &Config) -> ManagerOptions {
+pub(super) fn manager_options(config: &Config) -> ManagerOptions {
     let CpuPlan { instances, intra_op_threads } = CpuPlan::of(config);
     ManagerOptions {
         load_threads: config.models.load_threads,

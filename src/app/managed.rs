@@ -103,6 +103,17 @@ impl Place {
         Ok(Self::Remote(RemoteOptions { url, options: environment, cache, cache_size }))
     }
 
+    /// The repository that is there. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub(super) fn open(&self, runtime: &Handle) -> Result<Source, SourceError> {
+        Ok(match self {
+            Self::Folder(folder) => Box::new(LocalRepository::open(folder)?),
+            Self::Remote(options) => Box::new(RemoteRepository::open(options, runtime.clone())?),
+        })
+    }
+
     /// The folder whose file system has to have room.
     pub(super) fn folder(&self) -> &Path {
         match self {
@@ -128,28 +139,16 @@ pub enum PlaceError {
 
 /// The models. What is loaded is served without them, so the check is not critical.
 pub(super) fn repository(place: &Place) -> Resource<Source> {
-    match place {
-        Place::Folder(folder) => {
-            let open = |root: PathBuf| {
-                let local = LocalRepository::open(&root).map_err(NotOpened)?;
-                Ok::<Source, NotOpened>(Box::new(local))
-            };
-            let kind = ResourceType::blocking(open).check_blocking(|repository: &Source| {
-                repository.list().map(drop).map_err(|error| causes::of_error(&error))
-            });
-            kind.resource("repository", folder.clone()).not_critical()
-        }
+    let runtime = Handle::current();
+    let kind = ResourceType::blocking(move |place: Place| place.open(&runtime).map_err(NotOpened));
+    let kind = match place {
+        Place::Folder(_) => kind.check_blocking(|repository: &Source| {
+            repository.list().map(drop).map_err(|error| causes::of_error(&error))
+        }),
         // Whether a store can be reached is told by loads: asking every few seconds would cost.
-        Place::Remote(options) => {
-            let runtime = Handle::current();
-            let open = move |options: RemoteOptions| {
-                let remote =
-                    RemoteRepository::open(&options, runtime.clone()).map_err(NotOpened)?;
-                Ok::<Source, NotOpened>(Box::new(remote))
-            };
-            ResourceType::blocking(open).resource("repository", options.clone()).not_critical()
-        }
-    }
+        Place::Remote(_) => kind,
+    };
+    kind.resource("repository", place.clone()).not_critical()
 }
 
 /// A repository that is in use while it is read, and opened anew where it was cleaned up.

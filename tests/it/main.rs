@@ -10,6 +10,7 @@ mod bare_files;
 mod batching;
 mod binary;
 mod canary;
+mod checking;
 mod checks;
 mod command_line;
 mod configuration;
