@@ -47,7 +47,7 @@ $(TARGET_DIR)/clients/installed: tests/clients.requirements.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(TARGET_DIR)/clients -r $<
 	@touch $@
 
-test-clients: onnxruntime clients ## let Triton's client, ONNX's operator tests and Schemathesis judge the server
+test-clients: onnxruntime clients stores ## let Triton's client, ONNX's operator tests, Schemathesis and others judge the server
 	cargo test --locked --no-run --test it
 	PYTHONPATH=$(TARGET_DIR)/clients PYTHONDONTWRITEBYTECODE=1 SERVER_BINARY=$(abspath $(TARGET_DIR))/debug/onward \
 		$(PYTHON) -m pytest -q -p no:cacheprovider tests/clients

@@ -1,0 +1,274 @@
+"""The manifests of deploy/kubernetes: sound by Kubernetes' schemas, and of one mind with the server's settings."""
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import urllib3
+import yaml
+
+from manifests import (
+    KUBERNETES, OVERLAYS, container, effective, environment, only, pod, render, resources, seconds, settings, size,
+)
+
+# The oldest that is promised, and the newest that is known.
+VERSIONS = ["1.31", "1.37"]
+MARGIN = 5
+
+
+def strict(properties, *required, **more):
+    """A schema of an object that has these properties and no others."""
+    return {
+        "type": "object", "properties": properties, "required": list(required),
+        "additionalProperties": False, **more,
+    }
+
+
+def resource(version, kind, spec):
+    strings = {"type": "object", "additionalProperties": {"type": "string"}}
+    metadata = strict({"name": {"type": "string"}, "labels": strings}, "name")
+    kinds = {"apiVersion": {"const": version}, "kind": {"const": kind}}
+    return strict({**kinds, "metadata": metadata, "spec": spec}, *kinds, "metadata", "spec")
+
+
+TEXT = {"type": "string", "minLength": 1}
+DURATION = {"type": "string", "pattern": r"^\d+(ms|s|m|h)$"}
+MODEL_FORMAT = {"name": TEXT, "version": TEXT}
+# What is used of kinds that Kubernetes itself has not, by their definitions in the Prometheus operator and KServe.
+CUSTOM = {
+    "ServiceMonitor": resource("monitoring.coreos.com/v1", "ServiceMonitor", strict({
+        "selector": strict({"matchLabels": {"type": "object"}}, "matchLabels"),
+        "endpoints": {"type": "array", "minItems": 1, "items": strict({
+            "port": TEXT, "path": TEXT, "interval": DURATION, "scrapeTimeout": DURATION,
+        }, "port")},
+    }, "selector", "endpoints")),
+    "PrometheusRule": resource("monitoring.coreos.com/v1", "PrometheusRule", strict({
+        "groups": {"type": "array", "minItems": 1, "items": strict({
+            "name": TEXT, "interval": DURATION, "rules": {"type": "array", "minItems": 1, "items": strict({
+                "alert": TEXT, "record": TEXT, "expr": TEXT, "for": DURATION, "keep_firing_for": DURATION,
+                "labels": {"type": "object"}, "annotations": {"type": "object"},
+            }, "expr", oneOf=[{"required": ["alert"]}, {"required": ["record"]}])},
+        }, "name", "rules")},
+    }, "groups")),
+    "ClusterServingRuntime": resource("serving.kserve.io/v1alpha1", "ClusterServingRuntime", strict({
+        "annotations": {"type": "object"},
+        "supportedModelFormats": {"type": "array", "minItems": 1, "items": strict({
+            **MODEL_FORMAT, "autoSelect": {"type": "boolean"}, "priority": {"type": "integer", "minimum": 1},
+        }, "name")},
+        "protocolVersions": {"type": "array", "items": {"enum": ["v1", "v2", "grpc-v1", "grpc-v2"]}},
+        "containers": {"type": "array", "minItems": 1},
+        "volumes": {"type": "array"},
+    }, "containers")),
+    "InferenceService": resource("serving.kserve.io/v1beta1", "InferenceService", strict({
+        "predictor": strict({
+            "minReplicas": {"type": "integer", "minimum": 0},
+            "model": strict({
+                "runtime": TEXT, "modelFormat": strict(MODEL_FORMAT, "name"),
+                "protocolVersion": {"enum": ["v1", "v2", "grpc-v1", "grpc-v2"]}, "storageUri": TEXT,
+            }, "modelFormat"),
+        }, "model"),
+    }, "predictor")),
+}
+
+
+def check(manifest, version):
+    if manifest["kind"] in CUSTOM:
+        jsonschema.validate(manifest, CUSTOM[manifest["kind"]])
+    else:
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def durations(told):
+    return {
+        key: seconds(value) for key, value in told.items()
+        if key.endswith(("_timeout", "_delay", ".max_stall"))
+    }
+
+
+def kserve(name):
+    return yaml.safe_load((KUBERNETES / f"kserve/{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_applied_is_sound(overlay, version):
+    for manifest in resources(overlay):
+        check(manifest, version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_runtime_of_kserve_is_sound(version):
+    (runtime,) = resources("kserve")
+    check(runtime, version)
+    spec = {key: runtime["spec"][key] for key in ("containers", "volumes")}
+    # It becomes a pod, to which KServe adds the models.
+    check({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec}, version)
+    service = kserve("inferenceservice")
+    check(service, version)
+    model = service["spec"]["predictor"]["model"]
+    assert model["runtime"] == runtime["metadata"]["name"]
+    assert model["protocolVersion"] in runtime["spec"]["protocolVersions"]
+    formats = [(it["name"], it["version"]) for it in runtime["spec"]["supportedModelFormats"]]
+    assert (model["modelFormat"]["name"], model["modelFormat"]["version"]) in formats
+
+
+@pytest.mark.parametrize("kind", sorted(CUSTOM))
+def test_the_schemas_of_other_kinds_refuse_what_they_do_not_know(kind):
+    example = {"apiVersion": "x", "kind": kind, "metadata": {"name": "x"}, "spec": {"unknown": 1}}
+    with pytest.raises(jsonschema.ValidationError):
+        check(example, VERSIONS[0])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_number_of_a_port_is_that_of_the_settings(overlay, tmp_path):
+    told = effective(overlay, tmp_path)
+    listened = {"http": told["server.listen"], "grpc": told["server.grpc_listen"]}
+    ports = {name: int(address.rpartition(":")[2]) for name, address in listened.items()}
+    assert {it["name"]: it["containerPort"] for it in container(overlay)["ports"]} == ports
+    for service in ("onward", "onward-replicas"):
+        served = only(overlay, "Service", service)["spec"]["ports"]
+        assert {it["name"]: it["port"] for it in served} == ports
+        assert all(it["targetPort"] == it["name"] for it in served)
+    named = [it["port"] for rule in only(overlay, "NetworkPolicy")["spec"]["ingress"] for it in rule["ports"]]
+    assert set(named) <= ports.keys()
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container(overlay)[probe]["httpGet"]["port"] == "http"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_kubelets_patience_is_that_of_the_settings(overlay, tmp_path):
+    told = effective(overlay, tmp_path)
+    time = durations(told)
+    spec, of = only(overlay, "Deployment")["spec"], container(overlay)
+    ending = time["lifecycle.pre_stop_delay"] + time["lifecycle.shutdown_timeout"]
+    assert pod(overlay)["terminationGracePeriodSeconds"] == ending + MARGIN
+    assert "lifecycle" not in of, "the server itself waits"
+    # What was let in at the last moment has its whole deadline.
+    assert time["lifecycle.shutdown_timeout"] >= time["server.request_timeout"] + MARGIN
+    start, live, ready = (of[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness"))
+    started = start["periodSeconds"] * start["failureThreshold"]
+    assert time["lifecycle.startup_timeout"] + 30 <= started <= time["lifecycle.startup_timeout"] + 120
+    assert time["models.load_timeout"] < started < spec["progressDeadlineSeconds"]
+    # A stall that the server gets over is no reason for a restart; one that lasts is soon.
+    tolerated = live["periodSeconds"] * (live["failureThreshold"] - 1)
+    assert time["health.max_stall"] < tolerated <= 2 * time["health.max_stall"]
+    # Where it is not told of the end, a balancer leaves a replica before that stops taking connections.
+    unready = ready["periodSeconds"] * ready["failureThreshold"] + ready["timeoutSeconds"]
+    assert unready < time["lifecycle.pre_stop_delay"]
+    paths = [probe["httpGet"]["path"] for probe in (start, live, ready)]
+    assert paths == ["/startupz", "/livez", "/readyz"]
+
+
+def test_the_kubelets_patience_with_kserve_is_that_of_the_settings():
+    (of,) = kserve("clusterservingruntime")["spec"]["containers"]
+    told = settings([], environment(of))
+    time = durations(told)
+    # Kubernetes gives 30 s where nobody says otherwise, as KServe does not.
+    ending = time["lifecycle.pre_stop_delay"] + time["lifecycle.shutdown_timeout"]
+    assert ending + MARGIN <= 30
+    assert time["lifecycle.shutdown_timeout"] >= time["server.request_timeout"] + MARGIN
+    live = of["livenessProbe"]
+    assert time["health.max_stall"] < live["periodSeconds"] * (live["failureThreshold"] - 1)
+    (port,) = of["ports"]
+    assert told["server.listen"].endswith(f":{port['containerPort']}")
+    assert told["server.grpc_listen"] == "off", "Knative allows one port"
+    assert all(of[probe]["httpGet"]["port"] == port["containerPort"] for probe in ("livenessProbe", "readinessProbe"))
+    assert told["models.required"] == ["{{.Name}}"]
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "kserve"])
+def test_a_container_may_do_nothing_but_serve(overlay):
+    if overlay == "kserve":
+        (of,) = kserve("clusterservingruntime")["spec"]["containers"]
+        held = of["securityContext"]
+    else:
+        of = container(overlay)
+        held = pod(overlay)["securityContext"] | of["securityContext"]
+        assert pod(overlay)["automountServiceAccountToken"] is False
+        assert only(overlay, "ServiceAccount")["automountServiceAccountToken"] is False
+        assert all("sizeLimit" in it["emptyDir"] for it in pod(overlay)["volumes"] if "emptyDir" in it)
+    assert held["runAsNonRoot"] and (held["runAsUser"], held["runAsGroup"]) == (65532, 65532)
+    assert held["readOnlyRootFilesystem"] and held["allowPrivilegeEscalation"] is False
+    assert held["capabilities"] == {"drop": ["ALL"]}
+    assert held["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert of["resources"]["limits"].keys() >= {"cpu", "memory"}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_written_has_a_volume_of_its_size(overlay, tmp_path):
+    told = effective(overlay, tmp_path)
+    volumes = {it["name"]: it for it in pod(overlay)["volumes"]}
+    writable = {
+        it["mountPath"]: size(volumes[it["name"]]["emptyDir"]["sizeLimit"])
+        for it in container(overlay)["volumeMounts"] if not it.get("readOnly")
+    }
+    caches = [told["models.cache"], told["onnxruntime.cache"]]
+    for folder in [*caches, told["models.state"], "/tmp/x"]:
+        assert any(folder.startswith(f"{path}/") for path in writable), folder
+    (cache,) = [size for path, size in writable.items() if all(it.startswith(path) for it in caches)]
+    assert size(told["models.cache_size"]) + size(told["onnxruntime.cache_size"]) + 2**30 <= cache
+    limits = container(overlay)["resources"]["limits"]
+    assert sum(writable.values()) < size(limits["ephemeral-storage"])
+    assert 2 * size(told["models.memory_budget"]) <= size(limits["memory"])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_selector_finds_the_pods(overlay):
+    template = only(overlay, "Deployment")["spec"]["template"]
+    labels = template["metadata"]["labels"].items()
+    for kind, path in {
+        "Deployment": ["selector", "matchLabels"], "PodDisruptionBudget": ["selector", "matchLabels"],
+        "NetworkPolicy": ["podSelector", "matchLabels"], "Service": ["selector"],
+    }.items():
+        selector = only(overlay, kind)["spec"]
+        for key in path:
+            selector = selector[key]
+        assert selector and selector.items() <= labels, kind
+    for spread in template["spec"]["topologySpreadConstraints"]:
+        assert spread["labelSelector"]["matchLabels"].items() <= labels
+
+
+@pytest.mark.parametrize("overlay", ["overlays/monitoring", "overlays/production"])
+def test_every_replica_is_scraped_once(overlay):
+    monitor = only(overlay, "ServiceMonitor")["spec"]
+    wanted = monitor["selector"]["matchLabels"].items()
+    services = [it for it in resources(overlay) if it["kind"] == "Service"]
+    (found,) = [it for it in services if wanted <= it["metadata"]["labels"].items()]
+    assert {it["port"] for it in monitor["endpoints"]} <= {it["name"] for it in found["spec"]["ports"]}
+
+
+@pytest.mark.parametrize("overlay", ["overlays/autoscaling", "overlays/production"])
+def test_what_is_scaled_by_is_measured(overlay, server):
+    scaler = only(overlay, "HorizontalPodAutoscaler")["spec"]
+    target = only(overlay, "Deployment")
+    assert (scaler["scaleTargetRef"]["kind"], scaler["scaleTargetRef"]["name"]) == ("Deployment", "onward")
+    assert "replicas" not in target["spec"], "they are the autoscaler's"
+    assert 2 <= scaler["minReplicas"] < scaler["maxReplicas"]
+    (metric,) = [it["pods"]["metric"]["name"] for it in scaler["metrics"] if it["type"] == "Pods"]
+    metrics = urllib3.request("GET", f"http://{server['rest']}/metrics").data.decode()
+    assert f"\n{metric}{{" in metrics
+    adapter = (KUBERNETES / "components/autoscaling/prometheus-adapter.yaml").read_text()
+    (rule,) = yaml.safe_load(adapter)["rules"]["custom"]
+    assert rule["name"]["as"] == metric and rule["seriesQuery"].startswith(f"{metric}{{")
+
+
+@pytest.mark.parametrize("overlay", ["overlays/persistent-volume", "overlays/image-volume"])
+def test_models_of_a_volume_need_no_way_out(overlay, tmp_path):
+    repository = effective(overlay, tmp_path)["models.repository"]
+    (mount,) = [it for it in container(overlay)["volumeMounts"] if it["mountPath"] == repository]
+    assert mount["readOnly"]
+    (way,) = only(overlay, "NetworkPolicy")["spec"]["egress"]
+    assert {it["port"] for it in way["ports"]} == {53}
+
+
+def test_strangers_are_kept_out_where_no_credentials_are_asked_for(tmp_path):
+    for overlay in OVERLAYS:
+        if effective(overlay, tmp_path)["server.allow_unauthenticated_management"]:
+            policy = only(overlay, "NetworkPolicy")["spec"]
+            assert policy["policyTypes"] == ["Ingress", "Egress"]
+            assert all(rule["from"] and rule["ports"] for rule in policy["ingress"])
+
+
+def test_another_configuration_is_rolled_out():
+    (mounted,) = [it["configMap"]["name"] for it in pod("base")["volumes"] if "configMap" in it]
+    assert mounted.startswith("onward-"), "with a hash of its content"
+    assert "namespace:" not in render("base"), "it is the user's to choose"
