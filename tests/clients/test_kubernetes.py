@@ -1,11 +1,17 @@
 """The manifests of deploy/kubernetes: sound by Kubernetes' schemas, and of one mind with the server's settings."""
 
+import re
+import shutil
+import subprocess
+import textwrap
+
 import jsonschema
 import kubernetes_validate
 import pytest
 import urllib3
 import yaml
 
+from conftest import PROJECT
 from manifests import (
     KUBERNETES, OVERLAYS, container, effective, environment, only, pod, render, resources, seconds, settings, size,
 )
@@ -272,3 +278,52 @@ def test_another_configuration_is_rolled_out():
     (mounted,) = [it["configMap"]["name"] for it in pod("base")["volumes"] if "configMap" in it]
     assert mounted.startswith("onward-"), "with a hash of its content"
     assert "namespace:" not in render("base"), "it is the user's to choose"
+
+
+def guide(language):
+    """The blocks of docs/kubernetes.md in a language; one may stand in a list."""
+    text = (PROJECT / "docs/kubernetes.md").read_text()
+    blocks = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", text, re.M | re.S)
+    return [textwrap.dedent(block) for _, block in blocks]
+
+
+def test_the_overlay_of_the_guide_does_what_it_says(tmp_path):
+    shutil.copytree(KUBERNETES, tmp_path / "deploy/kubernetes")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    shutil.copy(KUBERNETES / "base/onward.yaml", mine)
+    (whole,) = [yaml.safe_load(block) for block in guide("yaml") if block.startswith("# mine/")]
+    for block in guide("yaml"):
+        if block.startswith("# in mine/"):
+            for key, values in yaml.safe_load(block).items():
+                whole[key] = whole.get(key, []) + values
+    (mine / "kustomization.yaml").write_text(yaml.safe_dump(whole))
+    made = list(yaml.safe_load_all(render(mine)))
+    for manifest in made:
+        assert manifest["metadata"]["namespace"] == "models"
+        del manifest["metadata"]["namespace"]
+        check(manifest, VERSIONS[0])
+    (deployment,) = [it for it in made if it["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example.com/onward:0.1.0"
+    told = {it["name"]: it["value"] for it in container["env"]}
+    assert told == {"ONWARD_MODELS_REPOSITORY": "s3://our-models/serving", "ONWARD_MODELS_REQUIRED": "digits,wine"}
+
+
+def test_the_ingress_of_the_guide_passes_on_inference_alone():
+    (ingress,) = [yaml.safe_load(block) for block in guide("yaml") if "kind: Ingress" in block]
+    check(ingress, VERSIONS[0])
+    (rule,) = ingress["spec"]["rules"]
+    assert [path["path"] for path in rule["http"]["paths"]] == ["/v2/models"]
+
+
+def test_the_commands_of_the_guide_can_be_read():
+    for block in guide("sh"):
+        subprocess.run(["sh", "-n"], input=block, text=True, check=True)
+        for folder in re.findall(r"(?:--kustomize|--filename|--values) (deploy\S+)", block):
+            assert (PROJECT / folder).exists(), folder
+
+
+def test_the_guide_knows_every_overlay():
+    told = (PROJECT / "docs/kubernetes.md").read_text()
+    assert all(f"| `{overlay}` |" in told for overlay in OVERLAYS)

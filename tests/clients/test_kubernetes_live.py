@@ -67,11 +67,12 @@ def test_all_replicas_come_to_serve_what_the_repository_and_the_operator_say(sto
         late = replicas()
         ready(late)
         assert late.infer() == "2"
-        for replica in both:
-            wanted = json.dumps({"models": {"digits": {"version": "1"}}})
-            answer = replica.ask("PUT", "/lifecycle/desired", body=wanted)
-            assert answer.status == 200, answer.data
-            assert replica.infer() == "1"
+        for declared, version in (({"version": "1"}, "1"), ({}, "2")):
+            for replica in both:
+                body = json.dumps({"models": {"digits": declared}})
+                answer = replica.ask("PUT", "/lifecycle/desired", body=body)
+                assert answer.status == 200, answer.data
+                assert replica.infer() == version
     assert traffic.failed == []
     assert {replica for replica, _ in traffic.answered} == set(both)
     assert {version for _, version in traffic.answered} == {"1", "2"}
