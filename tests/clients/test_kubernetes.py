@@ -327,3 +327,16 @@ def test_the_commands_of_the_guide_can_be_read():
 def test_the_guide_knows_every_overlay():
     told = (PROJECT / "docs/kubernetes.md").read_text()
     assert all(f"| `{overlay}` |" in told for overlay in OVERLAYS)
+
+
+def test_the_guide_tells_the_times_of_the_base():
+    told = (PROJECT / "docs/kubernetes.md").read_text()
+    start, live, ready = (container("base")[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness"))
+    for line in (
+        f"| `startupProbe` `/startupz`, {start['failureThreshold']} times {start['periodSeconds']} s |",
+        f"| `livenessProbe` `/livez`, {live['failureThreshold']} times every {live['periodSeconds']} s |",
+        f"| `readinessProbe` `/readyz`, {ready['failureThreshold']} times every {ready['periodSeconds']} s |",
+        f"| `terminationGracePeriodSeconds` | {pod('base')['terminationGracePeriodSeconds']} s |",
+        f"| `progressDeadlineSeconds` | {only('base', 'Deployment')['spec']['progressDeadlineSeconds']} s |",
+    ):
+        assert f"\n{line}" in told
