@@ -4,13 +4,14 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from conftest import BINARY, PROJECT
-from manifests import KUBERNETES, environment, pod
+from manifests import KUBERNETES, environment, ours, pod
 from replicas import LIBRARY, ObjectStore, Replica, Traffic, in_a_root_of_its_own, on_this_machine, until
 
 DIGITS = PROJECT / "models/digits"
@@ -67,7 +68,11 @@ def test_all_replicas_come_to_serve_what_the_repository_and_the_operator_say(sto
         late = replicas()
         ready(late)
         assert late.infer() == "2"
-        for declared, version in (({"version": "1"}, "1"), ({}, "2")):
+        for replica in both:
+            command = [BINARY, "models", "swap", "digits", "--to", "1", "--url", f"http://{replica.address}"]
+            subprocess.run(command, env=ours({}), check=True)
+            assert replica.infer() == "1"
+        for declared, version in (({}, "2"), ({"version": "1"}, "1")):
             for replica in both:
                 body = json.dumps({"models": {"digits": declared}})
                 answer = replica.ask("PUT", "/lifecycle/desired", body=body)
