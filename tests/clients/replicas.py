@@ -175,13 +175,17 @@ class Traffic:
     def __init__(self, replicas):
         self.replicas, self.ready = list(replicas), list(replicas)
         self.answered, self.failed = [], []
+        self.threshold = container("base")["readinessProbe"]["failureThreshold"]
         self.over = threading.Event()
         self.threads = [threading.Thread(target=self._ask) for _ in range(4)]
         self.threads.append(threading.Thread(target=self._probe))
 
     def _probe(self):
+        failures = {}
         while not self.over.wait(0.1):
-            self.ready = [replica for replica in self.replicas if replica.passes("/readyz")]
+            for replica in list(self.replicas):
+                failures[replica] = 0 if replica.passes("/readyz") else failures.get(replica, 0) + 1
+            self.ready = [replica for replica in self.replicas if failures.get(replica, 0) < self.threshold]
 
     def _ask(self):
         asked = 0

@@ -16,7 +16,7 @@ from replicas import LIBRARY, ObjectStore, Replica, Traffic, in_a_root_of_its_ow
 
 DIGITS = PROJECT / "models/digits"
 # What takes a quarter of a minute in a cluster.
-QUICK = {"ONWARD_MODELS_POLL_INTERVAL": "200ms", "ONWARD_LIFECYCLE_PRE_STOP_DELAY": "2s"}
+QUICK = {"ONWARD_MODELS_POLL_INTERVAL": "200ms", "ONWARD_LIFECYCLE_PRE_STOP_DELAY": "5s"}
 
 
 def policy(version):
@@ -109,7 +109,7 @@ def test_a_rollout_fails_no_request(replicas):
     reason="takes Linux and its root; which folders are written to is checked by test_kubernetes.py too",
 )
 def test_nothing_is_written_but_to_the_volumes(store, tmp_path):
-    replica = in_a_root_of_its_own("base", store.secret(), tmp_path, **QUICK)
+    replica = in_a_root_of_its_own("base", store.secret(), tmp_path, ONWARD_LIFECYCLE_PRE_STOP_DELAY="0s")
     try:
         ready(replica)
         assert replica.infer() == "1"
