@@ -16,7 +16,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-allocations bench-codec bench-growth bench-guard bench-isolation bench-memory bench-probes bench-profile bench-shadow bench-start bench-starvation bench-swap bench-table check-metrics check-containers clean
+.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-allocations bench-codec bench-growth bench-guard bench-isolation bench-memory bench-probes bench-profile bench-shadow bench-start bench-starvation bench-swap bench-table check-metrics check-containers prometheus-rule clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -122,6 +122,12 @@ $(CARGO_DENY):
 $(CARGO_FUZZ):
 	env -u RUSTFLAGS -u RUSTC_BOOTSTRAP cargo install --locked --debug --root .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION) \
 		--version $(CARGO_FUZZ_VERSION) cargo-fuzz
+
+RULE := deploy/kubernetes/components/monitoring/prometheusrule.yaml
+
+prometheus-rule: ## write the PrometheusRule of deploy/kubernetes anew from deploy/prometheus/rules.yml
+	$(PYTHON) scripts/prometheus_rule.py < deploy/prometheus/rules.yml > $(RULE).new
+	mv $(RULE).new $(RULE)
 
 schema: ## write the JSON Schema of the configuration file anew
 	cargo run --locked --quiet -- config --schema > docs/config.schema.json.new

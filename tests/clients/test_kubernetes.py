@@ -340,3 +340,12 @@ def test_the_guide_tells_the_times_of_the_base():
         f"| `progressDeadlineSeconds` | {only('base', 'Deployment')['spec']['progressDeadlineSeconds']} s |",
     ):
         assert f"\n{line}" in told
+
+
+def test_the_operator_has_the_rules_of_prometheus():
+    rules, rule = PROJECT / "deploy/prometheus/rules.yml", KUBERNETES / "components/monitoring/prometheusrule.yaml"
+    assert rules.exists() == rule.exists(), "`make prometheus-rule`, and name it in the kustomization beside it"
+    if rules.exists():
+        made = only("overlays/monitoring", "PrometheusRule")
+        assert made["spec"] == yaml.safe_load(rules.read_text()), "`make prometheus-rule`"
+        assert 'job="onward"' in rules.read_text(), "which is the name of the Service that is scraped"
