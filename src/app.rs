@@ -5,6 +5,7 @@ mod begun;
 mod checking;
 mod cpu;
 mod front;
+mod interfaces;
 mod listener;
 mod listeners;
 mod managed;

@@ -10,6 +10,7 @@
 //! | [`lifecycle`] | application state, handlers, health, resources, events, deadlines |
 //! | [`inference`] | tensors, signatures, the engine's traits, bounded admission |
 //! | [`model`] | versions, loading, swapping, unloading |
+//! | [`tally`] | counts that are added to without a lock |
 //!
 //! Around it stand the adapters, which do not know each other:
 //!
@@ -31,6 +32,7 @@
 pub mod inference;
 pub mod lifecycle;
 pub mod model;
+pub mod tally;
 
 pub mod cloudevents;
 pub mod config;

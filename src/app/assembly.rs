@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -12,16 +13,17 @@ use tokio_util::sync::CancellationToken;
 use super::App;
 use super::begun;
 use super::cpu::CpuPlan;
+use super::interfaces::InterfaceCounts;
 use super::listeners::Listeners;
 use super::managed::{self, ManagedBackend, ManagedRepository, Place, PlaceError};
 use super::reload::{self, Configuration, Reloading};
 use crate::cloudevents::CloudEvents;
 use crate::config::{Config, HealthConfig, LoadMode, ModelsConfig, WebhooksConfig};
 use crate::grpc;
-use crate::http::{ConfigurationPage, InFlight, MetricsPage, Parts};
+use crate::http::{ConfigurationPage, MetricsPage, Parts};
 use crate::lifecycle::checks::{RuntimeWatch, disk_space, memory_pressure};
 use crate::lifecycle::{Application, EventBus, Handler, HealthRegistry, Hooks};
-use crate::metrics::{self, Metrics, Observed};
+use crate::metrics::{self, Metrics};
 use crate::model::{ChangeError, ManagerOptions, ManagerParts, ModelLifecycleManager};
 use crate::onnx::OnnxRuntime;
 use crate::repository::OverlayRepository;
@@ -62,7 +64,8 @@ impl App {
         let config = &configuration.config();
         let events = EventBus::new(config.events.history.get());
         let application = Application::new(config.lifecycle, events.clone());
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::new(config.metrics.triton_names));
+        let (counts, engine_version) = (InterfaceCounts::default(), runtime.version());
         let resources = application.resources();
         resources.register(managed::metrics(&metrics, &events));
         let engine = resources.register(managed::engine(runtime, &config.onnxruntime));
@@ -81,7 +84,9 @@ impl App {
         let models = managed_models(manager, config)?;
         let watch =
             register_checks(application.health(), config, &place).map_err(AssemblyError::Watch)?;
-        let parts = parts(&configuration, &application, models.clone(), metrics);
+        let observed = observed(&application, models.clone(), (&counts, engine_version));
+        let page = move || metrics.render(&observed);
+        let parts = parts((&configuration, &application), models.clone(), &counts, page);
         register_webhooks(&config.webhooks, &parts.cloud_events, application.hooks())?;
         let reloading = Reloading {
             limits: Arc::clone(&parts.limits),
@@ -90,8 +95,8 @@ impl App {
             events: application.events().clone(),
         };
         application.on_reload(move || reloading.reload(&configuration));
-        let grpc = grpc_parts(&parts);
-        let listeners = Listeners::new(&config.server, parts, grpc);
+        let grpc = grpc_parts(&parts, &counts);
+        let listeners = Listeners::new(&config.server, (parts, grpc), &counts);
         register(&application, (&models, &config.models), &listeners);
         // Files that loads have brought outlive the process otherwise.
         application.on_drain("files of loads", move |_| async move {
@@ -196,28 +201,37 @@ pub(super) fn manager_options(config: &Config) -> ManagerOptions {
     }
 }
 
-fn parts(
-    configuration: &Arc<Configuration>,
+/// What is read when `/metrics` is.
+fn observed(
     application: &Application,
     models: ModelLifecycleManager,
-    metrics: Arc<Metrics>,
-) -> Parts {
-    let observed = Observed {
+    (counts, engine_version): (&InterfaceCounts, String),
+) -> metrics::Observed {
+    let counts = counts.clone();
+    metrics::Observed {
         lifecycle: Arc::clone(application.lifecycle()),
         health: application.health().clone(),
         resources: Arc::clone(application.resources()),
-        models: models.clone(),
-    };
+        models,
+        interfaces: Box::new(move || counts.read()),
+        engine_version,
+        started: SystemTime::now() - application.lifecycle().process_uptime(),
+    }
+}
+
+fn parts(
+    (configuration, application): (&Arc<Configuration>, &Application),
+    models: ModelLifecycleManager,
+    counts: &InterfaceCounts,
+    metrics: impl Fn() -> String + Send + Sync + 'static,
+) -> Parts {
     let shown = Arc::clone(configuration);
     Parts {
         lifecycle: Arc::clone(application.lifecycle()),
         health: application.health().clone(),
         resources: Arc::clone(application.resources()),
         models,
-        metrics: MetricsPage {
-            content_type: metrics::CONTENT_TYPE,
-            render: Box::new(move || metrics.render(&observed)),
-        },
+        metrics: MetricsPage { content_type: metrics::CONTENT_TYPE, render: Box::new(metrics) },
         limits: Arc::new(ArcSwap::from_pointee(reload::limits(&configuration.config()))),
         configuration: ConfigurationPage(Box::new(move || shown.snapshot().json())),
         events: application.events().clone(),
@@ -225,13 +239,14 @@ fn parts(
         hooks: Arc::clone(application.hooks()),
         log: configuration.log(),
         traces: Arc::default(),
-        in_flight: InFlight::default(),
+        in_flight: counts.in_flight.clone(),
+        counts: Arc::clone(&counts.http),
         closing: CancellationToken::new(),
     }
 }
 
 /// What gRPC is served with: the same as REST.
-fn grpc_parts(rest: &Parts) -> grpc::Parts {
+fn grpc_parts(rest: &Parts, counts: &InterfaceCounts) -> grpc::Parts {
     let limits = Arc::clone(&rest.limits);
     grpc::Parts {
         models: rest.models.clone(),
@@ -246,6 +261,7 @@ fn grpc_parts(rest: &Parts) -> grpc::Parts {
                 request_timeout: limits.request_timeout,
             }
         }),
+        counts: Arc::clone(&counts.grpc),
         closing: rest.closing.clone(),
     }
 }

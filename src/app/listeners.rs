@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::front::Front;
+use super::interfaces::InterfaceCounts;
 use super::listener::{ListenError, Listener, Place};
 use crate::config::ServerConfig;
 use crate::grpc;
-use crate::http::{self, Protocols, Rest, Served};
+use crate::http::{self, InFlight, Protocols, Rest, Served};
 use crate::lifecycle::{Application, Resource};
 
 /// The sockets.
@@ -18,17 +19,26 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Those of the configuration, over the two interfaces.
-    pub(super) fn new(config: &ServerConfig, rest: http::Parts, grpc: grpc::Parts) -> Self {
+    pub(super) fn new(
+        config: &ServerConfig,
+        (rest, grpc): (http::Parts, grpc::Parts),
+        counts: &InterfaceCounts,
+    ) -> Self {
         let (in_flight, closing) = (rest.in_flight.clone(), rest.closing.clone());
         let grpc = Front::of_grpc(grpc::router(grpc), in_flight.clone());
         let both = grpc.clone().with_rest(Rest::new(rest));
-        let listener = |place, front, protocols| {
-            let served = Served { answers: Arc::new(front), protocols };
+        let listener = |place, front, (protocols, open): (_, &InFlight)| {
+            let served = Served { answers: Arc::new(front), protocols, open: open.clone() };
             Arc::new(Listener::new(place, served, in_flight.clone(), closing.clone()))
         };
         Self {
-            http: listener(http_place(config), both, Protocols::Http1And2),
-            grpc: grpc_place(config).map(|place| listener(place, grpc, Protocols::Http2)),
+            http: listener(
+                http_place(config),
+                both,
+                (Protocols::Http1And2, &counts.http_connections),
+            ),
+            grpc: grpc_place(config)
+                .map(|place| listener(place, grpc, (Protocols::Http2, &counts.grpc_connections))),
         }
     }
 

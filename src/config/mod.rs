@@ -53,6 +53,8 @@ pub struct Config {
     pub webhooks: WebhooksConfig,
     /// When the checks that are always there fail.
     pub health: HealthConfig,
+    /// Metrics.
+    pub metrics: MetricsConfig,
     /// Logs.
     pub telemetry: TelemetryConfig,
 }
@@ -193,6 +195,13 @@ pub struct HealthConfig {
     pub min_free_disk: ByteSize,
     /// How much of the memory may be used.
     pub max_memory: Percent,
+}
+
+/// Metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Whether what Triton tells of its models is told by Triton's names too.
+    pub triton_names: bool,
 }
 
 /// Logs.

@@ -4,8 +4,8 @@ use serde_json::Value as Tree;
 
 use super::value::{Bounds, Raw, Value, Wrong};
 use super::{
-    Config, EventsConfig, HealthConfig, InferenceConfig, ModelsConfig, OnnxRuntimeConfig,
-    ServerConfig, TelemetryConfig, WebhooksConfig,
+    Config, EventsConfig, HealthConfig, InferenceConfig, MetricsConfig, ModelsConfig,
+    OnnxRuntimeConfig, ServerConfig, TelemetryConfig, WebhooksConfig,
 };
 use crate::lifecycle::LifecycleConfig;
 
@@ -232,6 +232,10 @@ settings! {
             "free space of the repository's file system below which the check disk_space fails";
         max_memory "PERCENT" = "90%" in "0%" to "100%":
             "use of the memory above which the check memory_pressure fails";
+    }
+    metrics: MetricsConfig {
+        triton_names "BOOL" = "false":
+            "whether /metrics has the names of Triton, nv_inference_*, beside its own";
     }
     telemetry: TelemetryConfig {
         log_format "FORMAT" = "text":

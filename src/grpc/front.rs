@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tonic::Status;
@@ -62,7 +62,7 @@ pub fn router(parts: Parts) -> Router {
         .fallback(not_offered)
         .method_not_allowed_fallback(not_offered)
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(only_grpc))
+        .layer(from_fn_with_state(Arc::clone(&parts), only_grpc))
         .with_state(parts)
 }
 
@@ -127,12 +127,15 @@ fn complete(response: Response, call: &str, limit: usize) -> Response {
     }
 }
 
-/// What is no gRPC has no way to be told an error of it.
-async fn only_grpc(request: Request, next: Next) -> Response {
-    if is_grpc(request.headers()) {
-        return next.run(request).await;
+/// What is no gRPC has no way to be told an error of it; all else is counted.
+async fn only_grpc(State(parts): Shared, request: Request, next: Next) -> Response {
+    if !is_grpc(request.headers()) {
+        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
-    StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response()
+    let (started, uri) = (Instant::now(), request.uri().clone());
+    let response = next.run(request).await;
+    parts.counts.add(uri.path(), &response, started.elapsed());
+    response
 }
 
 async fn not_offered(uri: Uri) -> Response {

@@ -9,6 +9,7 @@
 mod calls;
 mod codec;
 mod config;
+mod counts;
 mod front;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub use counts::{MethodCounts, MethodReport};
 pub use front::{is_grpc, router};
 
 use crate::lifecycle::{EventBus, HealthRegistry, LogControl};
@@ -56,6 +58,8 @@ pub struct Parts {
     pub traces: Arc<Traces>,
     /// What a call that comes now may take.
     pub limits: Box<dyn Fn() -> Limits + Send + Sync>,
+    /// Counts the calls that were answered.
+    pub counts: Arc<MethodCounts>,
     /// Cancelled when streams without an end are to end.
     pub closing: CancellationToken,
 }

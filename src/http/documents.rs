@@ -1,18 +1,23 @@
 //! The pages that others make: metrics, the configuration, the description of this interface.
 
+use std::panic::resume_unwind;
+
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use tokio::task::spawn_blocking;
 
 use super::Shared;
 use super::wire::json;
 
 const OPENAPI: &str = include_str!("../../openapi.yaml");
 
-/// `GET /metrics`
+/// `GET /metrics`, made aside: of many models it is long, and the system is asked for some of it.
 pub(super) async fn metrics(State(services): Shared) -> Response {
-    let page = &services.parts.metrics;
-    ([(CONTENT_TYPE, page.content_type)], (page.render)()).into_response()
+    let content_type = services.parts.metrics.content_type;
+    let made = spawn_blocking(move || (services.parts.metrics.render)()).await;
+    let text = made.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+    ([(CONTENT_TYPE, content_type)], text).into_response()
 }
 
 /// `GET /lifecycle/config`

@@ -1,7 +1,7 @@
 //! What every answer gets on its way out: the request's id, and an error's body.
 
 use std::any::Any;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
@@ -45,8 +45,9 @@ pub(super) async fn finish<F: Future<Output = Response>>(
         *response.body_mut() = if is_sent { Body::from(body) } else { Body::empty() };
         log_failure(&failure, &response, (&method, uri.path()), request_id);
     }
-    let status = response.status().as_u16();
-    let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+    let took = started.elapsed();
+    count(services, (&method, uri.path()), (&mut response, took));
+    let (status, duration_ms) = (response.status().as_u16(), took.as_secs_f64() * 1000.0);
     debug!(%method, path = uri.path(), status, duration_ms, request_id, "request answered");
     response.headers_mut().insert(request_id::HEADER, id.to_header());
     // The end of a body that nobody has read would be taken for the next request.
@@ -55,6 +56,15 @@ pub(super) async fn finish<F: Future<Output = Response>>(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+fn count(services: &Services, place: (&Method, &str), answer: (&mut Response, Duration)) {
+    let (counts, (method, path), (response, took)) = (&services.parts.counts, place, answer);
+    let place = counts.of_inference(method, path).unwrap_or_else(|| {
+        let matched = response.extensions_mut().remove::<MatchedPath>();
+        counts.place(method, matched.as_ref().map(MatchedPath::as_str))
+    });
+    counts.add(place, response.status(), took);
 }
 
 /// Refuses what a page of another site lets its reader's browser send: browsers send it also to

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts requests from their head to the head of their answer, and to its end over HTTP/2. Clones share the
-/// count.
+/// Counts requests from their head to the head of their answer, and to its end over HTTP/2; or what else has
+/// a beginning and an end. Clones share the count.
 #[derive(Debug, Clone, Default)]
 pub struct InFlight(Arc<AtomicUsize>);
 

@@ -11,6 +11,7 @@ mod changes;
 mod checks;
 #[doc(hidden)]
 pub mod codec;
+mod counts;
 mod desired;
 mod docs;
 mod documents;
@@ -54,6 +55,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
+pub use counts::{RouteCounts, RouteReport};
 pub use in_flight::{Entered, InFlight};
 pub use rest::Rest;
 pub use routes::routes;
@@ -118,6 +120,8 @@ pub struct Parts {
     pub traces: Arc<Traces>,
     /// Counts the requests that are being answered.
     pub in_flight: InFlight,
+    /// Counts those that were.
+    pub counts: Arc<RouteCounts>,
     /// Cancelled when answers without an end are to end.
     pub closing: CancellationToken,
 }

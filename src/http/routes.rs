@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::Method;
+use axum::middleware::from_fn;
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::Services;
 use super::{
-    changes, checks, desired, docs, documents, events, finish, health, infer, lifecycle, logging,
-    metadata, model_config, models, operations, repository, residence, resources, statistics, tfs,
-    trace,
+    changes, checks, counts, desired, docs, documents, events, finish, health, infer, lifecycle,
+    logging, metadata, model_config, models, operations, repository, residence, resources,
+    statistics, tfs, trace,
 };
 
 /// The protocol's root is also asked for with a slash at its end.
@@ -27,6 +28,13 @@ struct Route {
 /// Every method and path, as `openapi.yaml` has them.
 pub fn routes() -> Vec<(Method, &'static str)> {
     table().into_iter().map(|route| (route.method, route.path)).collect()
+}
+
+/// Every method and path, with the path that the router has found for it.
+pub(super) fn counted() -> Vec<(Method, &'static str, &'static str)> {
+    let counted = |(method, path)| (method, path, routed(path));
+    let root = (Method::GET, "/v2", ROOT_WITH_SLASH);
+    routes().into_iter().map(counted).chain([root]).collect()
 }
 
 /// The methods of a path of the table.
@@ -48,8 +56,13 @@ pub(super) fn router(services: Arc<Services>) -> Router {
         .fold(router, |router, route| router.route(routed(route.path), route.handler))
         .fallback(finish::no_such_path)
         .method_not_allowed_fallback(finish::method_not_allowed)
+        .layer(from_fn(counts::note_path))
         .with_state(services)
 }
+
+/// The paths of inferences, by which they are counted.
+pub(super) const INFERENCES: [&str; 2] =
+    ["/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"];
 
 /// Of an inference request, the model and the version, as its path has them; `None` for any other, and where
 /// something of the path is encoded.

@@ -81,11 +81,14 @@ pub struct Served<A> {
     pub answers: Arc<A>,
     /// What they come over.
     pub protocols: Protocols,
+    /// Counts the connections that are open.
+    pub open: InFlight,
 }
 
 impl<A> Clone for Served<A> {
     fn clone(&self) -> Self {
-        Self { answers: Arc::clone(&self.answers), protocols: self.protocols }
+        let (answers, open) = (Arc::clone(&self.answers), self.open.clone());
+        Self { answers, protocols: self.protocols, open }
     }
 }
 
@@ -170,7 +173,8 @@ async fn connection<A: Answers>(
     let requests = InFlight::default();
     let (counted, asked) = (requests.clone(), Arc::new(SetOnce::new()));
     let first = Arc::clone(&asked);
-    let Served { answers, protocols } = served;
+    let Served { answers, protocols, open } = served;
+    let _open = open.enter();
     let service = service_fn(move |request: Request<Incoming>| {
         // All but the first find it set.
         if !first.initialized() {

@@ -43,7 +43,7 @@ pub use pool::{InstancePool, PoolOptions};
 pub use provider::ExecutionProvider;
 pub use request::{InferenceRequest, InputError, NamedTensor, PreparedRequest};
 pub(crate) use runs::RunCounts;
-pub use runs::RunsReport;
+pub use runs::{RunsReport, StagesReport};
 pub use task::{Completion, InferError, RunTerms, Timings};
 pub use tensor::{Tensor, TensorError};
 pub use threads::{Spawner, give_way};

@@ -20,7 +20,7 @@ use super::control::RunControl;
 use super::placement::{Pace, Placement};
 use super::queue::{BoundedQueue, Pushed, Refused};
 use super::request::PreparedRequest;
-use super::runs::{RunCounts, RunsReport};
+use super::runs::RunCounts;
 use super::task::{Completion, InferError, RunTerms, Task};
 use super::threads::Spawner;
 use super::watch::RunWatch;
@@ -68,7 +68,7 @@ impl InstancePool {
             pace: Pace::default(),
             batched: options.batched,
             batching: options.batching.clone().map(Batching::new),
-            runs: RunCounts::default(),
+            runs: Arc::default(),
             room: Notify::new(),
             background: AtomicBool::new(false),
             threads: Mutex::default(),
@@ -189,14 +189,8 @@ impl InstancePool {
     }
 
     /// The runs that gave answers.
-    pub fn runs(&self) -> RunsReport {
-        self.shared.runs.total()
-    }
-
-    /// The same by the entries of their batch, the smallest first. Of very many sizes, these are the first
-    /// that there were.
-    pub fn runs_by_size(&self) -> Vec<(u64, RunsReport)> {
-        self.shared.runs.by_size()
+    pub(crate) fn runs(&self) -> &Arc<RunCounts> {
+        &self.shared.runs
     }
 
     /// Has its runs happen where those of `other` do, until they show how long they take.

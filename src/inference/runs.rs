@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::task::Timings;
+use crate::tally::{Buckets, DurationsReport, nanoseconds};
 
 /// The most sizes that are told apart; runs of any further one are counted together.
 const SIZES: usize = 64;
@@ -15,8 +16,16 @@ const SIZES: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct RunCounts {
     /// Made by the first run: a version that is never asked does without.
-    sizes: OnceLock<Box<[Place; SIZES]>>,
+    made: OnceLock<Box<Made>>,
     others: Runs,
+    /// The entries of those.
+    entries_of_others: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Made {
+    sizes: [Place; SIZES],
+    stages: [Buckets; 4],
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +44,19 @@ struct Runs {
     output: AtomicU64,
 }
 
+/// How long runs took, and each of their stages, read at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StagesReport {
+    /// All of it.
+    pub whole: DurationsReport,
+    /// Until the engine had its inputs.
+    pub input: DurationsReport,
+    /// Computing.
+    pub infer: DurationsReport,
+    /// From then on, until the outputs were read.
+    pub output: DurationsReport,
+}
+
 /// Runs, and where their time went in all, read at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RunsReport {
@@ -51,22 +73,42 @@ pub struct RunsReport {
 impl RunCounts {
     /// Counts a run with a batch of this size.
     pub(crate) fn add(&self, size: u64, timings: &Timings) {
-        let runs = self.place(size).map_or(&self.others, |place| &place.runs);
-        runs.add(timings);
+        let Timings { compute, input, output, .. } = *timings;
+        let infer = compute.saturating_sub(input).saturating_sub(output);
+        let made = self.made.get_or_init(Box::default);
+        let place = made.place(size);
+        if place.is_none() {
+            self.entries_of_others.fetch_add(size, Ordering::Relaxed);
+        }
+        place.map_or(&self.others, |place| &place.runs).add([input, infer, output]);
+        for (stage, took) in made.stages.iter().zip([compute, input, infer, output]) {
+            stage.add(took);
+        }
     }
 
-    /// The place of a size; `None` where all are taken by others.
-    fn place(&self, size: u64) -> Option<&Place> {
-        let key = size.saturating_add(1);
-        let own = usize::try_from(size % SIZES as u64).unwrap_or_default();
-        let sizes = self.sizes.get_or_init(|| Box::new(array::from_fn(|_| Place::default())));
-        let (before, after) = sizes.split_at(own);
-        after.iter().chain(before).find(|place| place.is_of(key))
+    /// How long they took, of all sizes.
+    pub(crate) fn stages(&self) -> StagesReport {
+        let Some(made) = self.made.get() else { return StagesReport::default() };
+        let RunsReport { input, infer, output, .. } = self.total();
+        let of =
+            |place: usize, total| DurationsReport { buckets: made.stages[place].read(), total };
+        StagesReport {
+            whole: of(0, input + infer + output),
+            input: of(1, input),
+            infer: of(2, infer),
+            output: of(3, output),
+        }
+    }
+
+    /// The runs that are in none of [`RunCounts::by_size`], and their entries.
+    pub(crate) fn beyond(&self) -> (u64, u64) {
+        let count = self.others.count.load(Ordering::Relaxed);
+        (count, self.entries_of_others.load(Ordering::Relaxed))
     }
 
     /// Those there are.
     fn places(&self) -> impl Iterator<Item = &Place> {
-        self.sizes.get().into_iter().flat_map(|sizes| sizes.iter())
+        self.made.get().into_iter().flat_map(|made| made.sizes.iter())
     }
 
     /// Of every size that there was, the smallest first; without those that are counted together.
@@ -92,6 +134,23 @@ impl RunCounts {
     }
 }
 
+impl Default for Made {
+    fn default() -> Self {
+        let sizes = array::from_fn(|_| Place::default());
+        Self { sizes, stages: array::from_fn(|_| Buckets::default()) }
+    }
+}
+
+impl Made {
+    /// The place of a size; `None` where all are taken by others.
+    fn place(&self, size: u64) -> Option<&Place> {
+        let key = size.saturating_add(1);
+        let own = usize::try_from(size % SIZES as u64).unwrap_or_default();
+        let (before, after) = self.sizes.split_at(own);
+        after.iter().chain(before).find(|place| place.is_of(key))
+    }
+}
+
 impl Place {
     /// Whether it is the size's, or is so from now on.
     fn is_of(&self, key: u64) -> bool {
@@ -106,13 +165,10 @@ impl Place {
 }
 
 impl Runs {
-    fn add(&self, timings: &Timings) {
-        let Timings { compute, input, output, .. } = *timings;
-        let infer = compute.saturating_sub(input).saturating_sub(output);
+    fn add(&self, took: [Duration; 3]) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        for (total, took) in [(&self.input, input), (&self.infer, infer), (&self.output, output)] {
-            let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-            total.fetch_add(nanoseconds, Ordering::Relaxed);
+        for (total, took) in [&self.input, &self.infer, &self.output].into_iter().zip(took) {
+            total.fetch_add(nanoseconds(took), Ordering::Relaxed);
         }
     }
 
@@ -140,7 +196,7 @@ mod tests {
     fn runs_are_told_apart_by_their_size() {
         let counts = RunCounts::default();
         assert_eq!((counts.by_size(), counts.total()), (Vec::new(), RunsReport::default()));
-        assert!(counts.sizes.get().is_none(), "who is never asked has no counts");
+        assert!(counts.made.get().is_none(), "who is never asked has no counts");
         for (size, took) in [(8, [1, 10, 2]), (1, [1, 5, 1]), (8, [3, 20, 4])] {
             counts.add(size, &timings(took));
         }
@@ -152,6 +208,9 @@ mod tests {
         };
         assert_eq!(counts.by_size(), [(1, runs(1, [1, 5, 1])), (8, runs(2, [4, 30, 6]))]);
         assert_eq!(counts.total(), runs(3, [5, 35, 7]));
+        let StagesReport { whole, infer, .. } = counts.stages();
+        assert_eq!((whole.count(), whole.total), (3, Duration::from_nanos(47)));
+        assert_eq!((infer.buckets[0], infer.total), (3, Duration::from_nanos(35)));
     }
 
     #[test]
@@ -170,5 +229,7 @@ mod tests {
                 .all(|((size, runs), expected)| { size == expected && runs.count == 2 })
         );
         assert_eq!(counts.total().count, 202);
+        let (runs, _) = counts.beyond();
+        assert_eq!(runs, 202 - 2 * 64);
     }
 }

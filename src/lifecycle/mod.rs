@@ -11,6 +11,7 @@ mod health;
 mod logging;
 mod manager;
 mod order;
+mod process;
 mod resource;
 mod signal;
 mod standing;
@@ -33,6 +34,7 @@ pub use manager::{
     TransitionError,
 };
 pub use order::OrderError;
+pub use process::ProcessReport;
 pub use resource::{
     Backoff, IllegalResourceTransition, Pool, PoolError, PoolItem, PoolOptions, PoolStatus,
     Resource, ResourceError, ResourceEvent, ResourceHandle, ResourceManager, ResourceRef,

@@ -1,27 +1,35 @@
 //! Prometheus metrics.
 //!
-//! Counters and histograms are kept as requests end; everything that is a state is read from the
-//! core at the moment of a scrape, so that no gauge outlives what it tells of.
+//! What requests do is counted by the core and the interfaces as they end, and read at the moment of a
+//! scrape, as is everything that is a state: nothing here is on the way of a request, and no gauge outlives
+//! what it tells of. Kept here are only counts of events.
 
+mod events;
+mod interfaces;
 mod names;
+mod page;
 mod scrape;
 mod versions;
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use prometheus::core::Collector;
-use prometheus::proto::MetricFamily;
-use prometheus::{Encoder, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::TextEncoder;
 
-use crate::lifecycle::{Event, EventStream, HealthRegistry, LifecycleManager, ResourceManager};
-use crate::model::{ModelLifecycleManager, ModelObserver, VersionId, VersionObserver};
-use versions::VersionMetrics;
+pub use interfaces::{GrpcMethod, HttpRoute, Interfaces};
+
+use crate::lifecycle::{EventStream, HealthRegistry, LifecycleManager, ResourceManager};
+use crate::model::{ModelLifecycleManager, ModelObserver, UsageReader, VersionId};
+use events::EventCounts;
+use names::{GROUPS, TRITON};
+use page::Page;
+use versions::Versions;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What is read at a scrape.
-#[derive(Debug, Clone)]
 pub struct Observed {
     /// The application.
     pub lifecycle: Arc<LifecycleManager>,
@@ -31,95 +39,75 @@ pub struct Observed {
     pub resources: Arc<ResourceManager>,
     /// Its models.
     pub models: ModelLifecycleManager,
+    /// What has come over its interfaces.
+    pub interfaces: Box<dyn Fn() -> Interfaces + Send + Sync>,
+    /// The version of the engine.
+    pub engine_version: String,
+    /// When the process was started.
+    pub started: SystemTime,
+}
+
+impl fmt::Debug for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observed").field("models", &self.models).finish_non_exhaustive()
+    }
 }
 
 /// One server's metrics. There is no global registry: two servers fit in one process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Metrics {
-    kept: Registry,
-    versions: Arc<VersionMetrics>,
-    transitions: IntCounterVec,
-    swaps: IntCounterVec,
-    reloads: IntCounterVec,
+    events: EventCounts,
+    versions: Arc<Versions>,
+    triton_names: bool,
 }
 
 impl Metrics {
-    /// Metrics that are all zero.
-    pub fn new() -> Self {
-        let kept = Registry::new();
-        let versions = Arc::new(VersionMetrics::new(&kept));
-        let transitions = counters(&kept, &names::APPLICATION_TRANSITIONS_TOTAL, &["to"]);
-        let swaps = counters(&kept, &names::MODEL_CURRENT_CHANGES_TOTAL, &["model"]);
-        let reloads = counters(&kept, &names::CONFIGURATION_RELOADS_TOTAL, &["result"]);
-        Self { kept, versions, transitions, swaps, reloads }
+    /// Metrics that are all zero; with those of Triton's names too, or not.
+    pub fn new(triton_names: bool) -> Self {
+        Self { triton_names, ..Self::default() }
     }
 
     /// Counts events for ever. Cancel safe.
     pub async fn count_events(&self, mut stream: EventStream) {
         loop {
-            // What was missed is not counted; the bus keeps far more than a burst.
-            if let Ok(record) = stream.recv().await {
-                self.count(&record.event);
+            match stream.recv().await {
+                Ok(record) => self.events.count(&record.event),
+                Err(missed) => self.events.miss(missed.count),
             }
         }
     }
 
     /// The text exposition of everything.
     pub fn render(&self, observed: &Observed) -> String {
-        let mut families: Vec<MetricFamily> = self.kept.gather();
-        families.extend(scrape::gather(observed));
-        families.sort_by(|a, b| a.name().cmp(b.name()));
-        let mut text = Vec::new();
-        // Encoding fails on a family without metrics, which a registry never gives.
-        TextEncoder::new().encode(&families, &mut text).expect("gathered families are complete");
-        String::from_utf8(text).expect("the exposition format is UTF-8")
-    }
-
-    fn count(&self, event: &Event) {
-        match event {
-            Event::Application { to, .. } => {
-                self.transitions.with_label_values(&[to.name()]).inc();
+        let mut page = Page::default();
+        scrape::tell(&mut page, observed, self.triton_names);
+        for (id, totals) in self.versions.totals() {
+            totals.tell(&mut page, &id);
+            if self.triton_names {
+                totals.tell_as_triton(&mut page, &id);
             }
-            Event::ModelSwapped { model, .. } => {
-                self.swaps.with_label_values(&[model.as_str()]).inc();
-            }
-            Event::Configuration { detail, .. } => {
-                let result = if detail.is_empty() { "success" } else { "failure" };
-                self.reloads.with_label_values(&[result]).inc();
-            }
-            Event::Health { .. }
-            | Event::Resource { .. }
-            | Event::ModelVersion { .. }
-            | Event::Operation { .. }
-            | Event::ModelTraffic { .. }
-            | Event::ModelDecision { .. }
-            | Event::ModelEvicted { .. } => {}
         }
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
+        let mut families = self.events.gather();
+        families.extend(page.families());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        // Encoding fails on a family without metrics, which there is none of.
+        let text = TextEncoder::new().encode_to_string(&families);
+        let mut text = text.expect("gathered families are complete");
+        let names = GROUPS.iter().flat_map(|(_, names)| *names);
+        let triton = TRITON.iter().filter(|_| self.triton_names);
+        let is_told =
+            |name: &str| families.binary_search_by(|family| family.name().cmp(name)).is_ok();
+        let missing = names.chain(triton).filter(|name| !is_told(name.name));
+        missing.for_each(|name| page::head(&mut text, name));
+        text
     }
 }
 
 impl ModelObserver for Metrics {
-    fn version(&self, id: &VersionId) -> Box<dyn VersionObserver> {
-        Box::new(versions::OneVersion::begin(&self.versions, id))
+    fn version(&self, id: &VersionId, usage: UsageReader) -> crate::model::Observed {
+        Box::new(self.versions.begin(id, usage))
     }
 }
 
-fn counters(registry: &Registry, name: &names::Name, labels: &[&str]) -> IntCounterVec {
-    let counters = IntCounterVec::new(opts(name), labels).expect("names and labels are valid");
-    register(registry, counters)
-}
-
-fn opts(name: &names::Name) -> Opts {
-    Opts::new(name.name, name.help)
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
-    registry.register(Box::new(collector.clone())).expect("names are unique");
-    collector
-}
+#[cfg(test)]
+mod tests;

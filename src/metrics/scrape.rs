@@ -1,141 +1,235 @@
 //! States, read when they are asked for.
 
-use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Registry};
+use std::time::SystemTime;
 
-use super::{Observed, counters, names, opts, register};
-use crate::lifecycle::{AppState, CheckStatus};
-use crate::model::{ModelReport, ResponseCacheReport, StateKind, VersionReport};
+use super::Observed;
+use super::interfaces::Interfaces;
+use super::names::{self, Described};
+use super::page::{Grain, Page, float};
+use crate::lifecycle::{AppState, CheckKind, CheckStatus, ProcessReport};
+use crate::model::{
+    ModelLifecycleManager, ModelReport, ServingReport, StateKind, TrafficReport, Unrouted,
+    UnroutedReport, VersionReport, WHOLE,
+};
 
-/// The families of everything that is a state now.
-pub(super) fn gather(observed: &Observed) -> Vec<MetricFamily> {
-    // Made for this scrape only: two scrapes at once never see each other's half.
-    let registry = Registry::new();
-    application(&registry, observed);
-    health(&registry, observed);
-    models(&registry, &observed.models.reports());
-    response_cache(&registry, observed.models.response_cache());
-    registry.gather()
+/// The model of requests for models that are unknown. No model can be called so.
+const UNKNOWN_MODEL: &str = "/unknown";
+
+/// The states of a version that is loaded, with the names of the phases that they are.
+const PHASES: [(StateKind, &str); 4] = [
+    (StateKind::Fetching, "fetch"),
+    (StateKind::Verifying, "verify"),
+    (StateKind::Loading, "load"),
+    (StateKind::Warming, "warm_up"),
+];
+
+/// Tells everything that is a state now.
+pub(super) fn tell(page: &mut Page, observed: &Observed, triton_names: bool) {
+    application(page, observed);
+    health(page, observed);
+    models(page, &observed.models, triton_names);
+    response_cache(page, &observed.models);
+    interfaces(page, &(observed.interfaces)());
+    process(page, &ProcessReport::now(), observed.started);
 }
 
-fn application(registry: &Registry, observed: &Observed) {
+fn application(page: &mut Page, observed: &Observed) {
     let lifecycle = &observed.lifecycle;
-    let build = gauges(registry, &names::BUILD_INFO, &["version"]);
-    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-    let state = gauges(registry, &names::APPLICATION_STATE, &["state"]);
+    let versions = [observed.engine_version.as_str(), env!("CARGO_PKG_VERSION")];
+    page.set(&names::BUILD_INFO, &versions, 1.0);
     for known in AppState::ALL {
         let is_now = lifecycle.state() == known;
-        state.with_label_values(&[known.name()]).set(i64::from(is_now));
+        page.set(&names::APPLICATION_STATE, &[known.name()], flag(is_now));
     }
     let uptime = lifecycle.process_uptime().as_secs_f64();
-    seconds(registry, &names::PROCESS_UPTIME_SECONDS, &[]).with_label_values(NO_LABELS).set(uptime);
+    page.set(&names::PROCESS_UPTIME_SECONDS, &[], uptime);
     let running = lifecycle.running_uptime().unwrap_or_default().as_secs_f64();
-    seconds(registry, &names::RUNNING_UPTIME_SECONDS, &[])
-        .with_label_values(NO_LABELS)
-        .set(running);
+    page.set(&names::RUNNING_UPTIME_SECONDS, &[], running);
 }
 
-const NO_LABELS: &[&str] = &[];
+fn flag(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
+}
 
-fn health(registry: &Registry, observed: &Observed) {
-    let checks = gauges(registry, &names::HEALTH_CHECK_PASSING, &["check", "kind"]);
+fn health(page: &mut Page, observed: &Observed) {
     for report in observed.health.checks() {
         let labels = &[report.name.as_str(), report.kind.name()];
         let passing = report.status == CheckStatus::Passing;
-        checks.with_label_values(labels).set(i64::from(passing));
+        page.set(&names::HEALTH_CHECK_PASSING, labels, flag(passing));
     }
-    let ready = gauges(registry, &names::RESOURCE_READY, &["resource"]);
+    for kind in CheckKind::ALL {
+        let passing = observed.health.verdict(kind).passing;
+        page.set(&names::PROBE_PASSING, &[kind.name()], flag(passing));
+    }
     for report in observed.resources.reports() {
-        let is_ready = report.state.is_live();
-        ready.with_label_values(&[report.name.as_str()]).set(i64::from(is_ready));
+        page.set(&names::RESOURCE_READY, &[report.name.as_str()], flag(report.state.is_live()));
     }
 }
 
-fn response_cache(registry: &Registry, report: ResponseCacheReport) {
-    for (name, value) in [
-        (&names::RESPONSE_CACHE_ANSWERS, report.answers),
-        (&names::RESPONSE_CACHE_BYTES, report.bytes),
-        (&names::RESPONSE_CACHE_CAPACITY_BYTES, report.capacity),
-    ] {
-        let value = i64::try_from(value).unwrap_or(i64::MAX);
-        gauges(registry, name, &[]).with_label_values(NO_LABELS).set(value);
-    }
+fn response_cache(page: &mut Page, models: &ModelLifecycleManager) {
+    let report = models.response_cache();
+    page.set(&names::RESPONSE_CACHE_ANSWERS, &[], float(report.answers));
+    page.set(&names::RESPONSE_CACHE_BYTES, &[], float(report.bytes));
+    page.set(&names::RESPONSE_CACHE_CAPACITY_BYTES, &[], float(report.capacity));
 }
 
-struct ModelGauges {
-    current: IntGaugeVec,
-    state: IntGaugeVec,
-    load: GaugeVec,
-    instances: IntGaugeVec,
-    in_flight: IntGaugeVec,
-    queue_depth: IntGaugeVec,
-    queue_capacity: IntGaugeVec,
-    cache_hits: IntCounterVec,
-    cache_misses: IntCounterVec,
-}
-
-fn models(registry: &Registry, reports: &[ModelReport]) {
-    let version = &["model", "version"];
-    let gauges = ModelGauges {
-        current: gauges(registry, &names::MODEL_CURRENT_VERSION, &["model"]),
-        state: gauges(registry, &names::MODEL_VERSION_STATE, &["model", "version", "state"]),
-        load: seconds(registry, &names::MODEL_LOAD_DURATION_SECONDS, version),
-        instances: gauges(registry, &names::MODEL_INSTANCES, version),
-        in_flight: gauges(registry, &names::INFERENCE_IN_FLIGHT, version),
-        queue_depth: gauges(registry, &names::INFERENCE_QUEUE_DEPTH, version),
-        queue_capacity: gauges(registry, &names::INFERENCE_QUEUE_CAPACITY, version),
-        cache_hits: counters(registry, &names::RESPONSE_CACHE_HITS_TOTAL, version),
-        cache_misses: counters(registry, &names::RESPONSE_CACHE_MISSES_TOTAL, version),
-    };
-    for model in reports {
+fn models(page: &mut Page, models: &ModelLifecycleManager, triton_names: bool) {
+    for model in &models.reports() {
+        let name = model.name.as_str();
         if let Some(current) = model.current {
-            let number = i64::try_from(current.number()).unwrap_or(i64::MAX);
-            gauges.current.with_label_values(&[model.name.as_str()]).set(number);
+            page.set(&names::MODEL_CURRENT_VERSION, &[name], float(current.number()));
         }
+        unrouted(page, name, &model.unrouted);
+        traffic(page, model);
         for version in &model.versions {
-            gauges.tell(model.name.as_str(), version);
+            tell_version(page, name, version);
+            if let Some(serving) = version.serving.as_ref().filter(|_| triton_names) {
+                let labels = &[name, &version.version.to_string()];
+                page.add(&names::NV_PENDING, labels, size(serving.queue_depth));
+            }
+        }
+    }
+    unrouted(page, UNKNOWN_MODEL, &models.unrouted());
+    let (used, budget) = models.memory();
+    page.set(&names::MODEL_MEMORY_USED_BYTES, &[], float(used));
+    if let Some(budget) = budget {
+        page.set(&names::MODEL_MEMORY_BUDGET_BYTES, &[], float(budget));
+    }
+}
+
+/// Requests that no version has got. Those that waited for one were shed.
+fn unrouted(page: &mut Page, model: &str, counts: &UnroutedReport) {
+    for (reason, count) in Unrouted::ALL.into_iter().zip(counts) {
+        let (name, count) = (reason.name(), float(*count));
+        match reason {
+            Unrouted::Unknown | Unrouted::Unavailable => {
+                page.set(&names::INFERENCE_REQUESTS_UNROUTED_TOTAL, &[model, name], count);
+            }
+            Unrouted::QueueFull | Unrouted::Deadline | Unrouted::Memory => {
+                page.set(&names::INFERENCE_REQUESTS_SHED_TOTAL, &[model, name, ""], count);
+            }
         }
     }
 }
 
-impl ModelGauges {
-    /// Adds one life of a version; while it is loaded anew, both lives add up.
-    fn tell(&self, model: &str, report: &VersionReport) {
-        // What is gone has no series.
-        if report.state == StateKind::Unloaded {
-            return;
-        }
-        let version = report.version.to_string();
-        self.state.with_label_values(&[model, &version, report.state.name()]).set(1);
-        let Some(serving) = &report.serving else {
-            return;
-        };
-        let labels = &[model, version.as_str()];
-        if let Some(load) = report.load_duration() {
-            self.load.with_label_values(labels).set(load.as_secs_f64());
-        }
-        self.instances.with_label_values(labels).add(number(serving.instances));
-        let in_flight = i64::try_from(serving.in_flight).unwrap_or(i64::MAX);
-        self.in_flight.with_label_values(labels).add(in_flight);
-        self.queue_depth.with_label_values(labels).add(number(serving.queue_depth));
-        self.queue_capacity.with_label_values(labels).add(number(serving.queue_capacity));
-        if let Some(usage) = &serving.response_cache {
-            self.cache_hits.with_label_values(labels).inc_by(usage.hits.count);
-            self.cache_misses.with_label_values(labels).inc_by(usage.misses.count);
-        }
+fn traffic(page: &mut Page, model: &ModelReport) {
+    let (name, TrafficReport { current, aliases, weights, shadow }) =
+        (model.name.as_str(), &model.traffic);
+    let all = current.map(|current| (current, WHOLE));
+    let weights = if weights.is_empty() { all.as_slice() } else { weights };
+    for (version, weight) in weights {
+        let labels = &[name, &version.to_string()];
+        page.set(&names::MODEL_TRAFFIC_WEIGHT, labels, share(*weight));
+    }
+    for (alias, version) in aliases {
+        let labels = &[alias.as_str(), name];
+        page.set(&names::MODEL_ALIAS_VERSION, labels, float(version.number()));
+    }
+    let Some(shadow) = shadow else { return };
+    let (version, tally) = (shadow.version.to_string(), shadow.tally);
+    page.set(&names::MODEL_SHADOW_SHARE, &[name, &version], share(shadow.share));
+    for (result, count) in [
+        ("same", tally.agreed),
+        ("different", tally.compared - tally.agreed),
+        ("failed", tally.failed),
+        ("skipped", tally.skipped),
+    ] {
+        let labels = &[name, result, &version];
+        page.set(&names::MODEL_SHADOW_COMPARISONS_TOTAL, labels, float(count));
     }
 }
 
-fn number(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+fn share(hundredths_of_percent: u32) -> f64 {
+    f64::from(hundredths_of_percent) / f64::from(WHOLE)
 }
 
-fn gauges(registry: &Registry, name: &names::Name, labels: &[&str]) -> IntGaugeVec {
-    let gauges = IntGaugeVec::new(opts(name), labels).expect("names and labels are valid");
-    register(registry, gauges)
+/// Adds one life of a version; while it is loaded anew, both lives add up.
+fn tell_version(page: &mut Page, model: &str, report: &VersionReport) {
+    // What is gone has no series.
+    if report.state == StateKind::Unloaded {
+        return;
+    }
+    let version = report.version.to_string();
+    page.set(&names::MODEL_VERSION_STATE, &[model, report.state.name(), &version], 1.0);
+    let Some(serving) = &report.serving else {
+        return;
+    };
+    let labels = &[model, version.as_str()];
+    if let Some(load) = report.load_duration() {
+        page.set(&names::MODEL_LOAD_DURATION_SECONDS, labels, load.as_secs_f64());
+    }
+    for (state, phase) in PHASES {
+        if let Some((_, lasted)) = report.phases.iter().find(|(known, _)| *known == state) {
+            let labels = &[model, phase, version.as_str()];
+            page.set(&names::MODEL_LOAD_PHASE_DURATION_SECONDS, labels, lasted.as_secs_f64());
+        }
+    }
+    tell_serving(page, labels, serving);
 }
 
-fn seconds(registry: &Registry, name: &names::Name, labels: &[&str]) -> GaugeVec {
-    let gauges = GaugeVec::new(opts(name), labels).expect("names and labels are valid");
-    register(registry, gauges)
+fn tell_serving(page: &mut Page, labels: &[&str], serving: &ServingReport) {
+    let mut numbers: Vec<(&Described, f64)> = vec![
+        (&names::MODEL_INSTANCES, size(serving.instances)),
+        (&names::INFERENCE_IN_FLIGHT, float(serving.in_flight)),
+        (&names::INFERENCE_QUEUE_DEPTH, size(serving.queue_depth)),
+        (&names::INFERENCE_QUEUE_CAPACITY, size(serving.queue_capacity)),
+        (&names::MODEL_MEMORY_RESERVED_BYTES, float(serving.memory)),
+    ];
+    if let Some(usage) = &serving.response_cache {
+        numbers.push((&names::RESPONSE_CACHE_HITS_TOTAL, float(usage.hits.count)));
+        numbers.push((&names::RESPONSE_CACHE_MISSES_TOTAL, float(usage.misses.count)));
+    }
+    for (name, number) in numbers {
+        page.add(name, labels, number);
+    }
+    if let Some(change) = serving.measured {
+        let grown = u64::try_from(change.grown()).unwrap_or_default();
+        page.add(&names::MODEL_MEMORY_MEASURED_BYTES, labels, float(grown));
+    }
+}
+
+fn size(count: usize) -> f64 {
+    float(u64::try_from(count).unwrap_or(u64::MAX))
+}
+
+fn interfaces(page: &mut Page, interfaces: &Interfaces) {
+    for route in &interfaces.http {
+        for (status, count) in &route.statuses {
+            let labels = &[route.method, route.route, status];
+            page.set(&names::HTTP_REQUESTS_TOTAL, labels, float(*count));
+        }
+        let labels = &[route.method, route.route];
+        let durations = (&route.durations, Grain::Fine);
+        page.durations(&names::HTTP_REQUEST_DURATION_SECONDS, labels, durations);
+    }
+    for method in &interfaces.grpc {
+        for (code, count) in &method.codes {
+            page.set(&names::GRPC_CALLS_TOTAL, &[code, method.method], float(*count));
+        }
+        let durations = (&method.durations, Grain::Fine);
+        page.durations(&names::GRPC_CALL_DURATION_SECONDS, &[method.method], durations);
+    }
+    page.set(&names::REQUESTS_IN_FLIGHT, &[], size(interfaces.in_flight));
+    for (listener, open) in &interfaces.connections {
+        page.set(&names::CONNECTIONS_OPEN, &[listener], size(*open));
+    }
+}
+
+fn process(page: &mut Page, process: &ProcessReport, started: SystemTime) {
+    let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    page.set(&names::PROCESS_START_TIME_SECONDS, &[], since.as_secs_f64());
+    if let Some(cpu) = process.cpu {
+        page.set(&names::PROCESS_CPU_SECONDS_TOTAL, &[], cpu.as_secs_f64());
+    }
+    for (name, number) in [
+        (&names::PROCESS_RESIDENT_MEMORY_BYTES, process.resident),
+        (&names::PROCESS_VIRTUAL_MEMORY_BYTES, process.virtual_memory),
+        (&names::PROCESS_OPEN_FDS, process.open_files),
+        (&names::PROCESS_MAX_FDS, process.max_files),
+        (&names::PROCESS_THREADS, process.threads),
+    ] {
+        if let Some(number) = number {
+            page.set(name, &[], float(number));
+        }
+    }
 }

@@ -1,147 +1,208 @@
-//! Metrics of requests, by model version. A version's series end with it.
+//! What versions have done. A version's series end with its last life.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Registry};
+use super::names::{self, Described};
+use super::page::{Grain, Page, float};
+use crate::inference::{RunsReport, StagesReport};
+use crate::model::{Outcome, Outcomes, Protocol, UsageReader, UsageReport, VersionId};
+use crate::tally::DurationsReport;
 
-use super::{counters, names, register};
-use crate::inference::Timings;
-use crate::model::{Outcome, VersionId, VersionObserver};
-
-/// From 50 microseconds to 30 seconds.
-const BUCKETS: [f64; 17] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-    1.0, 2.5, 10.0, 30.0,
+/// The outcomes of requests that were given up for want of something, and what that was.
+const SHED: [(Outcome, &str); 3] = [
+    (Outcome::Shed, "queue_full"),
+    (Outcome::DeadlineExceeded, "deadline"),
+    (Outcome::Cancelled, "cancelled"),
 ];
 
-#[derive(Debug)]
-pub(super) struct VersionMetrics {
-    requests: IntCounterVec,
-    total: HistogramVec,
-    queue: HistogramVec,
-    compute: HistogramVec,
-    /// How many lives of a version use its series: two while it is loaded anew.
-    users: Mutex<HashMap<VersionId, usize>>,
+/// The versions that there are.
+#[derive(Debug, Default)]
+pub(super) struct Versions(Mutex<HashMap<VersionId, Lives>>);
+
+/// The lives of a version: two while it is loaded anew.
+#[derive(Debug, Default)]
+struct Lives {
+    begun: u64,
+    living: Vec<(u64, UsageReader)>,
+    /// What earlier lives have done, so that no counter falls while another goes on.
+    past: Totals,
 }
 
-impl VersionMetrics {
-    pub(super) fn new(registry: &Registry) -> Self {
-        let labels = &["model", "version", "outcome"];
-        Self {
-            requests: counters(registry, &names::INFERENCE_REQUESTS_TOTAL, labels),
-            total: histograms(registry, &names::INFERENCE_REQUEST_DURATION_SECONDS),
-            queue: histograms(registry, &names::INFERENCE_QUEUE_DURATION_SECONDS),
-            compute: histograms(registry, &names::INFERENCE_COMPUTE_DURATION_SECONDS),
-            users: Mutex::default(),
-        }
-    }
-
-    /// Forgets the series of a version that nobody uses any more.
-    fn remove(&self, id: &VersionId) {
-        let (model, version) = (id.model.as_str(), id.version.to_string());
-        let labels = &[model, &version];
-        for histogram in [&self.total, &self.queue, &self.compute] {
-            // A series that was never there is as good as removed.
-            histogram.remove_label_values(labels).ok();
-        }
-        for outcome in Outcome::ALL {
-            self.requests.remove_label_values(&[model, &version, outcome.name()]).ok();
-        }
-    }
-
-    fn users(&self) -> MutexGuard<'_, HashMap<VersionId, usize>> {
-        self.users.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What a version has done in all of its lives.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Totals {
+    outcomes: Outcomes,
+    entries: u64,
+    answered: Duration,
+    durations: DurationsReport,
+    waits: DurationsReport,
+    runs: RunsReport,
+    stages: StagesReport,
+    batches: BTreeMap<u64, u64>,
+    beyond: (u64, u64),
+    last_used: Option<SystemTime>,
 }
 
-fn histograms(registry: &Registry, name: &names::Name) -> HistogramVec {
-    let opts = HistogramOpts::new(name.name, name.help).buckets(BUCKETS.to_vec());
-    let histograms = HistogramVec::new(opts, &["model", "version"]);
-    register(registry, histograms.expect("names and labels are valid"))
-}
-
-/// The series of one version, looked up once.
-pub(super) struct OneVersion {
-    metrics: Arc<VersionMetrics>,
+/// One life of a version, which ends when this is dropped.
+pub(super) struct Life {
+    versions: Arc<Versions>,
     id: VersionId,
-    requests: [IntCounter; Outcome::ALL.len()],
-    total: Histogram,
-    queue: Histogram,
-    compute: Histogram,
+    number: u64,
 }
 
-impl OneVersion {
-    pub(super) fn begin(metrics: &Arc<VersionMetrics>, id: &VersionId) -> Self {
+impl Versions {
+    pub(super) fn begin(self: &Arc<Self>, id: &VersionId, usage: UsageReader) -> Life {
+        let mut all = self.all();
+        let lives = all.entry(id.clone()).or_default();
+        lives.begun += 1;
+        let number = lives.begun;
+        lives.living.push((number, usage));
+        Life { versions: Arc::clone(self), id: id.clone(), number }
+    }
+
+    pub(super) fn totals(&self) -> Vec<(VersionId, Totals)> {
+        let all = self.all();
+        all.iter().map(|(id, lives)| (id.clone(), lives.totals())).collect()
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<VersionId, Lives>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lives {
+    fn totals(&self) -> Totals {
+        let mut totals = self.past.clone();
+        self.living.iter().for_each(|(_, usage)| totals.add(&usage.read()));
+        totals
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let mut all = self.versions.all();
+        let Some(lives) = all.get_mut(&self.id) else { return };
+        let ended = lives.living.iter().position(|(number, _)| *number == self.number);
+        if let Some(place) = ended {
+            let (_, usage) = lives.living.swap_remove(place);
+            lives.past.add(&usage.read());
+        }
+        if lives.living.is_empty() {
+            all.remove(&self.id);
+        }
+    }
+}
+
+impl Totals {
+    fn add(&mut self, usage: &UsageReport) {
+        let (work, stages) = (&usage.work, &usage.work.stages);
+        for (all, more) in self.outcomes.iter_mut().flatten().zip(usage.outcomes.iter().flatten()) {
+            *all += more;
+        }
+        self.entries += work.inferences;
+        self.answered += work.success.total;
+        self.runs.count += work.runs.count;
+        self.runs.input += work.runs.input;
+        self.runs.infer += work.runs.infer;
+        self.runs.output += work.runs.output;
+        for (all, more) in [
+            (&mut self.durations, &usage.durations),
+            (&mut self.waits, &usage.waits),
+            (&mut self.stages.whole, &stages.whole),
+            (&mut self.stages.input, &stages.input),
+            (&mut self.stages.infer, &stages.infer),
+            (&mut self.stages.output, &stages.output),
+        ] {
+            all.add(more);
+        }
+        for (size, runs) in &work.batches {
+            *self.batches.entry(*size).or_default() += runs.count;
+        }
+        self.beyond = (self.beyond.0 + work.beyond.0, self.beyond.1 + work.beyond.1);
+        self.last_used = self.last_used.max(usage.last_access);
+    }
+
+    /// How many requests ended so, over every protocol.
+    fn count(&self, outcome: Outcome) -> u64 {
+        self.outcomes.iter().map(|counts| counts[outcome as usize]).sum()
+    }
+
+    /// Tells everything of the version.
+    pub(super) fn tell(&self, page: &mut Page, id: &VersionId) {
         let (model, version) = (id.model.as_str(), id.version.to_string());
         let labels = &[model, version.as_str()];
-        let mut users = metrics.users();
-        *users.entry(id.clone()).or_default() += 1;
-        let requests = Outcome::ALL.map(|outcome| {
-            metrics.requests.with_label_values(&[model, version.as_str(), outcome.name()])
-        });
-        let total = metrics.total.with_label_values(labels);
-        let queue = metrics.queue.with_label_values(labels);
-        let compute = metrics.compute.with_label_values(labels);
-        drop(users);
-        Self { metrics: Arc::clone(metrics), id: id.clone(), requests, total, queue, compute }
-    }
-}
-
-impl VersionObserver for OneVersion {
-    fn request(&self, outcome: Outcome, total: Duration, timings: Option<Timings>) {
-        let position = Outcome::ALL.iter().position(|known| *known == outcome);
-        self.requests[position.expect("ALL has every outcome")].inc();
-        self.total.observe(total.as_secs_f64());
-        if let Some(timings) = timings {
-            self.queue.observe(timings.queue.as_secs_f64());
-            self.compute.observe(timings.compute.as_secs_f64());
+        self.tell_outcomes(page, labels);
+        page.set(&names::INFERENCE_ENTRIES_TOTAL, labels, float(self.entries));
+        if let Some(since) =
+            self.last_used.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok())
+        {
+            page.set(&names::MODEL_LAST_USED_TIMESTAMP_SECONDS, labels, since.as_secs_f64());
+        }
+        // Nothing is told of what nobody has asked for yet: models may be many, and buckets are more.
+        let StagesReport { whole, input, infer, output } = &self.stages;
+        for (name, report, grain) in [
+            (&names::INFERENCE_REQUEST_DURATION_SECONDS, &self.durations, Grain::Fine),
+            (&names::INFERENCE_QUEUE_DURATION_SECONDS, &self.waits, Grain::Fine),
+            (&names::INFERENCE_COMPUTE_DURATION_SECONDS, whole, Grain::Fine),
+            (&names::INFERENCE_COMPUTE_INPUT_DURATION_SECONDS, input, Grain::Coarse),
+            (&names::INFERENCE_COMPUTE_INFER_DURATION_SECONDS, infer, Grain::Coarse),
+            (&names::INFERENCE_COMPUTE_OUTPUT_DURATION_SECONDS, output, Grain::Coarse),
+        ] {
+            if report.count() > 0 {
+                page.durations(name, labels, (report, grain));
+            }
+        }
+        if self.runs.count > 0 {
+            page.sizes(&names::INFERENCE_BATCH_SIZE, labels, (&self.batches, self.beyond));
         }
     }
-}
 
-impl Drop for OneVersion {
-    fn drop(&mut self) {
-        let mut users = self.metrics.users();
-        let left = users.get_mut(&self.id).map_or(0, |count| {
-            *count -= 1;
-            *count
-        });
-        if left == 0 {
-            users.remove(&self.id);
-            // Under the lock, so that a life that begins now gets series that stay.
-            self.metrics.remove(&self.id);
+    fn tell_outcomes(&self, page: &mut Page, &[model, version]: &[&str; 2]) {
+        for protocol in Protocol::ALL {
+            let counts = self.outcomes[protocol as usize];
+            // Few models have requests of the server's own.
+            if protocol == Protocol::Internal && counts.iter().all(|count| *count == 0) {
+                continue;
+            }
+            for (outcome, count) in Outcome::ALL.into_iter().zip(counts) {
+                let labels = &[model, outcome.name(), protocol.name(), version];
+                page.set(&names::INFERENCE_REQUESTS_TOTAL, labels, float(count));
+            }
+        }
+        for (outcome, reason) in SHED {
+            let count = float(self.count(outcome));
+            page.set(&names::INFERENCE_REQUESTS_SHED_TOTAL, &[model, reason, version], count);
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use prometheus::{Encoder, TextEncoder};
-
-    use super::*;
-    use crate::model::{ModelName, Version};
-
-    #[test]
-    fn series_last_as_long_as_the_last_life_of_their_version() {
-        let registry = Registry::new();
-        let metrics = Arc::new(VersionMetrics::new(&registry));
-        let model = ModelName::new("m").unwrap();
-        let id = VersionId { model, version: Version::new(1).unwrap() };
-        let text = || {
-            let mut text = Vec::new();
-            TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();
-            String::from_utf8(text).unwrap()
-        };
-        let old = OneVersion::begin(&metrics, &id);
-        old.request(Outcome::Success, Duration::from_millis(1), Some(Timings::default()));
-        let new = OneVersion::begin(&metrics, &id);
-        drop(old);
-        let counted =
-            "onward_inference_requests_total{model=\"m\",outcome=\"success\",version=\"1\"} 1";
-        assert!(text().contains(counted), "{}", text());
-        drop(new);
-        assert!(!text().contains("model=\"m\""), "{}", text());
+    /// Tells what Triton does of a version, by Triton's names.
+    pub(super) fn tell_as_triton(&self, page: &mut Page, id: &VersionId) {
+        let (model, version) = (id.model.as_str(), id.version.to_string());
+        let labels = &[model, version.as_str()];
+        let success = self.count(Outcome::Success);
+        let all: u64 = self.outcomes.iter().flatten().sum();
+        let counts: [(&Described, u64); 4] = [
+            (&names::NV_REQUEST_SUCCESS, success),
+            (&names::NV_REQUEST_FAILURE, all - success),
+            (&names::NV_COUNT, self.entries),
+            (&names::NV_EXEC_COUNT, self.runs.count),
+        ];
+        for (name, count) in counts {
+            page.set(name, labels, float(count));
+        }
+        let RunsReport { input, infer, output, .. } = self.runs;
+        let durations: [(&Described, Duration); 5] = [
+            (&names::NV_REQUEST_DURATION, self.answered),
+            (&names::NV_QUEUE_DURATION, self.waits.total),
+            (&names::NV_COMPUTE_INPUT_DURATION, input),
+            (&names::NV_COMPUTE_INFER_DURATION, infer),
+            (&names::NV_COMPUTE_OUTPUT_DURATION, output),
+        ];
+        for (name, total) in durations {
+            let micros = u64::try_from(total.as_micros()).unwrap_or(u64::MAX);
+            page.set(name, labels, float(micros));
+        }
     }
 }

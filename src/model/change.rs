@@ -29,6 +29,7 @@ use super::registry::{ModelEntry, Registry};
 use super::serving_map::{Routes, ServingMap};
 use super::state::VersionEvent;
 use super::traffic::Split;
+use super::unrouted::UnroutedCounts;
 use crate::causes;
 use crate::lifecycle::{Backoff, CheckResult, Event, EventBus, HealthReporter};
 
@@ -62,6 +63,8 @@ pub(super) struct Core {
     pub(super) making_room: Semaphore,
     /// Which ensembles that are being loaded wait for which models.
     pub(super) waits: Waits,
+    /// Requests for models that are not known.
+    pub(super) unrouted: UnroutedCounts,
     pub(super) tasks: TaskTracker,
     /// No change begins any more, but those that requests wait for.
     pub(super) refusing: CancellationToken,

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
@@ -14,7 +13,7 @@ use super::loader::ModelSettings;
 use super::memory::MemoryChange;
 use super::mirror::Mirror;
 use super::names::VersionId;
-use super::observer::{Outcome, VersionObserver};
+use super::observer::{Observed, Protocol};
 use super::report::StepReport;
 use super::response_cache::{CacheLookup, VersionCache, is_laborious};
 use super::runner::{Manner, Runner};
@@ -43,8 +42,8 @@ pub(super) struct Serving {
     pub(super) gate: Gate,
     /// Ensembles that have it as a step.
     pub(super) holds: Holds,
-    pub(super) usage: Usage,
-    pub(super) observer: Box<dyn VersionObserver>,
+    pub(super) usage: Arc<Usage>,
+    pub(super) _observed: Observed,
 }
 
 impl fmt::Debug for Serving {
@@ -62,6 +61,8 @@ pub struct VersionHandle {
     mirror: Option<Arc<Mirror>>,
     /// Whether its request has waited until the version came, as many others may have.
     waited: bool,
+    /// What its request came over.
+    protocol: Protocol,
 }
 
 /// A place inside a version that is no request's.
@@ -88,9 +89,10 @@ impl Serving {
         &self,
         request: InferenceRequest,
         (terms, manner): (RunTerms, Manner),
+        protocol: Protocol,
     ) -> Result<Answer, InferError> {
         let priority = terms.priority.or(self.settings.default_priority);
-        let ending = Ending::begin(self, self.batch(&request));
+        let ending = Ending::begin(self, (protocol, self.batch(&request)));
         let result = self.answer(request, (RunTerms { priority, ..terms }, manner)).await;
         ending.end(&result);
         result
@@ -179,7 +181,8 @@ impl VersionHandle {
     pub(super) fn enter(serving: Arc<Serving>, mirror: Option<Arc<Mirror>>) -> Option<Self> {
         let mirror = mirror.filter(|mirror| !mirror.is_to(&serving));
         // Made only once inside: dropping it leaves.
-        if serving.gate.enter() { Some(Self { serving, mirror, waited: false }) } else { None }
+        let protocol = Protocol::default();
+        serving.gate.enter().then(|| Self { serving, mirror, waited: false, protocol })
     }
 
     /// The same for a request that has waited until the version came. As such requests come all at
@@ -188,6 +191,13 @@ impl VersionHandle {
         // Not by an update of the struct: the old one would leave the gate when it is dropped.
         let mut handle = self;
         handle.waited = true;
+        handle
+    }
+
+    /// The same for a request that came over `protocol`, by which it is counted.
+    pub(crate) fn over(self, protocol: Protocol) -> Self {
+        let mut handle = self;
+        handle.protocol = protocol;
         handle
     }
 
@@ -278,7 +288,7 @@ impl VersionHandle {
         how: (RunTerms, Manner),
     ) -> Result<Answer, InferError> {
         let copy = self.mirror.as_ref().and_then(|mirror| mirror.copy(&request, &self.serving));
-        let result = self.serving.infer(request, how).await;
+        let result = self.serving.infer(request, how, self.protocol).await;
         if let (Some(copy), Ok(answer)) = (copy, &result) {
             copy.send(answer);
         }
@@ -287,8 +297,7 @@ impl VersionHandle {
 
     /// Counts a request for this version that is refused before it is asked to answer it.
     pub fn refused(&self) {
-        self.serving.usage.refused();
-        self.serving.observer.request(Outcome::Invalid, Duration::ZERO, None);
+        self.serving.usage.refused(self.protocol);
     }
 }
 
@@ -302,30 +311,27 @@ impl Drop for VersionHandle {
 struct Ending<'a> {
     serving: &'a Serving,
     started: Instant,
+    protocol: Protocol,
     batch: u64,
     counted: bool,
 }
 
 impl<'a> Ending<'a> {
-    fn begin(serving: &'a Serving, batch: u64) -> Self {
-        Self { serving, started: Instant::now(), batch, counted: false }
+    fn begin(serving: &'a Serving, (protocol, batch): (Protocol, u64)) -> Self {
+        Self { serving, started: Instant::now(), protocol, batch, counted: false }
     }
 
     fn end(mut self, result: &Result<Answer, InferError>) {
         self.counted = true;
-        let total = self.started.elapsed();
+        let took = (self.protocol, self.started.elapsed());
         match result {
             Ok(answer) => {
                 // One that was kept has waited for nothing, and nothing was computed.
                 let timings =
                     Some(answer.timings).filter(|_| answer.cache != Some(CacheLookup::Hit));
-                self.serving.usage.answered(total, (timings, self.batch));
-                self.serving.observer.request(Outcome::Success, total, timings);
+                self.serving.usage.answered(took, (timings, self.batch));
             }
-            Err(error) => {
-                self.serving.usage.failed(total, Some(error));
-                self.serving.observer.request(Outcome::from(error), total, None);
-            }
+            Err(error) => self.serving.usage.failed(took, Some(error)),
         }
     }
 }
@@ -333,9 +339,7 @@ impl<'a> Ending<'a> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if !self.counted {
-            let total = self.started.elapsed();
-            self.serving.usage.failed(total, None);
-            self.serving.observer.request(Outcome::Cancelled, total, None);
+            self.serving.usage.failed((self.protocol, self.started.elapsed()), None);
         }
     }
 }

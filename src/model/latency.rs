@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::tally;
+
 /// Every power of two of microseconds is divided into so many buckets.
 const PARTS: u64 = 16;
 
@@ -60,6 +62,15 @@ impl LatencyCounts {
         Some(end(place))
     }
 
+    /// The same by coarser buckets, each of which is made of some of these.
+    pub(super) fn buckets(&self) -> [u64; tally::BUCKETS] {
+        let mut coarse = [0; tally::BUCKETS];
+        for (place, count) in self.0.iter().enumerate().filter(|(_, count)| **count > 0) {
+            coarse[tally::bucket(begin(place))] += count;
+        }
+        coarse
+    }
+
     /// How many took longer than that, by the buckets that begin there or later.
     pub(super) fn above(&self, duration: Duration) -> u64 {
         self.0.iter().skip(bucket(duration) + 1).sum()
@@ -77,6 +88,11 @@ fn bucket(duration: Duration) -> usize {
     let part = (micros >> (power - 4)) - PARTS;
     let place = u64::from(power - 3) * PARTS + part;
     usize::try_from(place).unwrap_or(usize::MAX).min(BUCKETS - 1)
+}
+
+/// The first duration of a bucket.
+fn begin(place: usize) -> Duration {
+    place.checked_sub(1).map_or(Duration::ZERO, end)
 }
 
 /// The first duration that is beyond a bucket.
@@ -106,6 +122,21 @@ mod tests {
             assert!(end(place) <= micros(exact + exact / 16 + 1), "{exact}");
         }
         assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn coarser_buckets_are_made_of_whole_ones() {
+        let ends: Vec<Duration> = (0..BUCKETS).map(end).collect();
+        assert!(tally::bounds().iter().all(|bound| ends.contains(bound)));
+        let latencies = Latencies::default();
+        for exact in [0, 15, 16, 31, 40_000, 1 << 31] {
+            latencies.add(micros(exact));
+        }
+        let mut expected = [0; tally::BUCKETS];
+        for exact in [0, 15, 16, 31, 40_000, 1 << 31] {
+            expected[tally::bucket(micros(exact))] += 1;
+        }
+        assert_eq!(latencies.counts().buckets(), expected);
     }
 
     #[test]

@@ -267,6 +267,7 @@ impl Loader {
             Some(steps) => (Runner::Steps(steps), ensemble::PLATFORM),
             None => (self.runner(&record.id, made, settings), self.backend.platform()),
         };
+        let usage = Usage::new(runner.runs());
         Ok(Arc::new(Serving {
             id: record.id.clone(),
             traced: Traced::new(&record.id, &digest),
@@ -282,8 +283,8 @@ impl Loader {
             memory,
             gate: Gate::default(),
             holds: Holds::default(),
-            usage: Usage::default(),
-            observer: self.observer.version(&record.id),
+            _observed: self.observer.version(&record.id, usage.reader()),
+            usage,
         }))
     }
 

@@ -40,6 +40,7 @@ use super::routing::RoutingChange;
 use super::serving_map::{ServingMap, Wanted};
 use super::state::StateKind;
 use super::swap::{RollbackOptions, SwapOptions};
+use super::unrouted::{UnroutedCounts, UnroutedReport};
 use crate::causes;
 use crate::inference::{Backend, RunWatch, Spawner};
 use crate::lifecycle::{CheckKind, Deadline, EventBus, HealthRegistry};
@@ -223,6 +224,7 @@ impl ModelLifecycleManager {
             terms: ArcSwap::from_pointee(options.terms),
             making_room: Semaphore::new(1),
             waits: Waits::default(),
+            unrouted: UnroutedCounts::default(),
             tasks: TaskTracker::new(),
             refusing: CancellationToken::new(),
             closing,
@@ -592,6 +594,17 @@ impl ModelLifecycleManager {
     /// The answers that are kept at the moment, of all models that ask for it.
     pub fn response_cache(&self) -> ResponseCacheReport {
         self.core.loader.responses.report()
+    }
+
+    /// Requests for models that are not known.
+    pub fn unrouted(&self) -> UnroutedReport {
+        self.core.unrouted.read()
+    }
+
+    /// What models take of the memory that they may have, in bytes, and how much that is; `None` for no bound.
+    pub fn memory(&self) -> (u64, Option<u64>) {
+        let budget = self.core.terms.load().memory_budget;
+        (self.core.loader.ledger.used(), (budget > 0).then_some(budget))
     }
 
     /// Every model that was loaded, or failed to be.

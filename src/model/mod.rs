@@ -55,6 +55,7 @@ mod traffic;
 mod trial;
 mod turn;
 mod unload;
+mod unrouted;
 mod usage;
 mod verify;
 mod waiting;
@@ -87,7 +88,7 @@ pub use manager::{Change, ManagerOptions, ManagerParts, ModelLifecycleManager};
 pub use memory::MemoryChange;
 pub use mirror::MirrorTally;
 pub use names::{AliasName, ModelName, NameError, Version, VersionId, VersionRef};
-pub use observer::{ModelObserver, Outcome, VersionObserver};
+pub use observer::{ModelObserver, Observed, Outcome, Protocol};
 pub use operation::{
     CancelError, Conditions, Done, Ended, IdempotencyKey, Operation, OperationKind,
     OperationReport, Step,
@@ -107,4 +108,5 @@ pub use traced::Traced;
 pub use traces::{TraceChange, TraceLevel, TraceSettings, Traces, Update};
 pub use traffic::{WHOLE, Weights, WeightsError};
 pub use trial::{Bake, CanaryPlan};
-pub use usage::{LatencyReport, Spent, UsageReport, WorkReport};
+pub use unrouted::{Unrouted, UnroutedReport};
+pub use usage::{LatencyReport, Outcomes, Spent, UsageReader, UsageReport, WorkReport};

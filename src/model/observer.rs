@@ -1,10 +1,37 @@
 //! What the model core tells those who measure it.
 
+use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::names::VersionId;
-use crate::inference::{InferError, RunError, Timings};
+use super::usage::UsageReader;
+use crate::inference::{InferError, RunError};
+
+/// What a request came over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Protocol {
+    /// REST.
+    Http,
+    /// gRPC.
+    Grpc,
+    /// Nothing: it is one of the server's own, such as that of a step of an ensemble.
+    #[default]
+    Internal,
+}
+
+impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Self; 3] = [Self::Http, Self::Grpc, Self::Internal];
+
+    /// The protocol's name, such as `grpc`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Internal => "internal",
+        }
+    }
+}
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,29 +91,22 @@ impl From<&InferError> for Outcome {
 
 /// Observes all models.
 pub trait ModelObserver: Send + Sync + 'static {
-    /// Called when a version becomes ready. Dropping the result ends what is kept of the version.
-    fn version(&self, id: &VersionId) -> Box<dyn VersionObserver>;
+    /// Called when a version is loaded, with all that it will do. The result is dropped once that is all.
+    fn version(&self, id: &VersionId, usage: UsageReader) -> Observed;
 }
 
-/// Observes the requests of one version. Called on the request path: must not block.
-pub trait VersionObserver: Send + Sync + 'static {
-    /// A request ended after `total`; `timings` is there when it was answered.
-    fn request(&self, outcome: Outcome, total: Duration, timings: Option<Timings>);
-}
+/// An observation that goes on as long as this is there.
+pub type Observed = Box<dyn Any + Send + Sync>;
 
 /// Observes nothing.
 impl ModelObserver for () {
-    fn version(&self, _: &VersionId) -> Box<dyn VersionObserver> {
+    fn version(&self, _: &VersionId, _: UsageReader) -> Observed {
         Box::new(())
     }
 }
 
-impl VersionObserver for () {
-    fn request(&self, _: Outcome, _: Duration, _: Option<Timings>) {}
-}
-
 impl<O: ModelObserver> ModelObserver for Arc<O> {
-    fn version(&self, id: &VersionId) -> Box<dyn VersionObserver> {
-        self.as_ref().version(id)
+    fn version(&self, id: &VersionId, usage: UsageReader) -> Observed {
+        self.as_ref().version(id, usage)
     }
 }

@@ -21,6 +21,7 @@ use super::reconcile::Outstanding;
 use super::record::VersionRecord;
 use super::state::StateKind;
 use super::trial::{OnTrial, TrialRules};
+use super::unrouted::UnroutedCounts;
 use crate::lifecycle::EventBus;
 
 /// The models by name. Its locks are held for moments only, never across a load or a drain.
@@ -36,6 +37,8 @@ pub(super) struct ModelEntry {
     pub(super) change: Semaphore,
     /// Places for requests that wait until the model serves.
     pub(super) waiting: Semaphore,
+    /// Requests that none of its versions has got.
+    pub(super) unrouted: UnroutedCounts,
     /// How many changes are about to let it serve, so that a request may wait for it.
     coming: Arc<watch::Sender<usize>>,
     /// How many are about to change it for a moment only.
@@ -79,6 +82,8 @@ struct Known {
     on_demand: bool,
     /// Until when no request loads it, because the last one could not.
     resting: Option<Instant>,
+    /// Whether it did not fit into the memory then.
+    lacks_room: bool,
     desire: Desire,
     outstanding: Outstanding,
     /// Whether it is known only because somebody has declared it.
@@ -181,6 +186,7 @@ impl Registry {
                 name: name.clone(),
                 change: Semaphore::new(1),
                 waiting: Semaphore::new(WAITING),
+                unrouted: UnroutedCounts::default(),
                 coming: Arc::new(watch::Sender::new(0)),
                 tidying: AtomicUsize::new(0),
                 trial_of: watch::Sender::new(None),
@@ -594,8 +600,15 @@ impl ModelEntry {
     }
 
     /// No request loads the model before that.
-    pub(super) fn rest(&self, until: Instant) {
-        self.known().resting = Some(until);
+    pub(super) fn rest(&self, until: Instant, lacks_room: bool) {
+        let mut known = self.known();
+        (known.resting, known.lacks_room) = (Some(until), lacks_room);
+    }
+
+    /// Whether no request loads it for now, because it did not fit into the memory.
+    pub(super) fn lacks_room(&self) -> bool {
+        let known = self.known();
+        known.resting.is_some() && known.lacks_room
     }
 
     /// How many changes are about to let the model serve.

@@ -18,6 +18,7 @@ use super::response_cache::{CacheUse, VersionCache};
 use super::serving_map::Routes;
 use super::state::{StateKind, VersionState};
 use super::traffic::Weights;
+use super::unrouted::UnroutedReport;
 use super::usage::UsageReport;
 use crate::inference::{BatchingReport, Placement};
 
@@ -141,6 +142,8 @@ pub struct ModelReport {
     pub parked: Option<Version>,
     /// Who holds a lease.
     pub leases: Vec<LeaseReport>,
+    /// Requests that none of its versions has got.
+    pub unrouted: UnroutedReport,
     /// Who was current and when, the oldest first.
     pub history: Vec<Tenure>,
     /// Its versions, lowest first; a version is there twice while a newer load of itself replaces it,
@@ -236,6 +239,7 @@ pub(super) fn model(entry: &ModelEntry, routes: Option<&Routes>, required: bool)
         traffic: traffic(entry, routes),
         parked: entry.parked().map(|parked| parked.version),
         leases: entry.leases(Leases::reports),
+        unrouted: entry.unrouted.read(),
         history: entry.tenures(),
         versions,
     }
@@ -291,7 +295,7 @@ fn loaded(serving: &Arc<Serving>) -> ServingReport {
         in_flight: serving.gate.entries(),
         queue_depth: serving.runner.queue_depth(),
         queue_capacity: serving.runner.queue_capacity(),
-        usage: serving.usage.report(&serving.runner),
+        usage: serving.usage.report(),
         steps: serving.runner.ensemble().map(Ensemble::report).unwrap_or_default(),
         held_by: serving.holds.by(),
         response_cache: serving.responses.as_ref().map(VersionCache::usage),

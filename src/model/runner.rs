@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::ensemble::Ensemble;
 use crate::inference::{
-    BatchingReport, Completion, InferError, InstancePool, Placement, PreparedRequest, RunTerms,
-    RunsReport, Signature,
+    BatchingReport, Completion, InferError, InstancePool, Placement, PreparedRequest, RunCounts,
+    RunTerms, Signature,
 };
 
 /// What answers.
@@ -125,18 +125,10 @@ impl Runner {
     }
 
     /// The runs that gave answers.
-    pub(super) fn runs(&self) -> RunsReport {
+    pub(super) fn runs(&self) -> &Arc<RunCounts> {
         match self {
             Self::Instances(pool) => pool.runs(),
-            Self::Steps(ensemble) => ensemble.runs.total(),
-        }
-    }
-
-    /// The same by the entries of their batch.
-    pub(super) fn runs_by_size(&self) -> Vec<(u64, RunsReport)> {
-        match self {
-            Self::Instances(pool) => pool.runs_by_size(),
-            Self::Steps(ensemble) => ensemble.runs.by_size(),
+            Self::Steps(ensemble) => &ensemble.runs,
         }
     }
 

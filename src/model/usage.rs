@@ -1,36 +1,56 @@
 //! What a version has done so far.
 
+use std::array;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::latency::{Latencies, LatencyCounts};
-use super::runner::Runner;
-use crate::inference::{InferError, RunError, RunsReport, Timings};
+use super::observer::{Outcome, Protocol};
+use crate::inference::{InferError, RunCounts, RunError, RunsReport, StagesReport, Timings};
+use crate::tally::{Buckets, Durations, DurationsReport, nanoseconds};
+
+/// Requests by [`Protocol`] and then by [`Outcome`], each in the order of its `ALL`.
+pub type Outcomes = [[u64; Outcome::ALL.len()]; Protocol::ALL.len()];
 
 /// Counters that requests bump without a lock.
 #[derive(Debug)]
 pub(super) struct Usage {
     epoch: Instant,
     epoch_at: SystemTime,
-    requests: AtomicU64,
-    failures: AtomicU64,
+    outcomes: [[AtomicU64; Outcome::ALL.len()]; Protocol::ALL.len()],
     faults: AtomicU64,
     /// Of requests that were run and answered.
     latencies: Latencies,
+    /// Of all others.
+    others: Buckets,
     work: Work,
+    runs: Arc<RunCounts>,
     /// Microseconds after `epoch`, plus one; zero for never.
     last_access: AtomicU64,
 }
 
-/// What became of requests, and where their time went.
+/// Where the time of requests went.
 #[derive(Debug, Default)]
 struct Work {
     inferences: AtomicU64,
-    success: Total,
-    failure: Total,
-    queue: Total,
+    /// In nanoseconds.
+    success: AtomicU64,
+    failure: AtomicU64,
+    queue: Durations,
+}
+
+/// What a version has done, also once it is gone, for whoever counts. Clones read the same.
+#[derive(Debug, Clone)]
+pub struct UsageReader(Arc<Usage>);
+
+impl UsageReader {
+    /// All of it by now.
+    pub fn read(&self) -> UsageReport {
+        self.0.report()
+    }
 }
 
 /// How often something happened, and how many nanoseconds it took in all.
@@ -42,9 +62,8 @@ pub(super) struct Total {
 
 impl Total {
     pub(super) fn add(&self, took: Duration) {
-        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.nanoseconds.fetch_add(nanoseconds(took), Ordering::Relaxed);
     }
 
     pub(super) fn read(&self) -> Spent {
@@ -78,6 +97,10 @@ pub struct WorkReport {
     /// The same by the size of their batch, the smallest first. Of very many sizes, these are the first that
     /// there were.
     pub batches: Vec<(u64, RunsReport)>,
+    /// The runs that are in none of these, and the entries of their batches.
+    pub beyond: (u64, u64),
+    /// How long runs took.
+    pub stages: StagesReport,
 }
 
 /// A version's use, read at one moment.
@@ -87,6 +110,12 @@ pub struct UsageReport {
     pub requests: u64,
     /// Requests that got no answer.
     pub failures: u64,
+    /// Requests by what they came over and what became of them.
+    pub outcomes: Outcomes,
+    /// How long they took.
+    pub durations: DurationsReport,
+    /// How long those that were run and answered had waited for an instance.
+    pub waits: DurationsReport,
     /// When the last one came to an end.
     pub last_access: Option<SystemTime>,
     /// How long requests took that were run and answered; `None` when none was.
@@ -116,51 +145,70 @@ pub(super) struct Tally {
     pub(super) latencies: LatencyCounts,
 }
 
-impl Default for Usage {
-    fn default() -> Self {
-        Self {
+impl Usage {
+    /// Of a version whose runs are counted there.
+    pub(super) fn new(runs: &Arc<RunCounts>) -> Arc<Self> {
+        Arc::new(Self {
             epoch: Instant::now(),
             epoch_at: SystemTime::now(),
-            requests: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
+            outcomes: array::from_fn(|_| array::from_fn(|_| AtomicU64::new(0))),
             faults: AtomicU64::new(0),
             latencies: Latencies::default(),
+            others: Buckets::default(),
             work: Work::default(),
+            runs: Arc::clone(runs),
             last_access: AtomicU64::new(0),
-        }
+        })
     }
-}
 
-impl Usage {
+    pub(super) fn reader(self: &Arc<Self>) -> UsageReader {
+        UsageReader(Arc::clone(self))
+    }
+
     /// Counts a request with a batch of so many that was answered; without timings where its answer had been
     /// kept, which tells nothing of how the version runs.
-    pub(super) fn answered(&self, total: Duration, (timings, batch): (Option<Timings>, u64)) {
+    pub(super) fn answered(
+        &self,
+        (protocol, total): (Protocol, Duration),
+        (timings, batch): (Option<Timings>, u64),
+    ) {
         self.work.inferences.fetch_add(batch, Ordering::Relaxed);
-        self.work.success.add(total);
-        if let Some(timings) = timings {
-            self.latencies.add(total);
-            self.work.queue.add(timings.queue);
+        self.work.success.fetch_add(nanoseconds(total), Ordering::Relaxed);
+        match timings {
+            Some(timings) => {
+                self.latencies.add(total);
+                self.work.queue.add(timings.queue);
+            }
+            None => self.others.add(total),
         }
-        self.ended();
+        self.ended(protocol, Outcome::Success);
     }
 
     /// Counts one that was not; `error` is `None` when its caller has gone.
-    pub(super) fn failed(&self, total: Duration, error: Option<&InferError>) {
-        self.work.failure.add(total);
-        self.failures.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn failed(
+        &self,
+        (protocol, total): (Protocol, Duration),
+        error: Option<&InferError>,
+    ) {
         if error.is_some_and(is_fault) {
             self.faults.fetch_add(1, Ordering::Relaxed);
         }
-        self.ended();
+        self.ended_without((protocol, total), error.map_or(Outcome::Cancelled, Outcome::from));
     }
 
     /// Counts one that was refused for what its caller has sent.
-    pub(super) fn refused(&self) {
-        self.failed(Duration::ZERO, None);
+    pub(super) fn refused(&self, protocol: Protocol) {
+        self.ended_without((protocol, Duration::ZERO), Outcome::Invalid);
     }
 
-    fn ended(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    fn ended_without(&self, (protocol, total): (Protocol, Duration), outcome: Outcome) {
+        self.work.failure.fetch_add(nanoseconds(total), Ordering::Relaxed);
+        self.others.add(total);
+        self.ended(protocol, outcome);
+    }
+
+    fn ended(&self, protocol: Protocol, outcome: Outcome) {
+        self.outcomes[protocol as usize][outcome as usize].fetch_add(1, Ordering::Relaxed);
         let now = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
         self.last_access.store(now + 1, Ordering::Relaxed);
     }
@@ -176,33 +224,52 @@ impl Usage {
         Tally { judged: faults + latencies.total(), faults, latencies }
     }
 
-    /// With what `runner` has run for it.
-    pub(super) fn report(&self, runner: &Runner) -> UsageReport {
+    pub(super) fn report(&self) -> UsageReport {
         let last = self.last_access.load(Ordering::Relaxed).checked_sub(1);
         let counts = self.latencies.counts();
         let at = |share| counts.quantile(share);
         let latency = at(0.5).zip(at(0.9)).zip(at(0.99));
+        let outcomes: Outcomes =
+            array::from_fn(|protocol| self.outcomes[protocol].each_ref().map(read));
+        let of = |outcome: Outcome| outcomes.iter().map(|counts| counts[outcome as usize]).sum();
+        let (requests, success) = (outcomes.iter().flatten().sum(), of(Outcome::Success));
+        let work = self.work(success, requests - success);
+        let mut durations = DurationsReport {
+            buckets: self.others.read(),
+            total: work.success.total + work.failure.total,
+        };
+        durations.add(&DurationsReport { buckets: counts.buckets(), total: Duration::ZERO });
         UsageReport {
-            requests: self.requests.load(Ordering::Relaxed),
-            failures: self.failures.load(Ordering::Relaxed),
+            requests,
+            failures: requests - success,
+            outcomes,
+            durations,
+            waits: self.work.queue.read(),
             last_access: last.map(|micros| self.epoch_at + Duration::from_micros(micros)),
             latency: latency.map(|((p50, p90), p99)| LatencyReport { p50, p90, p99 }),
-            work: self.work.report(runner),
+            work,
+        }
+    }
+
+    fn work(&self, success: u64, failure: u64) -> WorkReport {
+        let waits = self.work.queue.read();
+        let spent =
+            |count, total: &AtomicU64| Spent { count, total: Duration::from_nanos(read(total)) };
+        WorkReport {
+            inferences: read(&self.work.inferences),
+            success: spent(success, &self.work.success),
+            failure: spent(failure, &self.work.failure),
+            queue: Spent { count: waits.count(), total: waits.total },
+            runs: self.runs.total(),
+            batches: self.runs.by_size(),
+            beyond: self.runs.beyond(),
+            stages: self.runs.stages(),
         }
     }
 }
 
-impl Work {
-    fn report(&self, runner: &Runner) -> WorkReport {
-        WorkReport {
-            inferences: self.inferences.load(Ordering::Relaxed),
-            success: self.success.read(),
-            failure: self.failure.read(),
-            queue: self.queue.read(),
-            runs: runner.runs(),
-            batches: runner.runs_by_size(),
-        }
-    }
+fn read(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
 }
 
 impl Tally {
@@ -228,12 +295,39 @@ mod tests {
 
     #[test]
     fn answers_that_were_kept_prove_nothing_of_a_version() {
-        let usage = Usage::default();
-        usage.answered(Duration::from_micros(1), (None, 3));
-        assert_eq!(usage.tally(), Usage::default().tally());
+        let usage = Usage::new(&Arc::default());
+        let took = |micros| (Protocol::Http, Duration::from_micros(micros));
+        usage.answered(took(1), (None, 3));
+        assert_eq!(usage.tally(), Usage::new(&Arc::default()).tally());
         assert_eq!(usage.work.inferences.load(Ordering::Relaxed), 3);
-        usage.answered(Duration::from_millis(1), (Some(Timings::default()), 1));
+        usage.answered(took(1_000), (Some(Timings::default()), 1));
         assert_eq!(usage.tally().judged, 1);
-        assert_eq!(usage.requests.load(Ordering::Relaxed), 2);
+        let report = usage.report();
+        assert_eq!((report.requests, report.failures, report.durations.count()), (2, 0, 2));
+        assert_eq!(report.durations.total, Duration::from_micros(1_001));
+    }
+
+    #[test]
+    fn requests_are_told_apart_by_what_they_came_over() {
+        let usage = Usage::new(&Arc::default());
+        usage.refused(Protocol::Grpc);
+        usage.failed(
+            (Protocol::Http, Duration::from_millis(1)),
+            Some(&InferError::DeadlineExceeded),
+        );
+        usage.failed((Protocol::Http, Duration::from_millis(1)), None);
+        let of = |protocol: Protocol, outcome: Outcome| {
+            usage.report().outcomes[protocol as usize][outcome as usize]
+        };
+        assert_eq!(of(Protocol::Grpc, Outcome::Invalid), 1);
+        assert_eq!(of(Protocol::Http, Outcome::DeadlineExceeded), 1);
+        assert_eq!(of(Protocol::Http, Outcome::Cancelled), 1);
+        assert_eq!((usage.tally().faults, usage.report().failures), (1, 3));
+        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, place);
+        }
+        for (place, protocol) in Protocol::ALL.into_iter().enumerate() {
+            assert_eq!(protocol as usize, place);
+        }
     }
 }

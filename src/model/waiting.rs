@@ -11,6 +11,7 @@ use super::manager::ModelLifecycleManager;
 use super::operation::By;
 use super::registry::ModelEntry;
 use super::serving_map::Wanted;
+use super::unrouted::Unrouted;
 
 /// How long a model that could not be loaded is not tried again.
 const BACKOFF: Duration = Duration::from_secs(5);
@@ -20,7 +21,8 @@ const SOON: Duration = Duration::from_millis(500);
 
 impl ModelLifecycleManager {
     /// [`ModelLifecycleManager::acquire`] for a request that can wait: a model that is loaded on demand
-    /// is loaded, once for all who wait, and one that is between two versions is waited for.
+    /// is loaded, once for all who wait, and one that is between two versions is waited for. A request that is
+    /// refused is counted.
     ///
     /// Cancel safe; a load that was begun goes on.
     ///
@@ -28,6 +30,23 @@ impl ModelLifecycleManager {
     /// [`LookupError`]; [`LookupError::Crowded`] when as many wait as may, and [`LookupError::Late`] at
     /// the deadline.
     pub async fn acquire_waiting(
+        &self,
+        model: &str,
+        wanted: Wanted<'_>,
+        deadline: Instant,
+    ) -> Result<VersionHandle, LookupError> {
+        let acquired = self.acquire_in_time(model, wanted, deadline).await;
+        acquired.inspect_err(|error| self.count_unrouted(model, error))
+    }
+
+    fn count_unrouted(&self, model: &str, error: &LookupError) {
+        match self.core.registry.get(model) {
+            Some(entry) => entry.unrouted.add(Unrouted::of(error, entry.lacks_room())),
+            None => self.core.unrouted.add(Unrouted::of(error, false)),
+        }
+    }
+
+    async fn acquire_in_time(
         &self,
         model: &str,
         wanted: Wanted<'_>,
@@ -74,7 +93,8 @@ impl ModelLifecycleManager {
         self.core.tasks.spawn(async move {
             if let Err(failure) = operation.done().await {
                 let passes = failure.is_no_room() || failure.is_unsettled();
-                entry.rest(Instant::now() + if passes { SOON } else { BACKOFF });
+                let pause = if passes { SOON } else { BACKOFF };
+                entry.rest(Instant::now() + pause, failure.is_no_room());
             }
             drop(arrival);
         });

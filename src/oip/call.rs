@@ -13,12 +13,15 @@ use super::refusal::Refusal;
 use super::trace::Trace;
 use crate::inference::{DataType, Dim, InferenceRequest, NamedTensor, RunTerms, Signature, Tensor};
 use crate::model::{
-    CacheLookup, ModelLifecycleManager, ModelName, Traces, VersionHandle, VersionRef, Wanted,
+    CacheLookup, ModelLifecycleManager, ModelName, Protocol, Traces, VersionHandle, VersionRef,
+    Wanted,
 };
 
 /// What a model is to be asked.
 #[derive(Debug)]
 pub(crate) struct Call {
+    /// What it came over.
+    pub(crate) protocol: Protocol,
     /// By which it is found in the log where it is traced.
     pub(crate) id: Option<Bytes>,
     pub(crate) model: ModelName,
@@ -98,7 +101,8 @@ impl Call {
     ) -> Result<VersionHandle, Refusal> {
         let wanted = Wanted::new(self.version.as_ref(), self.options.routing_key.as_deref());
         let deadline = self.options.deadline(bounds);
-        Ok(models.acquire_waiting(self.model.as_str(), wanted, deadline).await?)
+        let version = models.acquire_waiting(self.model.as_str(), wanted, deadline).await?;
+        Ok(version.over(self.protocol))
     }
 
     /// Asks that version. Cancel safe.

@@ -122,15 +122,46 @@ impl OnnxRuntime {
         ort::info()
     }
 
+    /// Its version, by the name of its file or by what lies beside it; else the commit that it was built from.
+    pub fn version(&self) -> String {
+        let file = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
+        let beside = file.with_file_name("VERSION");
+        let of_name = name.as_deref().and_then(numbered);
+        let told = || numbered(std::fs::read_to_string(&beside).ok()?.lines().next()?);
+        let commit =
+            || self.build().split("git-commit-id=").nth(1)?.split(',').next().map(str::to_owned);
+        of_name.or_else(told).or_else(commit).unwrap_or_default()
+    }
+
     /// The file that was loaded; a bare file name when the system's loader found it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
+/// The three numbers of a version that a text ends with, or has before the ending of a file.
+fn numbered(text: &str) -> Option<String> {
+    let text = text.strip_suffix(".dylib").unwrap_or(text);
+    let is_part = |c: char| c.is_ascii_digit() || c == '.';
+    let version = text.rsplit(|c| !is_part(c)).next()?.trim_matches('.');
+    let parts = version.split('.').filter(|part| !part.is_empty()).count();
+    (parts == 3).then(|| version.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_is_what_a_name_ends_with() {
+        for name in
+            ["libonnxruntime.so.1.24.2", "libonnxruntime.1.24.2.dylib", "onnxruntime 1.24.2"]
+        {
+            assert_eq!(numbered(name).as_deref(), Some("1.24.2"), "{name}");
+        }
+        assert_eq!((numbered("libonnxruntime.so"), numbered("libonnxruntime.so.1")), (None, None));
+    }
 
     #[test]
     fn the_search_goes_from_near_to_far() {

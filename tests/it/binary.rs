@@ -186,7 +186,7 @@ async fn raw_bytes_are_the_only_input() {
     let metrics = String::from_utf8(server.get("/metrics").await.body).unwrap();
     let counted = |model: &str| {
         format!(
-            "onward_inference_requests_total{{model=\"{model}\",outcome=\"invalid\",version=\"1\"}}"
+            "onward_inference_requests_total{{model=\"{model}\",outcome=\"invalid\",protocol=\"http\",version=\"1\"}}"
         )
     };
     for (model, refused) in [("add", 3), ("pair", 1), ("text", 0)] {

@@ -151,8 +151,8 @@ async fn metrics_follow_requests_and_versions() {
     for line in [
         "onward_application_state{state=\"RUNNING\"} 1",
         "onward_model_current_version{model=\"add\"} 2",
-        "onward_inference_requests_total{model=\"add\",outcome=\"success\",version=\"2\"} 1",
-        "onward_inference_requests_total{model=\"add\",outcome=\"invalid\",version=\"2\"} 1",
+        "onward_inference_requests_total{model=\"add\",outcome=\"success\",protocol=\"http\",version=\"2\"} 1",
+        "onward_inference_requests_total{model=\"add\",outcome=\"invalid\",protocol=\"http\",version=\"2\"} 1",
         "onward_model_version_state{model=\"add\",state=\"READY\",version=\"2\"} 1",
     ] {
         assert!(page.lines().any(|have| have == line), "no {line} in\n{page}");
@@ -160,7 +160,7 @@ async fn metrics_follow_requests_and_versions() {
     let swap = serde_json::json!({ "to": "1" });
     server.post("/lifecycle/models/add/swap", &swap).await.ok();
     let page = metrics().await;
-    let gone = "onward_inference_requests_total{model=\"add\",outcome=\"success\",version=\"2\"}";
+    let gone = "onward_inference_requests_total{model=\"add\",outcome=\"success\",protocol=\"http\",version=\"2\"}";
     assert!(!page.contains(gone), "the series of an unloaded version stay:\n{page}");
     assert!(page.contains("onward_model_current_version{model=\"add\"} 1"));
 }

@@ -28,6 +28,7 @@ mod grpc_streams;
 mod health;
 mod inference;
 mod loading;
+mod metrics;
 mod modes;
 mod object_store;
 mod operating;

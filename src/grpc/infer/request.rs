@@ -10,6 +10,7 @@ use crate::grpc::proto::infer_parameter::ParameterChoice;
 use crate::grpc::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::grpc::proto::{InferParameter, ModelInferRequest};
 use crate::inference::{DataType, NamedTensor, UnknownDataType};
+use crate::model::Protocol;
 use crate::oip::{Call, Inputs, Parameter, Parameters, Refusal, WantedOutput, raw, shape};
 
 /// # Errors
@@ -27,7 +28,8 @@ pub(super) fn read(request: ModelInferRequest) -> Result<Call, Refusal> {
     };
     let outputs = outputs.into_iter().map(output).collect::<Result<_, _>>()?;
     let id = (!id.is_empty()).then(|| id.into());
-    Ok(Call { id, model, version, options, inputs: Inputs::Tensors(tensors), outputs })
+    let (protocol, inputs) = (Protocol::Grpc, Inputs::Tensors(tensors));
+    Ok(Call { protocol, id, model, version, options, inputs, outputs })
 }
 
 fn raw_tensors(

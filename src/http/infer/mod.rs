@@ -18,7 +18,7 @@ use super::request_id::{self, RequestId};
 use super::target::Target;
 use super::{Services, Shared, body};
 use crate::inference::InferError;
-use crate::model::ModelName;
+use crate::model::{ModelName, Protocol};
 use crate::oip::{Call, Inputs, RequestOptions};
 pub(super) use compression::{Coding, DecodeError};
 use request::Decoded;
@@ -67,7 +67,8 @@ pub(super) async fn answer(
     let routing_key = headers.routing_key.or(options.routing_key);
     let options = RequestOptions { routing_key, ..options };
     let call_id = id.clone().map(Bytes::from).or(request_id.map(|id| id.to_bytes()));
-    let call = Call { id: call_id, model, version, options, inputs, outputs };
+    let (protocol, id_of_call) = (Protocol::Http, call_id);
+    let call = Call { protocol, id: id_of_call, model, version, options, inputs, outputs };
     let serving = (&services.parts.models, &*services.parts.traces);
     let reply = call.run(serving, (received, limits.request_timeout)).await?;
     let wanted = Wanted { id, form, coding: headers.coding };

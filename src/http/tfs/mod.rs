@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::ApiError;
 use super::{Shared, body, infer, request_id};
 use crate::inference::InferError;
+use crate::model::Protocol;
 use crate::oip::{Call, Inputs, RequestOptions};
 use request::Predict;
 pub(super) use status::{metadata, states};
@@ -34,6 +35,7 @@ pub(super) async fn predict(
     let deadline = received + limits.request_timeout;
     let body = body::read_coded(request, &limits, (deadline, 0)).await?;
     let call = Call {
+        protocol: Protocol::Http,
         id,
         model: target.model,
         version: target.version,

@@ -218,8 +218,8 @@ async fn what_waits_shares_a_run_and_is_counted_once() {
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert_eq!(doubler.rows(), [1, 6]);
     let sizes: Vec<_> =
-        pool.runs_by_size().iter().map(|(size, runs)| (*size, runs.count)).collect();
-    assert_eq!((sizes, pool.runs().count), (vec![(1, 1), (6, 1)], 2));
+        pool.runs().by_size().iter().map(|(size, runs)| (*size, runs.count)).collect();
+    assert_eq!((sizes, pool.runs().total().count), (vec![(1, 1), (6, 1)], 2));
     assert_eq!(pool.batching(), BatchingReport::On { max_entries: 8, entries: 8 });
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Shared {
     pub(super) pace: Pace,
     pub(super) batched: bool,
     pub(super) batching: Result<Batching, String>,
-    pub(super) runs: RunCounts,
+    pub(super) runs: Arc<RunCounts>,
     /// Told of each place that comes free in the queue.
     pub(super) room: Notify,
     /// Whether runs give way to everything else.

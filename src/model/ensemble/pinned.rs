@@ -1,6 +1,7 @@
 //! An ensemble with the versions of its steps.
 
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -20,7 +21,7 @@ pub(in super::super) struct Ensemble {
     /// The digest of its own files.
     pub(in super::super) files: String,
     /// The runs that gave answers.
-    pub(in super::super) runs: RunCounts,
+    pub(in super::super) runs: Arc<RunCounts>,
     /// Whether the first dimension of its tensors is that of a batch.
     pub(super) is_batched: bool,
     pub(super) plan: Plan,
@@ -63,7 +64,7 @@ impl Pinned {
         let plan = Plan::new(definition, &signatures)?;
         let is_batched = settings.is_batched(&plan.signature);
         let (definition, files) = (definition.clone(), files.to_owned());
-        let runs = RunCounts::default();
+        let runs = Arc::default();
         Ok(Ensemble { definition, files, runs, is_batched, plan, steps })
     }
 }

@@ -7,6 +7,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 
 use super::super::handle::Answer;
+use super::super::observer::Protocol;
 use super::super::runner::Manner;
 use super::pinned::Ensemble;
 use super::plan::{Plan, label};
@@ -86,7 +87,7 @@ impl Ensemble {
             let answer = match manner {
                 Manner::Aside => serving.answer(request, (terms, manner)).await,
                 Manner::Usual | Manner::Patient | Manner::Anew => {
-                    serving.infer(request, (terms, manner)).await
+                    serving.infer(request, (terms, manner), Protocol::Internal).await
                 }
             };
             (step, gives, answer)

@@ -14,11 +14,11 @@ use tokio::time::timeout;
 use super::{name, version};
 use crate::inference::{
     Backend, BackendError, DataType, Dim, Instance, ModelFiles, OpenOptions, OpenedModel,
-    PreparedRequest, RunControl, RunError, Signature, Tensor, TensorSpec, Timings,
+    PreparedRequest, RunControl, RunError, Signature, Tensor, TensorSpec,
 };
 use crate::model::{
     AvailableModel, Glance, Hinter, Hints, ModelName, ModelObserver, ModelSettings, ModelSource,
-    Outcome, SourceError, VersionId, VersionObserver,
+    Outcome, SourceError, UsageReader, VersionId,
 };
 
 /// What must happen soon happens long before.
@@ -444,23 +444,31 @@ pub(super) struct FakeObserver(pub(super) Arc<Observed>);
 
 #[derive(Default)]
 pub(super) struct Observed {
-    pub(super) outcomes: Mutex<Vec<Outcome>>,
+    usages: Mutex<Vec<UsageReader>>,
     pub(super) versions: AtomicUsize,
+}
+
+impl Observed {
+    /// How the requests of all versions ended that there ever were, in the order of [`Outcome::ALL`].
+    pub(super) fn outcomes(&self) -> Vec<Outcome> {
+        let usages = self.usages.lock().unwrap();
+        let counts: Vec<_> = usages.iter().map(|usage| usage.read().outcomes).collect();
+        let count = |outcome: Outcome| {
+            counts.iter().flatten().map(|counts| counts[outcome as usize]).sum::<u64>()
+        };
+        let times =
+            |outcome| std::iter::repeat_n(outcome, usize::try_from(count(outcome)).unwrap());
+        Outcome::ALL.into_iter().flat_map(times).collect()
+    }
 }
 
 struct OfVersion(Arc<Observed>);
 
 impl ModelObserver for FakeObserver {
-    fn version(&self, _: &VersionId) -> Box<dyn VersionObserver> {
+    fn version(&self, _: &VersionId, usage: UsageReader) -> crate::model::Observed {
         self.0.versions.fetch_add(1, Ordering::SeqCst);
+        self.0.usages.lock().unwrap().push(usage);
         Box::new(OfVersion(Arc::clone(&self.0)))
-    }
-}
-
-impl VersionObserver for OfVersion {
-    fn request(&self, outcome: Outcome, _: Duration, timings: Option<Timings>) {
-        assert_eq!(timings.is_some(), outcome == Outcome::Success, "{outcome:?}");
-        self.0.outcomes.lock().unwrap().push(outcome);
     }
 }
 

@@ -257,7 +257,7 @@ impl Fixture {
     }
 
     fn outcomes(&self) -> Vec<Outcome> {
-        self.observed.outcomes.lock().unwrap().clone()
+        self.observed.outcomes()
     }
 
     fn observed_versions(&self) -> usize {

@@ -38,7 +38,7 @@ async fn past_the_queue_a_request_is_refused_at_once() {
         assert_eq!(soon(request).await.unwrap(), Ok(1));
     }
     assert_eq!(fixture.world.asked("a/1"), [1, 2, 3]);
-    assert_eq!(fixture.outcomes(), [Shed, Success, Success, Success]);
+    assert_eq!(fixture.outcomes(), [Success, Success, Success, Shed]);
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn a_request_whose_deadline_passes_in_the_queue_is_never_run() {
     soon(inside).await.unwrap().unwrap();
     assert_eq!(soon(ask(&handle, 4)).await, Ok(1));
     assert_eq!(fixture.world.asked("a/1"), [1, 4]);
-    assert_eq!(fixture.outcomes(), [DeadlineExceeded, DeadlineExceeded, Success, Success]);
+    assert_eq!(fixture.outcomes(), [Success, Success, DeadlineExceeded, DeadlineExceeded]);
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn an_instance_that_fails_or_panics_goes_on() {
     assert_eq!(soon(ask(&handle, 1)).await, Err(failed.into()));
     fixture.world.heal();
     assert_eq!(soon(ask(&handle, 1)).await, Ok(1));
-    assert_eq!(fixture.outcomes(), [Failed, Failed, Success]);
+    assert_eq!(fixture.outcomes(), [Success, Failed, Failed]);
     assert_eq!(fixture.world.instances(), 1);
 }
 

@@ -1,0 +1,52 @@
+//! What is counted of both interfaces, for the metrics.
+
+use std::sync::Arc;
+
+use crate::grpc::{MethodCounts, MethodReport};
+use crate::http::{InFlight, RouteCounts, RouteReport};
+use crate::metrics::{GrpcMethod, HttpRoute, Interfaces};
+
+/// Classes of statuses, each with whether it is told of a route that has never given it.
+const CLASSES: [(&str, bool); 5] =
+    [("1xx", false), ("2xx", true), ("3xx", false), ("4xx", true), ("5xx", true)];
+
+/// The counts. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct InterfaceCounts {
+    pub(super) http: Arc<RouteCounts>,
+    pub(super) grpc: Arc<MethodCounts>,
+    /// Requests and calls that are being answered.
+    pub(super) in_flight: InFlight,
+    /// Connections of the listener that has both.
+    pub(super) http_connections: InFlight,
+    /// Connections of that for gRPC alone.
+    pub(super) grpc_connections: InFlight,
+}
+
+impl InterfaceCounts {
+    pub(super) fn read(&self) -> Interfaces {
+        let connections =
+            [("http", self.http_connections.count()), ("grpc", self.grpc_connections.count())];
+        Interfaces {
+            http: self.http.report().into_iter().map(HttpRoute::from).collect(),
+            grpc: self.grpc.report().into_iter().map(GrpcMethod::from).collect(),
+            in_flight: self.in_flight.count(),
+            connections: connections.to_vec(),
+        }
+    }
+}
+
+impl From<RouteReport> for HttpRoute {
+    fn from(RouteReport { route, method, calls }: RouteReport) -> Self {
+        let classes = CLASSES.into_iter().zip(calls.results);
+        let told = classes.filter(|((_, always), count)| *always || *count > 0);
+        let statuses = told.map(|((class, _), count)| (class, count)).collect();
+        Self { route, method, statuses, durations: calls.durations }
+    }
+}
+
+impl From<MethodReport> for GrpcMethod {
+    fn from(MethodReport { method, codes, calls }: MethodReport) -> Self {
+        Self { method, codes, durations: calls.durations }
+    }
+}
