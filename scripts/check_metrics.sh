@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts the server, makes one inference, and lints /metrics with promtool.
+# Starts the server, makes one inference, and lints /metrics and what deploy/prometheus has with promtool.
 # usage: scripts/check_metrics.sh [BINARY]
 # Silent and 0 when all is well. Without promtool it fails where CI=true, and is skipped elsewhere.
 set -eu
@@ -26,27 +26,13 @@ clean_up() {
     rm -rf "$STATE"
 }
 
-# Debian's package, unpacked but not installed: installing it would start a Prometheus service.
-unpack_promtool() {
-    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
-    if [ "$(id -u)" -eq 0 ]; then
-        apt-get -qq update || return 1
-    fi
-    (cd "$STATE" && apt-get -qq -o APT::Sandbox::User=root download prometheus) || return 1
-    dpkg-deb -x "$STATE"/prometheus_*.deb "$STATE/package" || return 1
-    mkdir -p "$(dirname "$PROMTOOL")"
-    mv "$STATE/package/usr/bin/promtool" "$PROMTOOL"
-}
-
 find_promtool() {
-    if ! PROMTOOL=$(command -v promtool); then
-        PROMTOOL=.tools/promtool
-        [ -x "$PROMTOOL" ] || unpack_promtool >"$STATE/apt.log" 2>&1 || no_promtool
-    fi
+    scripts/fetch_prometheus.sh >"$STATE/fetch.log" 2>&1 || no_promtool
+    PROMTOOL=$(command -v promtool) || PROMTOOL=.tools/promtool
 }
 
 no_promtool() {
-    cat "$STATE/apt.log" >&2
+    cat "$STATE/fetch.log" >&2
     if [ "${CI:-}" = true ]; then
         fail "there is no promtool and it could not be fetched"
     fi
@@ -131,6 +117,17 @@ lint_metrics() {
     fi
 }
 
+check_rules() {
+    for check in "check config prometheus.yml" "test rules rules_test.yml"; do
+        # Each is words: a command of promtool with its file.
+        # shellcheck disable=SC2086
+        (cd deploy/prometheus && "$PROMTOOL" $check) >"$STATE/rules.txt" 2>&1 || {
+            cat "$STATE/rules.txt" >&2
+            fail "promtool $check complains"
+        }
+    done
+}
+
 stop_server() {
     kill -TERM "$SERVER"
     wait_for 60 "the server's end" stopped
@@ -143,6 +140,8 @@ stop_server() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 find_promtool
+case $PROMTOOL in /*) ;; *) PROMTOOL=$PWD/$PROMTOOL ;; esac
+check_rules
 find_binary
 start_server
 wait_until_ready
