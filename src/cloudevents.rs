@@ -77,7 +77,7 @@ impl CloudEvents {
 /// What the event is about; `None` where it is about the application as a whole.
 fn subject(event: &Event) -> Option<String> {
     match event {
-        Event::Application { .. } | Event::Configuration { .. } => None,
+        Event::Application { .. } | Event::Configuration { .. } | Event::Audit { .. } => None,
         Event::Health { check, kind, .. } => Some(format!("checks/{kind}/{check}")),
         Event::Resource { resource, .. } => Some(format!("resources/{resource}")),
         Event::ModelVersion { model, version, .. }
@@ -123,6 +123,10 @@ fn data(event: &Event) -> Value {
         Event::Configuration { changed, ignored, detail } => {
             json!({ "changed": changed, "ignored": ignored, "detail": detail })
         }
+        Event::Audit { who, method, path, model, peer, status, untold } => json!({
+            "who": who, "method": method, "path": path, "model": model, "peer": peer,
+            "status": status, "untold": untold,
+        }),
     }
 }
 

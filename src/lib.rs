@@ -21,6 +21,7 @@
 //! | [`onnx`] | the engine: ONNX Runtime |
 //! | [`repository`] | where models come from: a local folder or an object store |
 //! | [`metrics`] | Prometheus |
+//! | [`auth`] | who may do what: credentials, roles, audit |
 //! | [`cloudevents`] | events as they leave the process |
 //! | [`config`] | settings from file, environment and flags |
 //! | [`state_file`] | what operators decided, kept in a folder |
@@ -34,6 +35,7 @@ pub mod lifecycle;
 pub mod model;
 pub mod tally;
 
+pub mod auth;
 pub mod cloudevents;
 pub mod config;
 pub mod grpc;

@@ -112,6 +112,23 @@ pub enum Event {
         /// Why nothing was changed; empty otherwise.
         detail: String,
     },
+    /// Somebody has changed something, or was denied to.
+    Audit {
+        /// Who, such as `key:ci`.
+        who: String,
+        /// The method of the request, or `gRPC`.
+        method: String,
+        /// Its path.
+        path: String,
+        /// The model that it names.
+        model: Option<String>,
+        /// The other end of the connection.
+        peer: String,
+        /// How it was answered: a status of HTTP, or a code of gRPC; `None` where the answer was not waited for.
+        status: Option<u16>,
+        /// Requests that were denied since the event before of one that was, and have none of their own.
+        untold: u64,
+    },
 }
 
 /// An [`Event`] without its data, to choose by.
@@ -128,11 +145,12 @@ pub enum EventKind {
     ModelDecision,
     ModelEvicted,
     Configuration,
+    Audit,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Application,
         Self::Health,
         Self::Resource,
@@ -143,6 +161,7 @@ impl EventKind {
         Self::ModelDecision,
         Self::ModelEvicted,
         Self::Configuration,
+        Self::Audit,
     ];
 
     /// The kind's name, such as `model_version`. It never changes its meaning.
@@ -158,6 +177,7 @@ impl EventKind {
             Self::ModelDecision => "model_decision",
             Self::ModelEvicted => "model_evicted",
             Self::Configuration => "configuration",
+            Self::Audit => "audit",
         }
     }
 
@@ -187,6 +207,7 @@ impl Event {
             Self::ModelDecision { .. } => EventKind::ModelDecision,
             Self::ModelEvicted { .. } => EventKind::ModelEvicted,
             Self::Configuration { .. } => EventKind::Configuration,
+            Self::Audit { .. } => EventKind::Audit,
         }
     }
 }
@@ -241,5 +262,7 @@ pub(super) fn log(event: &Event) {
             }
         }
         Event::Configuration { detail, .. } => warn!(detail, "the configuration stays as it is"),
+        // The audit has lines of its own, also for what there is no event of.
+        Event::Audit { .. } => {}
     }
 }
