@@ -7,6 +7,7 @@ use super::layers::Said;
 use super::mistake::{Mistake, Origin};
 use super::settings::Setting;
 use super::value::{LoadMode, Raw, Wrong};
+use crate::auth::Role;
 
 /// What stands for a secret.
 const MASK: &str = "***";
@@ -111,15 +112,17 @@ impl Effective {
 
     /// What is wrong with the settings taken together.
     pub(super) fn contradictions(&self) -> Vec<Mistake> {
-        let found =
-            [self.reachable(), self.unwatchable(), self.unknown_store()].into_iter().flatten();
+        let found = [self.reachable(), self.unwatchable(), self.unknown_store()];
+        let found = found.into_iter().chain(self.half_guarded()).flatten();
         let mistake = |(key, problem)| mistake(key, self.origins[self.index(key)].clone(), problem);
         found.map(mistake).collect()
     }
 
     fn reachable(&self) -> Option<(&'static str, String)> {
         let server = &self.config.server;
-        if server.allow_unauthenticated_management {
+        let auth = &self.config.auth;
+        let is_guarded = auth.is_on() && !auth.anonymous_roles.contains(&Role::Manage);
+        if is_guarded || server.allow_unauthenticated_management {
             return None;
         }
         let grpc = server.grpc_listen.on().map(|address| ("server.grpc_listen", *address));
@@ -128,10 +131,38 @@ impl Effective {
         let (key, address) = reachable.next()?;
         let problem = format!(
             "{address} can be reached by others, who could load and unload models without credentials; \
-             listen on a loopback address, or set server.allow_unauthenticated_management to true \
-             where the network keeps strangers out"
+             listen on a loopback address, or set auth.keys_file or auth.jwks_file and leave manage out of \
+             auth.anonymous_roles, or set server.allow_unauthenticated_management to true where the \
+             network keeps strangers out"
         );
         Some((key, problem))
+    }
+
+    /// What is said of callers, and would let in others than it seems.
+    fn half_guarded(&self) -> [Option<(&'static str, String)>; 3] {
+        let auth = &self.config.auth;
+        let takes_tokens = auth.jwks_file.is_some();
+        let unused = [
+            ("auth.jwt_issuer", auth.jwt_issuer.is_some()),
+            ("auth.jwt_audience", auth.jwt_audience.is_some()),
+        ];
+        let unused = unused.into_iter().find(|(_, given)| *given && !takes_tokens);
+        let unused = unused.map(|(key, _)| {
+            (key, "no token is taken without the keys that sign them, auth.jwks_file".to_owned())
+        });
+        let is_unbound = auth.jwt_issuer.is_none() || auth.jwt_audience.is_none();
+        let unbound = (takes_tokens && is_unbound).then(|| {
+            let problem = "it needs auth.jwt_issuer and auth.jwt_audience: else tokens would be taken \
+                           that were issued for others";
+            ("auth.jwks_file", problem.to_owned())
+        });
+        let is_open = !auth.is_on() && !auth.anonymous_roles.is_empty();
+        let open = is_open.then(|| {
+            let problem = "everybody may do everything as long as neither auth.keys_file nor \
+                           auth.jwks_file is set";
+            ("auth.anonymous_roles", problem.to_owned())
+        });
+        [unused, unbound, open]
     }
 
     fn unwatchable(&self) -> Option<(&'static str, String)> {

@@ -27,9 +27,10 @@ pub use mistake::{ConfigError, Mistake, Origin};
 pub use schema::schema;
 pub use settings::{SETTINGS, Setting};
 pub use value::{
-    Auto, ByteSize, LoadMode, LogFilter, LogFormat, Percent, Profile, Switch, WebhookUrl,
+    Auto, ByteSize, LoadMode, LogFilter, LogFormat, Percent, Profile, Switch, WebhookUrl, Words,
 };
 
+use crate::auth::Role;
 use crate::inference::ExecutionProvider;
 use crate::lifecycle::{EventKind, LifecycleConfig};
 use crate::model::ModelName;
@@ -39,6 +40,8 @@ use crate::model::ModelName;
 pub struct Config {
     /// The HTTP server.
     pub server: ServerConfig,
+    /// Who may do what.
+    pub auth: AuthConfig,
     /// The repository and what is loaded from it.
     pub models: ModelsConfig,
     /// How models run.
@@ -77,6 +80,32 @@ pub struct ServerConfig {
     /// Whether models may be changed by anybody who can reach `listen` or `grpc_listen`, where those are
     /// not loopback.
     pub allow_unauthenticated_management: bool,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// The file of API keys.
+    pub keys_file: Option<PathBuf>,
+    /// The JSON Web Key Set by which tokens are read.
+    pub jwks_file: Option<PathBuf>,
+    /// Who has to have issued a token.
+    pub jwt_issuer: Option<Words>,
+    /// Whom a token has to be for.
+    pub jwt_audience: Option<Words>,
+    /// The claim with roles.
+    pub jwt_roles_claim: Words,
+    /// The claim with models.
+    pub jwt_models_claim: Words,
+    /// What callers without a credential may do, where others have one.
+    pub anonymous_roles: Vec<Role>,
+}
+
+impl AuthConfig {
+    /// Whether callers are asked for a credential; otherwise everybody may do everything.
+    pub const fn is_on(&self) -> bool {
+        self.keys_file.is_some() || self.jwks_file.is_some()
+    }
 }
 
 /// The repository and what is loaded from it.

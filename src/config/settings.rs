@@ -4,7 +4,7 @@ use serde_json::Value as Tree;
 
 use super::value::{Bounds, Raw, Value, Wrong};
 use super::{
-    Config, EventsConfig, HealthConfig, InferenceConfig, MetricsConfig, ModelsConfig,
+    AuthConfig, Config, EventsConfig, HealthConfig, InferenceConfig, MetricsConfig, ModelsConfig,
     OnnxRuntimeConfig, ServerConfig, TelemetryConfig, WebhooksConfig,
 };
 use crate::lifecycle::LifecycleConfig;
@@ -130,6 +130,22 @@ settings! {
             "the deadline of an inference, its upload included";
         allow_unauthenticated_management "BOOL" = "false":
             "start on an address that others can reach, who may then change models";
+    }
+    auth: AuthConfig {
+        keys_file "FILE" = "none":
+            "the API keys, as onward key prints them; read anew when it changes";
+        jwks_file "FILE" = "none":
+            "the JSON Web Key Set with the keys that sign tokens; read anew when it changes";
+        jwt_issuer "TEXT" = "none":
+            "what the claim iss of a token has to be";
+        jwt_audience "TEXT" = "none":
+            "what has to be in the claim aud of a token";
+        jwt_roles_claim "CLAIM" = "roles":
+            "the claim with roles, or a JSON Pointer to it, such as /realm_access/roles";
+        jwt_models_claim "CLAIM" = "models":
+            "the claim with the models that a token is for, such as fraud-*; all without it";
+        anonymous_roles "ROLES" = "":
+            "what callers without a credential may do, some of read, infer and manage";
     }
     models: ModelsConfig {
         repository "FOLDER" = "models":

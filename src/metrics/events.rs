@@ -107,7 +107,8 @@ impl EventCounts {
             Event::Health { .. }
             | Event::Resource { .. }
             | Event::Operation { .. }
-            | Event::ModelTraffic { .. } => {}
+            | Event::ModelTraffic { .. }
+            | Event::Audit { .. } => {}
         }
     }
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::auth::Role;
 use crate::config::{Layers, SETTINGS};
 use crate::inference::ExecutionProvider;
 use crate::lifecycle::EventKind;
@@ -114,6 +115,11 @@ fn names() -> impl Strategy<Value = Tree> {
     prop::collection::vec(name, 0..5).prop_map(|names| json!(names))
 }
 
+fn text() -> impl Strategy<Value = Tree> {
+    let awkward = vec!["null", "~", "true", "1.50", "a: b", "x #y", "*a", "/realm/roles", " a "];
+    prop::sample::select(awkward).prop_map(|text| json!(text))
+}
+
 fn urls() -> impl Strategy<Value = Tree> {
     prop::collection::vec("https?:/{2}[a-z]{1,9}(:[1-9][0-9]{0,3})?/[a-z,#?=&%20]{0,20}", 0..4)
         .prop_map(|urls| json!(urls))
@@ -145,6 +151,12 @@ fn value(key: &'static str) -> BoxedStrategy<Tree> {
         ("BOOL", _) => any::<bool>().prop_map(|truth| json!(truth)).boxed(),
         ("NAMES", _) => names().boxed(),
         ("URLS", _) => urls().boxed(),
+        ("TEXT", _) => prop_oneof![word("none"), text()].boxed(),
+        ("CLAIM", _) => text().boxed(),
+        ("ROLES", _) => {
+            let some = prop::sample::subsequence(Role::ALL.map(Role::name).to_vec(), 0..=3);
+            some.prop_map(|some| json!(some)).boxed()
+        }
         ("KINDS", _) => some_of(&EventKind::ALL.map(EventKind::name)).boxed(),
         ("PROVIDERS", _) => some_of(&ExecutionProvider::ALL.map(ExecutionProvider::name)).boxed(),
         ("MODE", _) => {
@@ -164,7 +176,20 @@ fn value(key: &'static str) -> BoxedStrategy<Tree> {
 fn configuration() -> impl Strategy<Value = Vec<(&'static str, Tree)>> {
     let keys = SETTINGS.iter().map(|setting| setting.key);
     let values = keys.map(|key| prop::option::of(value(key).prop_map(move |value| (key, value))));
-    values.collect::<Vec<_>>().prop_map(|given| given.into_iter().flatten().collect())
+    values.collect::<Vec<_>>().prop_map(|given| sound(given.into_iter().flatten().collect()))
+}
+
+/// What is said of callers needs all of it.
+fn sound(mut given: Vec<(&'static str, Tree)>) -> Vec<(&'static str, Tree)> {
+    if given.iter().any(|(key, _)| key.starts_with("auth.")) {
+        for key in ["auth.jwks_file", "auth.jwt_issuer", "auth.jwt_audience"] {
+            if !given.iter().any(|(name, value)| *name == key && *value != "none") {
+                given.retain(|(name, _)| *name != key);
+                given.push((key, json!("x")));
+            }
+        }
+    }
+    given
 }
 
 proptest! {

@@ -10,6 +10,7 @@ use serde_json::{Value as Tree, json};
 use tracing_subscriber::EnvFilter;
 
 use super::{Bounds, Value, ranging, within};
+use crate::auth::Role;
 use crate::inference::ExecutionProvider;
 use crate::lifecycle::EventKind;
 use crate::model::ModelName;
@@ -71,6 +72,17 @@ pub struct WebhookUrl(String);
 
 impl WebhookUrl {
     /// The address as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text in one line, of one character at least.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words(String);
+
+impl Words {
+    /// The text as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -356,6 +368,43 @@ impl Value for WebhookUrl {
 
     fn schema(_: Bounds) -> Tree {
         json!({ "type": "string", "pattern": "^https?://" })
+    }
+}
+
+impl Value for Words {
+    fn expected(_: Bounds) -> String {
+        "a text in one line".to_owned()
+    }
+
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        let sound = !text.trim().is_empty() && !text.chars().any(char::is_control);
+        sound.then(|| Self(text.to_owned()))
+    }
+
+    fn show(&self) -> Tree {
+        Tree::String(self.0.clone())
+    }
+
+    fn schema(_: Bounds) -> Tree {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+impl Value for Role {
+    fn expected(_: Bounds) -> String {
+        format!("some of {}", Self::ALL.map(Self::name).join(", "))
+    }
+
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        Self::from_name(text)
+    }
+
+    fn show(&self) -> Tree {
+        json!(self.name())
+    }
+
+    fn schema(_: Bounds) -> Tree {
+        json!({ "enum": Self::ALL.map(Self::name) })
     }
 }
 

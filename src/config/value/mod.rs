@@ -5,7 +5,7 @@ mod lists;
 
 use serde_json::{Value as Tree, json};
 
-pub use kinds::{ByteSize, LoadMode, LogFilter, LogFormat, Percent, Profile, WebhookUrl};
+pub use kinds::{ByteSize, LoadMode, LogFilter, LogFormat, Percent, Profile, WebhookUrl, Words};
 pub use lists::{Auto, Switch};
 
 /// What a layer says of a setting.
