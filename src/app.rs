@@ -19,6 +19,7 @@ pub use listener::ListenError;
 pub use managed::PlaceError;
 pub use reload::Configuration;
 
+use crate::auth::Following;
 use crate::lifecycle::checks::RuntimeWatch;
 use crate::lifecycle::{Application, Ending, HealthRegistry, SignalSource};
 use listeners::Listeners;
@@ -29,6 +30,7 @@ pub struct App {
     application: Application,
     listeners: Listeners,
     _watch: RuntimeWatch,
+    _following: Option<Following>,
 }
 
 impl App {

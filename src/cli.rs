@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
+use onward::auth::{Role, Wish};
 use onward::config::{Layers, SETTINGS, Setting};
 
 use crate::check::Subject;
@@ -23,6 +24,8 @@ pub(crate) enum Task {
         /// The probe to ask.
         probe: &'static str,
     },
+    /// Make a key.
+    Key(Wish),
     /// Tell about the configuration.
     Config {
         /// What it is made from.
@@ -53,6 +56,7 @@ pub(crate) fn parse(
     }
     match name {
         "completions" => return Ok(Task::Print(completions(matches))),
+        "key" => return Ok(Task::Key(wish(matches))),
         "man" => return Ok(Task::Print(manual())),
         _ => {}
     }
@@ -103,6 +107,14 @@ fn question(matches: &ArgMatches) -> Question {
     }
 }
 
+fn wish(matches: &ArgMatches) -> Wish {
+    let all = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned();
+    let roles = all("role").filter_map(|role| Role::from_name(&role)).collect();
+    let name = matches.get_one::<String>("name").expect("it is required").clone();
+    let expires = matches.get_one::<String>("expires").cloned();
+    Wish { name, roles, models: all("model").collect(), expires }
+}
+
 fn command() -> Command {
     let live = Arg::new("live")
         .long("live")
@@ -120,6 +132,7 @@ fn command() -> Command {
         .subcommand(with_settings(health).arg(live))
         .subcommand(config())
         .subcommand(check())
+        .subcommand(key())
         .subcommands(remote::commands())
         .subcommands(of_itself())
 }
@@ -167,6 +180,25 @@ fn config() -> Command {
     with_settings(Command::new("config").about(about))
         .arg(check.conflicts_with("schema"))
         .args([schema, format])
+}
+
+fn key() -> Command {
+    let argument = |name: &'static str, value| Arg::new(name).long(name).value_name(value);
+    let name = argument("name", "NAME").required(true).help("whose it is, as logs are to tell it");
+    let role = argument("role", "ROLE")
+        .required(true)
+        .action(ArgAction::Append)
+        .value_parser(Role::ALL.map(Role::name))
+        .help("what they may do; may be given several times");
+    let model = argument("model", "PATTERN")
+        .action(ArgAction::Append)
+        .help("only these models, such as 'fraud-*'; may be given several times");
+    let expires = argument("expires", "TIME").help("until when, such as 2030-01-31T00:00:00Z");
+    Command::new("key")
+        .about(
+            "make an API key: the first line is the key, the others its entry for auth.keys_file",
+        )
+        .args([name, role, model, expires])
 }
 
 /// Adds `--config` and one flag for each setting.

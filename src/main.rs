@@ -15,6 +15,7 @@ use std::{env, io};
 
 use mimalloc::MiMalloc;
 use onward::app::{App, Configuration};
+use onward::auth::{NewKey, Wish};
 use onward::config::{Config, Effective, Layers};
 use onward::lifecycle::{Ending, SignalSource, StopSignal};
 use onward::onnx::{LibrarySearch, OnnxRuntime, bound_arenas};
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
     let result = match task {
         Task::Serve(layers) => serve(&layers).map(|never| match never {}),
         Task::Health { layers, probe } => health(&layers, probe),
+        Task::Key(wish) => key(&wish),
         Task::Config { layers, question } => inspect(&layers, question),
         Task::Check(subject) => check(&subject),
         Task::Print(text) => print(&text, exit::CLEAN),
@@ -147,6 +149,11 @@ fn inspect(layers: &Layers, question: Question) -> Result<ExitCode, Refusal> {
     let answer = inspect::answer(layers, question);
     let Answer { text, sound } = answer.map_err(|error| refuse(exit::CONFIG, error))?;
     print(text.as_bytes(), if sound { exit::CLEAN } else { exit::CONFIG })
+}
+
+fn key(wish: &Wish) -> Result<ExitCode, Refusal> {
+    let made = NewKey::generate(wish).map_err(|error| refuse(exit::FAILED, error))?;
+    print(format!("{}\n{}", made.key, made.entry).as_bytes(), exit::CLEAN)
 }
 
 /// Prints, and ends with this code.

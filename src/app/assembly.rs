@@ -17,8 +17,11 @@ use super::interfaces::InterfaceCounts;
 use super::listeners::Listeners;
 use super::managed::{self, ManagedBackend, ManagedRepository, Place, PlaceError};
 use super::reload::{self, Configuration, Reloading};
+use crate::auth::{Following, Guard, Options, SourceError, TokenOptions};
 use crate::cloudevents::CloudEvents;
-use crate::config::{Config, HealthConfig, LoadMode, ModelsConfig, WebhooksConfig};
+use crate::config::{
+    AuthConfig, Config, HealthConfig, LoadMode, ModelsConfig, WebhooksConfig, Words,
+};
 use crate::grpc;
 use crate::http::{ConfigurationPage, MetricsPage, Parts};
 use crate::lifecycle::checks::{RuntimeWatch, disk_space, memory_pressure};
@@ -36,6 +39,9 @@ pub enum AssemblyError {
     /// The key that signs webhooks cannot be had.
     #[error(transparent)]
     Secret(#[from] webhooks::SecretError),
+    /// A file with credentials cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] SourceError),
     /// The repository's address is none.
     #[error(transparent)]
     Place(#[from] PlaceError),
@@ -84,9 +90,12 @@ impl App {
         let models = managed_models(manager, config)?;
         let watch =
             register_checks(application.health(), config, &place).map_err(AssemblyError::Watch)?;
+        let guard = guard(&config.auth, application.events())?;
+        let following = guard.as_ref().map(Following::start);
         let observed = observed(&application, models.clone(), (&counts, engine_version));
         let page = move || metrics.render(&observed);
         let parts = parts((&configuration, &application), models.clone(), &counts, page);
+        let parts = Parts { guard: guard.clone(), ..parts };
         register_webhooks(&config.webhooks, &parts.cloud_events, application.hooks())?;
         let reloading = Reloading {
             limits: Arc::clone(&parts.limits),
@@ -94,7 +103,12 @@ impl App {
             models: models.clone(),
             events: application.events().clone(),
         };
-        application.on_reload(move || reloading.reload(&configuration));
+        application.on_reload(move || {
+            reloading.reload(&configuration);
+            if let Some(guard) = &guard {
+                guard.reload();
+            }
+        });
         let grpc = grpc_parts(&parts, &counts);
         let listeners = Listeners::new(&config.server, (parts, grpc), &counts);
         register(&application, (&models, &config.models), &listeners);
@@ -104,7 +118,7 @@ impl App {
         });
         models.start_clean_up(config.lifecycle.cleanup_interval);
         models.start_reconciling();
-        Ok(Self { application, listeners, _watch: watch })
+        Ok(Self { application, listeners, _watch: watch, _following: following })
     }
 }
 
@@ -122,6 +136,24 @@ fn managed_models(
     let models = ModelLifecycleManager::new(parts, options);
     models.restore(found.state, &found.problems);
     Ok(models)
+}
+
+/// Who is let in, where callers are asked for a credential.
+fn guard(config: &AuthConfig, events: &EventBus) -> Result<Option<Arc<Guard>>, SourceError> {
+    if !config.is_on() {
+        return Ok(None);
+    }
+    let text = |given: &Option<Words>| given.as_ref().map(|words| words.as_str().to_owned());
+    let tokens = config.jwks_file.clone().map(|jwks_file| TokenOptions {
+        jwks_file,
+        issuer: text(&config.jwt_issuer).expect("the configuration was checked"),
+        audience: text(&config.jwt_audience).expect("the configuration was checked"),
+        roles_claim: config.jwt_roles_claim.as_str().to_owned(),
+        models_claim: config.jwt_models_claim.as_str().to_owned(),
+    });
+    let anonymous = config.anonymous_roles.iter().copied().collect();
+    let options = Options { keys_file: config.keys_file.clone(), tokens, anonymous };
+    Guard::open(options, events.clone()).map(|guard| Some(Arc::new(guard)))
 }
 
 /// What there is to do, each list in its order.
@@ -239,6 +271,7 @@ fn parts(
         hooks: Arc::clone(application.hooks()),
         log: configuration.log(),
         traces: Arc::default(),
+        guard: None,
         in_flight: counts.in_flight.clone(),
         counts: Arc::clone(&counts.http),
         closing: CancellationToken::new(),
@@ -254,6 +287,7 @@ fn grpc_parts(rest: &Parts, counts: &InterfaceCounts) -> grpc::Parts {
         events: rest.events.clone(),
         log: Arc::clone(&rest.log),
         traces: Arc::clone(&rest.traces),
+        guard: rest.guard.clone(),
         limits: Box::new(move || {
             let limits = **limits.load();
             grpc::Limits {

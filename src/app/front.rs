@@ -1,5 +1,7 @@
 //! Who answers what comes over one listener.
 
+use std::net::SocketAddr;
+
 use axum::Router;
 use axum::http::{Request, Version};
 use axum::response::Response;
@@ -36,11 +38,11 @@ impl Front {
 }
 
 impl Answers for Front {
-    async fn answer(&self, request: Request<Incoming>) -> Response {
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
         if let Some(rest) = self.rest(&request) {
-            return rest.answer(request).await;
+            return rest.answer(request, peer).await;
         }
         let _counted = self.in_flight.enter();
-        self.grpc.answer(request).await
+        self.grpc.answer(request, peer).await
     }
 }

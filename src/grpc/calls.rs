@@ -6,6 +6,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Parts;
+use super::gate::Caller;
 use super::infer::{self, Answered};
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::model_metadata_response::TensorMetadata;
@@ -61,7 +62,9 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<ModelReadyRequest>,
     ) -> Result<Response<ModelReadyResponse>, Status> {
+        let caller = Caller::of(self, &request)?;
         let ModelReadyRequest { name, version } = request.into_inner();
+        caller.on_model(&name)?;
         let (model, version) = target(&name, &version).map_err(|refusal| refused(&refusal))?;
         // As in Triton, a model that nobody knows is one that is not ready.
         let ready =
@@ -84,7 +87,9 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
+        let caller = Caller::of(self, &request)?;
         let ModelMetadataRequest { name, version } = request.into_inner();
+        caller.on_model(&name)?;
         let told = target(&name, &version)
             .and_then(|(model, version)| ModelMetadata::of(&self.models, &model, version.as_ref()));
         let ModelMetadata { handle, versions } = told.map_err(|refusal| refused(&refusal))?;
@@ -102,7 +107,9 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
+        let caller = Caller::of(self, &request)?;
         let ModelConfigRequest { name, version } = request.into_inner();
+        caller.on_model(&name)?;
         let config = target(&name, &version)
             .and_then(|(model, version)| ModelConfig::of(&self.models, &model, version.as_ref()));
         let config = config.map_err(|refusal| refused(&refusal))?;
@@ -113,10 +120,14 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<ModelStatisticsRequest>,
     ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let caller = Caller::of(self, &request)?;
         let ModelStatisticsRequest { name, version } = request.into_inner();
         let told = if name.is_empty() {
-            Ok(statistics::of_all(&self.models))
+            let mut all = statistics::of_all(&self.models);
+            all.retain(|one| caller.sees(&one.name));
+            Ok(all)
         } else {
+            caller.on_model(&name)?;
             target(&name, &version).and_then(|(model, version)| {
                 statistics::of_model(&self.models, &model, version.as_ref())
             })
@@ -130,7 +141,9 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
+        let caller = Caller::of(self, &request)?;
         let (terms, request) = parted(request);
+        caller.on_model(&request.model_name)?;
         let bounds = terms.bounds(terms.received);
         let answered = infer::answer((&self.models, &self.traces), request, (&terms, bounds)).await;
         let Answered { response, digest, cache } = answered.map_err(|refusal| refused(&refusal))?;
@@ -147,12 +160,14 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Answers>, Status> {
+        let caller = Caller::of(self, &request)?;
         let (terms, requests) = parted(request);
         let limit = (self.limits)().max_message_size;
         let serving = stream::Serving {
             models: self.models.clone(),
             traces: Arc::clone(&self.traces),
             terms: Arc::new(terms),
+            caller,
             limit,
         };
         Ok(Response::new(stream::answers(serving, requests, self.closing.clone())))
@@ -162,6 +177,7 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<LogSettingsRequest>,
     ) -> Result<Response<LogSettingsResponse>, Status> {
+        Caller::of(self, &request)?.on_server()?;
         let settings = settings::log(&*self.log, request.get_ref());
         Ok(Response::new(settings.map_err(|refusal| refused(&refusal))?))
     }
@@ -170,6 +186,10 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<TraceSettingRequest>,
     ) -> Result<Response<TraceSettingResponse>, Status> {
+        match request.get_ref().model_name.as_str() {
+            "" => Caller::of(self, &request)?.on_server()?,
+            model => Caller::of(self, &request)?.on_model(model)?,
+        }
         let settings = settings::trace((&self.models, &self.traces), request.into_inner());
         Ok(Response::new(settings.map_err(|refusal| refused(&refusal))?))
     }
@@ -178,9 +198,11 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<RepositoryIndexRequest>,
     ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        let caller = Caller::of(self, &request)?;
         let entries = repository::index(&self.models, request.get_ref().ready).await;
         let entries = entries.map_err(|refusal| refused(&refusal))?;
-        let models = entries.into_iter().map(ModelIndex::from).collect();
+        let seen = entries.into_iter().filter(|entry| caller.sees(entry.model.as_str()));
+        let models = seen.map(ModelIndex::from).collect();
         Ok(Response::new(RepositoryIndexResponse { models }))
     }
 
@@ -188,11 +210,18 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<RepositoryModelLoadRequest>,
     ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        let caller = Caller::of(self, &request)?;
         let RepositoryModelLoadRequest { model_name, parameters, .. } = request.into_inner();
+        caller.on_model(&model_name)?;
+        let given = parameters.into_iter().map(|(name, parameter)| (name, given(parameter)));
+        let overrides = repository::overrides(given).map_err(|refusal| refused(&refusal))?;
+        if overrides.is_some() {
+            // What it brings may be made of models that the caller may not see.
+            caller.on_server()?;
+        }
         let load = async {
             let model = ModelName::new(&model_name)?;
-            let given = parameters.into_iter().map(|(name, parameter)| (name, given(parameter)));
-            repository::load(&self.models, &model, repository::overrides(given)?).await
+            repository::load(&self.models, &model, overrides).await
         };
         load.await.map_err(|refusal| refused(&refusal))?;
         Ok(Response::new(RepositoryModelLoadResponse {}))
@@ -202,7 +231,9 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        let caller = Caller::of(self, &request)?;
         let RepositoryModelUnloadRequest { model_name, .. } = request.into_inner();
+        caller.on_model(&model_name)?;
         let unload = async {
             let model = ModelName::new(&model_name)?;
             repository::unload(&self.models, &model).await

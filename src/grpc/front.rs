@@ -26,7 +26,7 @@ use super::proto::health::health_server::HealthServer;
 use super::status::{self, status};
 use super::terms::Terms;
 use super::upload::Timely;
-use super::{Parts, Shared};
+use super::{Parts, Shared, gate};
 use crate::oip::Code;
 
 /// The call that has no end of its own.
@@ -48,22 +48,25 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// The router over what it is given.
 pub fn router(parts: Parts) -> Router {
-    let parts = Arc::new(parts);
+    let (guard, parts) = (parts.guard.clone(), Arc::new(parts));
     let health = HealthServer::new(Health::new(Arc::clone(&parts)));
     let builder = || Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
     let sound = "the descriptors were compiled with this program";
     let (v1, v1alpha) =
         (builder().build_v1().expect(sound), builder().build_v1alpha().expect(sound));
-    Router::new()
+    let router = Router::new()
         .route(&format!("/{SERVICE_NAME}/{{call}}"), post(inference))
         .route_service("/grpc.health.v1.Health/{call}", health)
         .route_service("/grpc.reflection.v1.ServerReflection/{call}", v1)
         .route_service("/grpc.reflection.v1alpha.ServerReflection/{call}", v1alpha)
         .fallback(not_offered)
         .method_not_allowed_fallback(not_offered)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(Arc::clone(&parts), only_grpc))
-        .with_state(parts)
+        .layer(CatchPanicLayer::custom(panicked));
+    let router = match guard {
+        Some(guard) => router.layer(from_fn_with_state(guard, gate::guarded)),
+        None => router,
+    };
+    router.layer(from_fn_with_state(Arc::clone(&parts), only_grpc)).with_state(parts)
 }
 
 /// Makes the call, and tells the log.
@@ -148,7 +151,7 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     answer(&status::bug(panic.as_ref()))
 }
 
-fn answer(status: &Status) -> Response {
+pub(super) fn answer(status: &Status) -> Response {
     status.clone().into_http::<Body>().into_response()
 }
 

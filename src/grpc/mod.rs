@@ -13,6 +13,7 @@ mod counts;
 mod front;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod gate;
 mod health;
 mod infer;
 mod proto;
@@ -31,7 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use counts::{MethodCounts, MethodReport};
 pub use front::{is_grpc, router};
+pub use gate::rules;
 
+use crate::auth::Guard;
 use crate::lifecycle::{EventBus, HealthRegistry, LogControl};
 use crate::model::{ModelLifecycleManager, Traces};
 
@@ -56,6 +59,8 @@ pub struct Parts {
     pub log: Arc<dyn LogControl>,
     /// Decides which inferences are traced.
     pub traces: Arc<Traces>,
+    /// Lets calls in; without it, everybody may do everything.
+    pub guard: Option<Arc<Guard>>,
     /// What a call that comes now may take.
     pub limits: Box<dyn Fn() -> Limits + Send + Sync>,
     /// Counts the calls that were answered.

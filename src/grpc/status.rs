@@ -31,7 +31,8 @@ const fn grpc(code: Code) -> Grpc {
         | Code::UnknownCheck
         | Code::UnknownResource
         | Code::NotFound => Grpc::NotFound,
-        Code::CrossSite => Grpc::PermissionDenied,
+        Code::Unauthenticated | Code::InvalidCredential => Grpc::Unauthenticated,
+        Code::CrossSite | Code::Forbidden => Grpc::PermissionDenied,
         Code::ChangeInProgress | Code::GenerationMismatch => Grpc::Aborted,
         Code::AlreadyCurrent
         | Code::VersionNotLoaded

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::gate::Caller;
 use super::infer::{self, Answered};
 use super::proto::infer_parameter::ParameterChoice;
 use super::proto::{
@@ -39,6 +40,7 @@ pub(super) struct Serving {
     pub(super) models: ModelLifecycleManager,
     pub(super) traces: Arc<Traces>,
     pub(super) terms: Arc<Terms>,
+    pub(super) caller: Caller,
     /// The largest message.
     pub(super) limit: usize,
 }
@@ -72,7 +74,11 @@ async fn answer(
     let (model_name, id) = (request.model_name.clone(), request.id.clone());
     let tells_final = wants_final(&request);
     let bounds = serving.terms.bounds(Instant::now());
-    let work = infer::answer((&serving.models, &serving.traces), request, (&serving.terms, bounds));
+    let work = async {
+        serving.caller.still_on_model(&request.model_name)?;
+        let models = (&serving.models, &*serving.traces);
+        infer::answer(models, request, (&serving.terms, bounds)).await
+    };
     let failure = match AssertUnwindSafe(work).catch_unwind().await {
         Ok(Ok(Answered { mut response, .. })) => {
             if tells_final {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::wire::JSON;
+use crate::auth::Denied;
 use crate::causes;
 use crate::inference::InferError;
 use crate::json_tensors::JsonError;
@@ -83,7 +84,8 @@ const fn status(code: Code) -> StatusCode {
         | Code::UnknownResource
         | Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::CrossSite => StatusCode::FORBIDDEN,
+        Code::Unauthenticated | Code::InvalidCredential => StatusCode::UNAUTHORIZED,
+        Code::CrossSite | Code::Forbidden => StatusCode::FORBIDDEN,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Code::ChangeInProgress
         | Code::AlreadyCurrent
@@ -198,7 +200,7 @@ macro_rules! refusals {
     };
 }
 
-refusals!(NameError, LookupError, ChangeError, Arc<ChangeError>, InferError);
+refusals!(NameError, LookupError, ChangeError, Arc<ChangeError>, InferError, Denied);
 
 impl Failure {
     /// What a request that failed so is told.
@@ -226,6 +228,9 @@ impl Failure {
         if again.contains(&status(self.code)) {
             headers.insert(header::RETRY_AFTER, whole_seconds(self.retry_after));
         }
+        if let Some(challenge) = challenge(self.code) {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         let mut text = serde_json::to_vec(&body).expect("three texts can be written");
         text.push(b'\n');
         text
@@ -237,6 +242,16 @@ impl Failure {
 
     pub(super) fn text(&self) -> &str {
         &self.text
+    }
+}
+
+/// What RFC 6750 has a client told of the credential that is needed.
+const fn challenge(code: Code) -> Option<&'static str> {
+    match code {
+        Code::Unauthenticated => Some("Bearer"),
+        Code::InvalidCredential => Some("Bearer error=\"invalid_token\""),
+        Code::Forbidden => Some("Bearer error=\"insufficient_scope\""),
+        _ => None,
     }
 }
 

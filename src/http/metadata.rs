@@ -8,6 +8,7 @@ use super::Shared;
 use super::error::ApiError;
 use super::target::Target;
 use super::wire::json;
+use crate::auth::Access;
 use crate::inference::TensorSpec;
 use crate::oip::metadata::{self, EXTENSIONS, ModelMetadata};
 
@@ -51,10 +52,11 @@ pub(super) async fn server() -> Response {
     json(&ServerBody { name, version, extensions: EXTENSIONS })
 }
 
-/// `GET /v2/models`: those that answer requests.
-pub(super) async fn models(State(services): Shared) -> Response {
+/// `GET /v2/models`: those that answer requests, and that the caller may see.
+pub(super) async fn models(State(services): Shared, access: Access) -> Response {
     let reports = services.parts.models.reports().into_iter();
     let serving = reports.filter(|report| report.current.is_some());
+    let serving = serving.filter(|report| access.sees(report.name.as_str()));
     json(&ModelsBody { models: serving.map(|report| report.name.to_string()).collect() })
 }
 

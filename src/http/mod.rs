@@ -20,6 +20,7 @@ mod events;
 mod finish;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod gate;
 mod health;
 mod heavy;
 mod held;
@@ -58,9 +59,10 @@ use tokio_util::sync::CancellationToken;
 pub use counts::{RouteCounts, RouteReport};
 pub use in_flight::{Entered, InFlight};
 pub use rest::Rest;
-pub use routes::routes;
+pub use routes::{routes, rules};
 pub use server::{Answers, Protocols, Served, serve};
 
+use crate::auth::Guard;
 use crate::cloudevents::CloudEvents;
 use crate::lifecycle::{
     EventBus, HealthRegistry, Hooks, LifecycleManager, LogControl, ResourceManager,
@@ -118,6 +120,8 @@ pub struct Parts {
     pub log: Arc<dyn LogControl>,
     /// Decides which inferences are traced.
     pub traces: Arc<Traces>,
+    /// Lets requests in; without it, everybody may do everything.
+    pub guard: Option<Arc<Guard>>,
     /// Counts the requests that are being answered.
     pub in_flight: InFlight,
     /// Counts those that were.

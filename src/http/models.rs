@@ -13,6 +13,7 @@ use super::residence::LeaseBody;
 use super::target::Target;
 use super::wire::{json, milliseconds, time};
 use super::{Services, Shared};
+use crate::auth::Access;
 use crate::inference::BatchingReport;
 use crate::model::{
     MemoryChange, ModelReport, ServingReport, ShadowReport, StepReport, Tenure, TrafficReport,
@@ -145,9 +146,10 @@ struct LatencyBody {
 }
 
 /// `GET /lifecycle/models`
-pub(super) async fn list(State(services): Shared) -> Response {
-    let models = services.parts.models.reports().into_iter().map(ModelBody::from).collect();
-    json(&ModelsBody { models })
+pub(super) async fn list(State(services): Shared, access: Access) -> Response {
+    let reports = services.parts.models.reports().into_iter();
+    let seen = reports.filter(|report| access.sees(report.name.as_str()));
+    json(&ModelsBody { models: seen.map(ModelBody::from).collect() })
 }
 
 /// `GET /lifecycle/models/{model}`

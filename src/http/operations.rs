@@ -16,6 +16,7 @@ use super::query::Parameters;
 use super::target::{OperationTarget, Target};
 use super::wire::{json, time};
 use super::{Services, Shared};
+use crate::auth::Access;
 use crate::model::{
     Change, Conditions, Done, IdempotencyKey, LoadReport, MemoryChange, Operation, OperationReport,
     Step, SwapReport, UnloadReport, Version,
@@ -196,32 +197,42 @@ fn accepted(operation: &Operation) -> Response {
 }
 
 /// `GET /lifecycle/operations`
-pub(super) async fn list(State(services): Shared) -> Response {
+pub(super) async fn list(State(services): Shared, access: Access) -> Response {
     let operations = services.parts.models.operations();
-    let operations = operations.iter().map(|operation| OperationBody::from(operation.report()));
+    let reports = operations.iter().map(|operation| operation.report());
+    let seen = reports.filter(|report| access.sees(report.model.as_str()));
+    let operations = seen.map(OperationBody::from);
     json(&OperationsBody { operations: operations.collect() })
 }
 
 /// `GET /lifecycle/operations/{operation}`
 pub(super) async fn detail(
     State(services): Shared,
+    access: Access,
     target: OperationTarget,
 ) -> Result<Response, ApiError> {
-    Ok(json(&OperationBody::from(find(&services, target)?.report())))
+    Ok(json(&OperationBody::from(find(&services, &access, target)?.report())))
 }
 
 /// `DELETE /lifecycle/operations/{operation}`
 pub(super) async fn cancel(
     State(services): Shared,
+    access: Access,
     target: OperationTarget,
 ) -> Result<Response, ApiError> {
-    let operation = find(&services, target)?;
+    let operation = find(&services, &access, target)?;
     operation.cancel()?;
     Ok(accepted(&operation))
 }
 
-fn find(services: &Services, target: OperationTarget) -> Result<Arc<Operation>, ApiError> {
+/// One of a model that the caller may not see is none.
+fn find(
+    services: &Services,
+    access: &Access,
+    target: OperationTarget,
+) -> Result<Arc<Operation>, ApiError> {
     let operation = services.parts.models.operation(&target.0);
+    let operation = operation.filter(|found| access.sees(found.report().model.as_str()));
     operation.ok_or(ApiError::NoOperation(target.0))
 }
 

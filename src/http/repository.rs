@@ -13,6 +13,7 @@ use super::error::ApiError;
 use super::target::Target;
 use super::wire::json;
 use super::{Services, Shared, body};
+use crate::auth::Access;
 use crate::model::{IndexEntry, Overrides};
 use crate::oip::repository::{self, FILE, Given};
 
@@ -40,23 +41,33 @@ struct IndexItem {
 }
 
 /// `POST /v2/repository/index`
-pub(super) async fn index(State(services): Shared, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn index(
+    State(services): Shared,
+    access: Access,
+    request: Request,
+) -> Result<Response, ApiError> {
     let body = read(&services, request).await?;
     let IndexRequest { ready } = body::parse_or_default(&body)?;
     let entries = repository::index(&services.parts.models, ready).await?;
-    let items: Vec<IndexItem> = entries.into_iter().map(IndexItem::from).collect();
+    let seen = entries.into_iter().filter(|entry| access.sees(entry.model.as_str()));
+    let items: Vec<IndexItem> = seen.map(IndexItem::from).collect();
     Ok(json(&items))
 }
 
 /// `POST /v2/repository/models/{model}/load`
 pub(super) async fn load(
     State(services): Shared,
+    access: Access,
     target: Target,
     request: Request,
 ) -> Result<Response, ApiError> {
     let limits = services.limits();
     let body = body::read(request, &limits, Instant::now() + limits.request_timeout).await?;
     let overrides = services.heavy.run(body.len(), move || overrides(&body)).await?;
+    if overrides.is_some() {
+        // What it brings may be made of models that the caller may not see.
+        access.on_server()?;
+    }
     repository::load(&services.parts.models, &target.model, overrides).await?;
     Ok(().into_response())
 }

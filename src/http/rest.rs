@@ -1,5 +1,6 @@
 //! What answers requests of REST: the router, and what is around it.
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use futures_util::FutureExt;
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
+use super::error::ApiError;
 use super::request_id::RequestId;
 use super::server::Answers;
 use super::target::Target;
-use super::{Parts, Services, finish, infer, routes};
+use super::{Parts, Services, finish, gate, infer, routes};
 
 /// The REST interface. Clones share everything.
 #[derive(Debug, Clone)]
@@ -32,24 +34,30 @@ impl Rest {
 
     /// The handler's answer. What comes most is not sent through the router, which takes about as long as
     /// all that is around it.
-    async fn handled(&self, mut request: Request, id: RequestId) -> Response {
+    async fn handled(&self, mut request: Request, (id, peer): (RequestId, SocketAddr)) -> Response {
         let inference = routes::inference(request.method(), request.uri().path());
         if let Some((model, version)) = inference {
+            if let Some(guard) = &self.services.parts.guard
+                && let Err(denied) = gate::inference(guard, (&request, model), (&id, peer))
+            {
+                return ApiError::from(denied).into_response();
+            }
             let target = Target::new(model, version);
             return infer::answer(&self.services, target, (request, Some(id)))
                 .await
                 .into_response();
         }
         request.extensions_mut().insert(id);
+        request.extensions_mut().insert(peer);
         self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
     }
 }
 
 impl Answers for Rest {
-    async fn answer(&self, request: Request<Incoming>) -> Response {
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
         finish::finish(&self.services, request, |request, id| async {
             // What a handler has shared with others is as safe from its panic as their own locks make it.
-            let handled = AssertUnwindSafe(self.handled(request, id)).catch_unwind().await;
+            let handled = AssertUnwindSafe(self.handled(request, (id, peer))).catch_unwind().await;
             handled.unwrap_or_else(|panic| finish::panicked(panic.as_ref()))
         })
         .await

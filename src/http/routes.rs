@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::Method;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::Services;
+use super::gate::{self, Gate};
 use super::{
     changes, checks, counts, desired, docs, documents, events, finish, health, infer, lifecycle,
     logging, metadata, model_config, models, operations, repository, residence, resources,
     statistics, tfs, trace,
 };
+use crate::auth::{Deed, Guard, Reach, Rule};
 
 /// The protocol's root is also asked for with a slash at its end.
 const ROOT_WITH_SLASH: &str = "/v2/";
@@ -22,12 +24,37 @@ type Handler = MethodRouter<Arc<Services>>;
 struct Route {
     method: Method,
     path: &'static str,
+    rule: Rule,
     handler: Handler,
 }
+
+/// Everybody: probes.
+const OPEN: Rule = Rule::Open;
+
+/// What inferences need to be known, of whatever the caller may see.
+const DESCRIBE: Rule = Rule::Needs(Deed::Describe, Reach::Visible);
+const DESCRIBE_MODEL: Rule = Rule::Needs(Deed::Describe, Reach::Model);
+
+/// What has nothing of models, or lists only those that the caller may see.
+const READ: Rule = Rule::Needs(Deed::Read, Reach::Visible);
+const READ_MODEL: Rule = Rule::Needs(Deed::Read, Reach::Model);
+const READ_SERVER: Rule = Rule::Needs(Deed::Read, Reach::Server);
+
+const INFER: Rule = Rule::Needs(Deed::Infer, Reach::Model);
+
+/// A change of what the handler finds to be of a model that the caller may see.
+const MANAGE: Rule = Rule::Needs(Deed::Manage, Reach::Visible);
+const MANAGE_MODEL: Rule = Rule::Needs(Deed::Manage, Reach::Model);
+const MANAGE_SERVER: Rule = Rule::Needs(Deed::Manage, Reach::Server);
 
 /// Every method and path, as `openapi.yaml` has them.
 pub fn routes() -> Vec<(Method, &'static str)> {
     table().into_iter().map(|route| (route.method, route.path)).collect()
+}
+
+/// The same, with who may make such a request.
+pub fn rules() -> Vec<(Method, &'static str, Rule)> {
+    table().into_iter().map(|route| (route.method, route.path, route.rule)).collect()
 }
 
 /// Every method and path, with the path that the router has found for it.
@@ -50,10 +77,13 @@ pub(super) fn methods(path: &str) -> Vec<String> {
 
 /// The router.
 pub(super) fn router(services: Arc<Services>) -> Router {
-    let router = Router::new().route(ROOT_WITH_SLASH, get(metadata::server));
-    table()
-        .into_iter()
-        .fold(router, |router, route| router.route(routed(route.path), route.handler))
+    let guard = services.parts.guard.clone();
+    let root = read(ROOT_WITH_SLASH, DESCRIBE, get(metadata::server));
+    std::iter::once(root)
+        .chain(table())
+        .fold(Router::new(), |router, route| {
+            router.route(routed(route.path), guarded(route, guard.as_ref()))
+        })
         .fallback(finish::no_such_path)
         .method_not_allowed_fallback(finish::method_not_allowed)
         .layer(from_fn(counts::note_path))
@@ -77,6 +107,17 @@ pub(super) fn inference<'a>(method: &Method, path: &'a str) -> Option<(&'a str, 
     is_one.then_some((model, version))
 }
 
+/// The handler, with its rule before it. Without a guard there is nothing to pass.
+fn guarded(Route { rule, handler, .. }: Route, guard: Option<&Arc<Guard>>) -> Handler {
+    match (rule, guard) {
+        (Rule::Open, _) | (_, None) => handler,
+        (Rule::Needs(deed, reach), Some(guard)) => {
+            let gate = Gate { guard: Arc::clone(guard), deed, reach };
+            handler.route_layer(from_fn_with_state(gate, gate::guarded))
+        }
+    }
+}
+
 /// The path by which a request is routed: what stands behind a parameter is its handler's to read.
 fn routed(path: &'static str) -> &'static str {
     path.strip_suffix(":predict").unwrap_or(path)
@@ -89,115 +130,123 @@ fn table() -> Vec<Route> {
 /// What probes, scrapers and the protocol's clients ask for.
 fn protocol() -> Vec<Route> {
     vec![
-        read("/livez", get(health::livez)),
-        read("/readyz", get(health::readyz)),
-        read("/startupz", get(health::startupz)),
-        read("/metrics", get(documents::metrics)),
-        read("/openapi.yaml", get(documents::openapi)),
-        read("/docs", get(docs::to_index)),
-        read("/docs/", get(docs::index)),
-        read("/docs/{asset}", get(docs::asset)),
-        read("/v2", get(metadata::server)),
-        read("/v2/health/live", get(health::live)),
-        read("/v2/health/ready", get(health::ready)),
-        read("/v2/models", get(metadata::models)),
-        read("/v2/models/{model}", get(metadata::model)),
-        read("/v2/models/{model}/versions/{version}", get(metadata::model)),
-        read("/v2/models/stats", get(statistics::all)),
-        read("/v2/models/{model}/stats", get(statistics::model)),
-        read("/v2/models/{model}/versions/{version}/stats", get(statistics::model)),
-        read("/v2/models/{model}/ready", get(metadata::ready)),
-        read("/v2/models/{model}/versions/{version}/ready", get(metadata::ready)),
-        read("/v2/models/{model}/config", get(model_config::config)),
-        read("/v2/models/{model}/versions/{version}/config", get(model_config::config)),
-        write("/v2/models/{model}/infer", post(infer::infer)),
-        write("/v2/models/{model}/versions/{version}/infer", post(infer::infer)),
-        read("/v2/logging", get(logging::settings)),
-        write("/v2/logging", post(logging::change)),
-        read("/v2/trace/setting", get(trace::of_all)),
-        write("/v2/trace/setting", post(trace::change_all)),
-        read("/v2/models/{model}/trace/setting", get(trace::of_model)),
-        write("/v2/models/{model}/trace/setting", post(trace::change_model)),
-        write("/v1/models/{model}:predict", post(tfs::predict)),
-        write("/v1/models/{model}/versions/{version}:predict", post(tfs::predict)),
-        write("/v1/models/{model}/labels/{label}:predict", post(tfs::predict)),
-        read("/v1/models/{model}", get(tfs::states)),
-        read("/v1/models/{model}/versions/{version}", get(tfs::states)),
-        read("/v1/models/{model}/labels/{label}", get(tfs::states)),
-        read("/v1/models/{model}/metadata", get(tfs::metadata)),
-        read("/v1/models/{model}/versions/{version}/metadata", get(tfs::metadata)),
-        read("/v1/models/{model}/labels/{label}/metadata", get(tfs::metadata)),
-        write("/v2/repository/index", post(repository::index)),
-        write("/v2/repository/models/{model}/load", post(repository::load)),
-        write("/v2/repository/models/{model}/unload", post(repository::unload)),
+        read("/livez", OPEN, get(health::livez)),
+        read("/readyz", OPEN, get(health::readyz)),
+        read("/startupz", OPEN, get(health::startupz)),
+        read("/metrics", READ_SERVER, get(documents::metrics)),
+        read("/openapi.yaml", READ, get(documents::openapi)),
+        read("/docs", READ, get(docs::to_index)),
+        read("/docs/", READ, get(docs::index)),
+        read("/docs/{asset}", READ, get(docs::asset)),
+        read("/v2", DESCRIBE, get(metadata::server)),
+        read("/v2/health/live", OPEN, get(health::live)),
+        read("/v2/health/ready", OPEN, get(health::ready)),
+        read("/v2/models", DESCRIBE, get(metadata::models)),
+        read("/v2/models/{model}", DESCRIBE_MODEL, get(metadata::model)),
+        read("/v2/models/{model}/versions/{version}", DESCRIBE_MODEL, get(metadata::model)),
+        read("/v2/models/stats", DESCRIBE, get(statistics::all)),
+        read("/v2/models/{model}/stats", DESCRIBE_MODEL, get(statistics::model)),
+        read("/v2/models/{model}/versions/{version}/stats", DESCRIBE_MODEL, get(statistics::model)),
+        read("/v2/models/{model}/ready", DESCRIBE_MODEL, get(metadata::ready)),
+        read("/v2/models/{model}/versions/{version}/ready", DESCRIBE_MODEL, get(metadata::ready)),
+        read("/v2/models/{model}/config", DESCRIBE_MODEL, get(model_config::config)),
+        read(
+            "/v2/models/{model}/versions/{version}/config",
+            DESCRIBE_MODEL,
+            get(model_config::config),
+        ),
+        write("/v2/models/{model}/infer", INFER, post(infer::infer)),
+        write("/v2/models/{model}/versions/{version}/infer", INFER, post(infer::infer)),
+        read("/v2/logging", READ_SERVER, get(logging::settings)),
+        write("/v2/logging", MANAGE_SERVER, post(logging::change)),
+        read("/v2/trace/setting", READ_SERVER, get(trace::of_all)),
+        write("/v2/trace/setting", MANAGE_SERVER, post(trace::change_all)),
+        read("/v2/models/{model}/trace/setting", READ_MODEL, get(trace::of_model)),
+        write("/v2/models/{model}/trace/setting", MANAGE_MODEL, post(trace::change_model)),
+        write("/v1/models/{model}:predict", INFER, post(tfs::predict)),
+        write("/v1/models/{model}/versions/{version}:predict", INFER, post(tfs::predict)),
+        write("/v1/models/{model}/labels/{label}:predict", INFER, post(tfs::predict)),
+        read("/v1/models/{model}", DESCRIBE_MODEL, get(tfs::states)),
+        read("/v1/models/{model}/versions/{version}", DESCRIBE_MODEL, get(tfs::states)),
+        read("/v1/models/{model}/labels/{label}", DESCRIBE_MODEL, get(tfs::states)),
+        read("/v1/models/{model}/metadata", DESCRIBE_MODEL, get(tfs::metadata)),
+        read("/v1/models/{model}/versions/{version}/metadata", DESCRIBE_MODEL, get(tfs::metadata)),
+        read("/v1/models/{model}/labels/{label}/metadata", DESCRIBE_MODEL, get(tfs::metadata)),
+        write("/v2/repository/index", DESCRIBE, post(repository::index)),
+        write("/v2/repository/models/{model}/load", MANAGE_MODEL, post(repository::load)),
+        write("/v2/repository/models/{model}/unload", MANAGE_MODEL, post(repository::unload)),
     ]
 }
 
 /// The application, its checks, resources and events.
 fn application() -> Vec<Route> {
     vec![
-        read("/lifecycle", get(lifecycle::application)),
-        read("/lifecycle/checks", get(checks::list)),
-        read("/lifecycle/checks/{kind}/{check}", get(checks::detail)),
-        write("/lifecycle/checks/{kind}/{check}/run", post(checks::run)),
-        read("/lifecycle/config", get(documents::configuration)),
-        write("/lifecycle/drain", post(lifecycle::drain)),
-        write("/lifecycle/resume", post(lifecycle::resume)),
-        write("/lifecycle/shutdown", post(lifecycle::shutdown)),
-        read("/lifecycle/events", get(events::page)),
-        read("/lifecycle/events/stream", get(events::stream)),
-        read("/lifecycle/hooks", get(events::hooks)),
-        read("/lifecycle/resources", get(resources::list)),
-        read("/lifecycle/resources/{resource}", get(resources::detail)),
-        write("/lifecycle/resources/{resource}/init", post(resources::init)),
-        write("/lifecycle/resources/{resource}/reset", post(resources::reset)),
-        write("/lifecycle/resources/{resource}/clean", post(resources::clean)),
+        read("/lifecycle", READ_SERVER, get(lifecycle::application)),
+        read("/lifecycle/checks", READ_SERVER, get(checks::list)),
+        read("/lifecycle/checks/{kind}/{check}", READ_SERVER, get(checks::detail)),
+        write("/lifecycle/checks/{kind}/{check}/run", MANAGE_SERVER, post(checks::run)),
+        read("/lifecycle/config", READ_SERVER, get(documents::configuration)),
+        write("/lifecycle/drain", MANAGE_SERVER, post(lifecycle::drain)),
+        write("/lifecycle/resume", MANAGE_SERVER, post(lifecycle::resume)),
+        write("/lifecycle/shutdown", MANAGE_SERVER, post(lifecycle::shutdown)),
+        read("/lifecycle/events", READ_SERVER, get(events::page)),
+        read("/lifecycle/events/stream", READ_SERVER, get(events::stream)),
+        read("/lifecycle/hooks", READ_SERVER, get(events::hooks)),
+        read("/lifecycle/resources", READ_SERVER, get(resources::list)),
+        read("/lifecycle/resources/{resource}", READ_SERVER, get(resources::detail)),
+        write("/lifecycle/resources/{resource}/init", MANAGE_SERVER, post(resources::init)),
+        write("/lifecycle/resources/{resource}/reset", MANAGE_SERVER, post(resources::reset)),
+        write("/lifecycle/resources/{resource}/clean", MANAGE_SERVER, post(resources::clean)),
     ]
 }
 
 /// Models and their changes.
 fn changes() -> Vec<Route> {
     vec![
-        read("/lifecycle/models", get(models::list)),
-        read("/lifecycle/models/{model}", get(models::detail)),
-        write("/lifecycle/models/{model}/load", post(changes::load)),
-        write("/lifecycle/models/{model}/unload", post(changes::unload)),
-        write("/lifecycle/models/{model}/swap", post(changes::swap)),
-        write("/lifecycle/models/{model}/rollback", post(changes::rollback)),
-        write("/lifecycle/models/{model}/verify", post(changes::verify)),
-        replace("/lifecycle/models/{model}/aliases/{alias}", put(changes::set_alias)),
-        remove("/lifecycle/models/{model}/aliases/{alias}", delete(changes::remove_alias)),
-        replace("/lifecycle/models/{model}/traffic", put(changes::set_traffic)),
-        remove("/lifecycle/models/{model}/traffic", delete(changes::remove_traffic)),
-        replace("/lifecycle/models/{model}/shadow", put(changes::set_shadow)),
-        remove("/lifecycle/models/{model}/shadow", delete(changes::remove_shadow)),
-        write("/lifecycle/models/{model}/leases", post(residence::lease)),
-        replace("/lifecycle/models/{model}/leases/{lease}", put(residence::renew)),
-        remove("/lifecycle/models/{model}/leases/{lease}", delete(residence::end)),
-        read("/lifecycle/eviction", get(residence::plan)),
-        write("/lifecycle/eviction", post(residence::evict)),
-        read("/lifecycle/desired", get(desired::get)),
-        replace("/lifecycle/desired", put(desired::put)),
-        read("/lifecycle/operations", get(operations::list)),
-        read("/lifecycle/operations/{operation}", get(operations::detail)),
-        remove("/lifecycle/operations/{operation}", delete(operations::cancel)),
+        read("/lifecycle/models", READ, get(models::list)),
+        read("/lifecycle/models/{model}", READ_MODEL, get(models::detail)),
+        write("/lifecycle/models/{model}/load", MANAGE_MODEL, post(changes::load)),
+        write("/lifecycle/models/{model}/unload", MANAGE_MODEL, post(changes::unload)),
+        write("/lifecycle/models/{model}/swap", MANAGE_MODEL, post(changes::swap)),
+        write("/lifecycle/models/{model}/rollback", MANAGE_MODEL, post(changes::rollback)),
+        write("/lifecycle/models/{model}/verify", MANAGE_MODEL, post(changes::verify)),
+        replace("/lifecycle/models/{model}/aliases/{alias}", MANAGE_MODEL, put(changes::set_alias)),
+        remove(
+            "/lifecycle/models/{model}/aliases/{alias}",
+            MANAGE_MODEL,
+            delete(changes::remove_alias),
+        ),
+        replace("/lifecycle/models/{model}/traffic", MANAGE_MODEL, put(changes::set_traffic)),
+        remove("/lifecycle/models/{model}/traffic", MANAGE_MODEL, delete(changes::remove_traffic)),
+        replace("/lifecycle/models/{model}/shadow", MANAGE_MODEL, put(changes::set_shadow)),
+        remove("/lifecycle/models/{model}/shadow", MANAGE_MODEL, delete(changes::remove_shadow)),
+        write("/lifecycle/models/{model}/leases", MANAGE_MODEL, post(residence::lease)),
+        replace("/lifecycle/models/{model}/leases/{lease}", MANAGE_MODEL, put(residence::renew)),
+        remove("/lifecycle/models/{model}/leases/{lease}", MANAGE_MODEL, delete(residence::end)),
+        read("/lifecycle/eviction", READ_SERVER, get(residence::plan)),
+        write("/lifecycle/eviction", MANAGE_SERVER, post(residence::evict)),
+        read("/lifecycle/desired", READ_SERVER, get(desired::get)),
+        replace("/lifecycle/desired", MANAGE_SERVER, put(desired::put)),
+        read("/lifecycle/operations", READ, get(operations::list)),
+        read("/lifecycle/operations/{operation}", READ, get(operations::detail)),
+        remove("/lifecycle/operations/{operation}", MANAGE, delete(operations::cancel)),
     ]
 }
 
-fn read(path: &'static str, handler: Handler) -> Route {
-    Route { method: Method::GET, path, handler }
+fn read(path: &'static str, rule: Rule, handler: Handler) -> Route {
+    Route { method: Method::GET, path, rule, handler }
 }
 
-fn write(path: &'static str, handler: Handler) -> Route {
-    Route { method: Method::POST, path, handler }
+fn write(path: &'static str, rule: Rule, handler: Handler) -> Route {
+    Route { method: Method::POST, path, rule, handler }
 }
 
-fn replace(path: &'static str, handler: Handler) -> Route {
-    Route { method: Method::PUT, path, handler }
+fn replace(path: &'static str, rule: Rule, handler: Handler) -> Route {
+    Route { method: Method::PUT, path, rule, handler }
 }
 
-fn remove(path: &'static str, handler: Handler) -> Route {
-    Route { method: Method::DELETE, path, handler }
+fn remove(path: &'static str, rule: Rule, handler: Handler) -> Route {
+    Route { method: Method::DELETE, path, rule, handler }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,9 @@ const STREAMS: u32 = 1024;
 /// How long to wait after the system had no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The address of a peer that has none any more.
+const UNKNOWN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+
 /// What connections may speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocols {
@@ -64,12 +68,17 @@ pub enum Protocols {
 /// As a tower service, but for what every service costs that is one of many: a future on the heap, and a
 /// copy of all that is in it.
 pub trait Answers: Send + Sync + 'static {
-    /// Answers a request. What is dropped before its end has not answered.
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+    /// Answers a request of `peer`. What is dropped before its end has not answered.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Response> + Send;
 }
 
 impl Answers for Router {
-    async fn answer(&self, request: Request<Incoming>) -> Response {
+    async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
+        request.extensions_mut().insert(peer);
         self.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
     }
 }
@@ -169,6 +178,8 @@ async fn connection<A: Answers>(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY could not be set");
     }
+    // One that has gone meanwhile sends no request either.
+    let address = stream.peer_addr().unwrap_or(UNKNOWN);
     let (stream, peer) = WatchedStream::new(stream);
     let requests = InFlight::default();
     let (counted, asked) = (requests.clone(), Arc::new(SetOnce::new()));
@@ -180,7 +191,7 @@ async fn connection<A: Answers>(
         if !first.initialized() {
             first.set(request.version()).ok();
         }
-        answered(Arc::clone(&answers), request, counted.enter())
+        answered(Arc::clone(&answers), (request, address), counted.enter())
     });
     let builder = builder(protocols, tasks);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -233,11 +244,11 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 /// backlog. Over HTTP/2, a peer can stop one answer without stopping the connection.
 async fn answered(
     answers: Arc<impl Answers>,
-    request: Request<Incoming>,
+    (request, peer): (Request<Incoming>, SocketAddr),
     entered: Entered,
 ) -> Result<Response, Infallible> {
     let version = request.version();
-    let answer = answers.answer(request).await;
+    let answer = answers.answer(request, peer).await;
     Ok(match version {
         Version::HTTP_2 => answer.map(|body| Body::new(Held::new(body, entered))),
         _ => answer,

@@ -8,6 +8,7 @@ use super::Shared;
 use super::error::ApiError;
 use super::target::Target;
 use super::wire::json;
+use crate::auth::Access;
 use crate::oip::statistics::{self, Compute, Counted, Statistics};
 
 #[derive(Serialize)]
@@ -66,8 +67,10 @@ struct MemoryBody {
 }
 
 /// `GET /v2/models/stats`
-pub(super) async fn all(State(services): Shared) -> Response {
-    json(&body(statistics::of_all(&services.parts.models)))
+pub(super) async fn all(State(services): Shared, access: Access) -> Response {
+    let mut all = statistics::of_all(&services.parts.models);
+    all.retain(|one| access.sees(&one.name));
+    json(&body(all))
 }
 
 /// `GET /v2/models/{model}[/versions/{version}]/stats`

@@ -17,6 +17,9 @@ pub(crate) enum Code {
     NotFound,
     MethodNotAllowed,
     CrossSite,
+    Unauthenticated,
+    InvalidCredential,
+    Forbidden,
     RequestTimeout,
     ChangeInProgress,
     AlreadyCurrent,
@@ -53,7 +56,7 @@ pub(crate) enum Code {
 impl Code {
     /// Every code.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 45] = [
+    pub(crate) const ALL: [Self; 48] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::LoadFailed,
@@ -68,6 +71,9 @@ impl Code {
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::CrossSite,
+        Self::Unauthenticated,
+        Self::InvalidCredential,
+        Self::Forbidden,
         Self::RequestTimeout,
         Self::ChangeInProgress,
         Self::AlreadyCurrent,
@@ -118,6 +124,9 @@ impl Code {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::CrossSite => "cross_site",
+            Self::Unauthenticated => "unauthenticated",
+            Self::InvalidCredential => "invalid_credential",
+            Self::Forbidden => "forbidden",
             Self::RequestTimeout => "request_timeout",
             Self::ChangeInProgress => "change_in_progress",
             Self::AlreadyCurrent => "already_current",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::code::Code;
+use crate::auth::Denied;
 use crate::inference::{BackendError, InferError, RunError};
 use crate::model::{ChangeError, LoadError, LookupError, NameError, SourceError, StateKind};
 
@@ -17,6 +18,8 @@ pub(crate) enum Refusal {
     Change(#[from] Arc<ChangeError>),
     #[error(transparent)]
     Infer(#[from] InferError),
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -57,6 +60,9 @@ impl Refusal {
             Self::Lookup(error) => of_lookup(error),
             Self::Change(error) => of_change(error),
             Self::Infer(error) => of_infer(error),
+            Self::Denied(Denied::Missing) => Code::Unauthenticated,
+            Self::Denied(Denied::Invalid(_)) => Code::InvalidCredential,
+            Self::Denied(_) => Code::Forbidden,
             Self::Invalid(_) => Code::InvalidRequest,
             Self::Unsupported(_) => Code::Unsupported,
         }

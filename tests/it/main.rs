@@ -4,6 +4,7 @@
 
 mod adversity;
 mod architecture;
+mod auth;
 mod bad_input;
 mod bad_models;
 mod bare_files;

@@ -21,6 +21,7 @@ use crate::oip::{Call, Inputs, RequestOptions};
 use request::Predict;
 pub(super) use status::{metadata, states};
 use target::Predicted;
+pub(super) use target::{predicts, without_predict};
 
 /// `POST /v1/models/{model}[/versions/{version}|/labels/{label}]:predict`
 pub(super) async fn predict(

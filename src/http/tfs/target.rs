@@ -1,6 +1,7 @@
 //! What a path of TensorFlow Serving names.
 
-use axum::extract::{FromRequestParts, RawPathParams};
+use axum::extract::{FromRequestParts, RawPathParams, Request};
+use axum::http::Method;
 use axum::http::request::Parts;
 
 use crate::http::error::ApiError;
@@ -34,9 +35,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Predicted {
         if !path.ends_with(PREDICT) {
             return Err(ApiError::NoSuchPath(path.to_owned()));
         }
-        let without = |last: &str| last.strip_suffix(PREDICT).unwrap_or(last).to_owned();
-        target(&params(parts, state).await?, without).map(Self)
+        target(&params(parts, state).await?, |last| without_predict(last).to_owned()).map(Self)
     }
+}
+
+/// Whether this is a prediction, whose path has more behind its last name.
+pub(in crate::http) fn predicts(request: &Request) -> bool {
+    request.method() == Method::POST && request.uri().path().ends_with(PREDICT)
+}
+
+/// The last name of a prediction's path.
+pub(in crate::http) fn without_predict(last: &str) -> &str {
+    last.strip_suffix(PREDICT).unwrap_or(last)
 }
 
 /// The model, and the version by its number or its label; `last` is applied to the last of them.

@@ -109,11 +109,21 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) async fn open(client: &mut Client) -> Self {
+        Self::open_with(client, None).await
+    }
+
+    /// Opens it with a credential, where there is one.
+    pub(crate) async fn open_with(client: &mut Client, key: Option<&str>) -> Self {
         let (requests, receiver) = mpsc::unbounded_channel();
         let sent = stream::unfold(receiver, |mut receiver| async move {
             Some((receiver.recv().await?, receiver))
         });
-        let answers = client.model_stream_infer(sent).await.unwrap().into_inner();
+        let mut request = Request::new(sent);
+        if let Some(key) = key {
+            let bearer = format!("Bearer {key}").parse().unwrap();
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        let answers = client.model_stream_infer(request).await.unwrap().into_inner();
         Self { requests, answers }
     }
 

@@ -119,6 +119,7 @@ fn parts(application: &Application) -> Parts {
         hooks: Arc::clone(application.hooks()),
         log: Arc::new(NoLog),
         traces: Arc::default(),
+        guard: None,
         in_flight: InFlight::default(),
         counts: Arc::default(),
         closing: CancellationToken::new(),
