@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::support::onnx::{add_constant, slow};
@@ -160,6 +161,27 @@ async fn a_model_is_measured_under_load() {
     let (code, _, error) = ask(&server, "bench nothing").await;
     assert_eq!(code, 1);
     assert!(error.contains("'nothing'"), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_is_shown_and_who_has_none_is_told() {
+    let home = TempDir::new().unwrap();
+    let (code, made, _) = run(onward().args(["key", "--name", "ci", "--role", "read"]));
+    assert_eq!(code, 0);
+    let (key, entry) = made.split_once('\n').expect("the key has a line for itself");
+    let (keys, shown) = (home.path().join("keys.yaml"), home.path().join("key"));
+    std::fs::write(&keys, entry).unwrap();
+    std::fs::write(&shown, format!("{key}\n")).unwrap();
+    let settings = [("auth.keys_file", keys.to_str().unwrap())];
+    let server = Server::start_with(versions(&[1.0]), &settings).await;
+    let (code, _, error) = ask(&server, "models ls").await;
+    assert_eq!(code, 77, "{error}");
+    let with_key = format!("--api-key-file {}", shown.display());
+    let table = done(ask(&server, &format!("models ls {with_key}")).await);
+    cells(&table, &["add", "1"]);
+    let (code, _, error) = ask(&server, &format!("models unload add {with_key}")).await;
+    assert_eq!(code, 77, "{error}");
+    assert!(!error.contains(key), "{error}");
 }
 
 /// Who sets them for commands may start servers in the same shell.
