@@ -92,11 +92,7 @@ pub(crate) fn serve() -> Result<()> {
         writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
         // The very loop that the server has, so that only what is inside it differs.
         let protocols = onward::http::Protocols::Http1And2;
-        let served = onward::http::Served {
-            answers: Arc::new(router),
-            protocols,
-            open: onward::http::InFlight::default(),
-        };
+        let served = onward::http::Served::new(Arc::new(router), protocols);
         onward::http::serve(listener, served, tokio_util::sync::CancellationToken::new()).await;
         Ok(())
     })

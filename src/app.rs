@@ -10,6 +10,7 @@ mod listener;
 mod listeners;
 mod managed;
 mod reload;
+mod secure;
 
 use std::net::SocketAddr;
 

@@ -26,6 +26,8 @@
 //! | [`config`] | settings from file, environment and flags |
 //! | [`state_file`] | what operators decided, kept in a folder |
 //! | [`telemetry`] | logs |
+//! | [`admission`] | who is let in, and how often |
+//! | [`tls`] | TLS of connections that are accepted |
 //! | [`webhooks`] | events sent to others |
 //!
 //! [`app`] puts them together and holds the order of start and shutdown.
@@ -35,6 +37,7 @@ pub mod lifecycle;
 pub mod model;
 pub mod tally;
 
+pub mod admission;
 pub mod auth;
 pub mod cloudevents;
 pub mod config;
@@ -45,6 +48,7 @@ pub mod onnx;
 pub mod repository;
 pub mod state_file;
 pub mod telemetry;
+pub mod tls;
 pub mod webhooks;
 
 pub mod app;

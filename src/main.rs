@@ -86,7 +86,10 @@ fn serve(layers: &Layers) -> Result<Infallible, Refusal> {
         let engine = engine(config)?;
         let configuration = Configuration::new(layers.clone(), effective.clone(), logs);
         let app = App::assemble(configuration, engine);
-        let app = app.map_err(|error| refuse(exit::FAILED, error))?;
+        let app = app.map_err(|error| {
+            let wrong = error.is_of_configuration();
+            refuse(if wrong { exit::CONFIG } else { exit::FAILED }, error)
+        })?;
         Ok(app.run(signals).await)
     })?;
     leave(code(ending))
@@ -112,7 +115,7 @@ fn engine(config: &Config) -> Result<OnnxRuntime, Refusal> {
 fn health(layers: &Layers, path: &str) -> Result<ExitCode, Refusal> {
     let effective = read(layers)?;
     let failed = |text| Refusal { code: exit::FAILED, text };
-    probe::ask(effective.config().server.listen, path).map_err(failed)?;
+    probe::ask(&effective.config().server, path).map_err(failed)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,16 +4,20 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use onward::config::ServerConfig;
+use onward::tls::{TlsFiles, over_tls};
+
 /// How long each step of the question may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Asks the server that listens on `listen` for `path`; the answer's first line where it is a 200.
+/// Asks the server of this configuration for `path`, over TLS where it speaks that.
 ///
 /// # Errors
 /// What the server answered instead, or why it did not.
-pub(crate) fn ask(listen: SocketAddr, path: &str) -> Result<(), String> {
-    let address = reachable(listen);
-    let answer = exchange(address, path).map_err(|error| format!("{address}: {error}"))?;
+pub(crate) fn ask(server: &ServerConfig, path: &str) -> Result<(), String> {
+    let address = reachable(server.probed());
+    let answer = exchange(address, path, server.tls().as_ref());
+    let answer = answer.map_err(|error| format!("{address}: {error:#}"))?;
     let status = answer.lines().next().unwrap_or_default();
     if status.split(' ').nth(1) == Some("200") {
         return Ok(());
@@ -22,11 +26,24 @@ pub(crate) fn ask(listen: SocketAddr, path: &str) -> Result<(), String> {
     Err(format!("{address}: {status}: {body}"))
 }
 
-fn exchange(address: SocketAddr, path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+fn exchange(
+    address: SocketAddr,
+    path: &str,
+    tls: Option<&TlsFiles>,
+) -> Result<String, anyhow::Error> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path}?verbose HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let question =
+        format!("GET {path}?verbose HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    Ok(match tls {
+        None => said(stream, &question)?,
+        Some(files) => said(over_tls(files, stream)?, &question)?,
+    })
+}
+
+fn said(mut stream: impl Read + Write, question: &str) -> io::Result<String> {
+    stream.write_all(question.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)

@@ -17,6 +17,7 @@ use super::interfaces::InterfaceCounts;
 use super::listeners::Listeners;
 use super::managed::{self, ManagedBackend, ManagedRepository, Place, PlaceError};
 use super::reload::{self, Configuration, Reloading};
+use super::secure;
 use crate::auth::{Following, Guard, Options, SourceError, TokenOptions};
 use crate::cloudevents::CloudEvents;
 use crate::config::{
@@ -31,6 +32,7 @@ use crate::model::{ChangeError, ManagerOptions, ManagerParts, ModelLifecycleMana
 use crate::onnx::OnnxRuntime;
 use crate::repository::OverlayRepository;
 use crate::state_file::{StateError, StateFolder};
+use crate::tls::TlsError;
 use crate::webhooks::{self, Secret};
 
 /// Why the server cannot be put together.
@@ -48,12 +50,22 @@ pub enum AssemblyError {
     /// What operators have decided cannot be kept.
     #[error(transparent)]
     State(#[from] StateError),
+    /// There is no TLS by the files of the configuration.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Webhooks cannot be sent.
     #[error(transparent)]
     Webhooks(#[from] webhooks::ClientError),
     /// The system has no thread left.
     #[error("the runtime cannot be watched")]
     Watch(#[source] io::Error),
+}
+
+impl AssemblyError {
+    /// Whether the files of the configuration are to be put right.
+    pub const fn is_of_configuration(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
 }
 
 impl App {
@@ -68,12 +80,16 @@ impl App {
     ) -> Result<Self, AssemblyError> {
         let configuration = Arc::new(configuration);
         let config = &configuration.config();
+        let tls = secure::open(&config.server)?;
         let events = EventBus::new(config.events.history.get());
         let application = Application::new(config.lifecycle, events.clone());
         let metrics = Arc::new(Metrics::new(config.metrics.triton_names));
         let (counts, engine_version) = (InterfaceCounts::default(), runtime.version());
         let resources = application.resources();
         resources.register(managed::metrics(&metrics, &events));
+        if let Some(tls) = &tls {
+            resources.register(secure::following(tls, &events));
+        }
         let engine = resources.register(managed::engine(runtime, &config.onnxruntime));
         let place = Place::new(&config.models, configuration.store_options())?;
         let repository = resources.register(managed::repository(&place));
@@ -102,6 +118,7 @@ impl App {
             lifecycle: Arc::clone(application.lifecycle()),
             models: models.clone(),
             events: application.events().clone(),
+            tls: tls.clone(),
         };
         application.on_reload(move || {
             reloading.reload(&configuration);
@@ -110,7 +127,7 @@ impl App {
             }
         });
         let grpc = grpc_parts(&parts, &counts);
-        let listeners = Listeners::new(&config.server, (parts, grpc), &counts);
+        let listeners = Listeners::new(&config.server, (parts, grpc), (&counts, tls.as_ref()));
         register(&application, (&models, &config.models), &listeners);
         // Files that loads have brought outlive the process otherwise.
         application.on_drain("files of loads", move |_| async move {

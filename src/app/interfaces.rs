@@ -21,17 +21,22 @@ pub(super) struct InterfaceCounts {
     pub(super) http_connections: InFlight,
     /// Connections of that for gRPC alone.
     pub(super) grpc_connections: InFlight,
+    /// Connections of that for management.
+    pub(super) management_connections: InFlight,
 }
 
 impl InterfaceCounts {
     pub(super) fn read(&self) -> Interfaces {
-        let connections =
-            [("http", self.http_connections.count()), ("grpc", self.grpc_connections.count())];
+        let connections = [
+            ("http", &self.http_connections),
+            ("grpc", &self.grpc_connections),
+            ("management", &self.management_connections),
+        ];
         Interfaces {
             http: self.http.report().into_iter().map(HttpRoute::from).collect(),
             grpc: self.grpc.report().into_iter().map(GrpcMethod::from).collect(),
             in_flight: self.in_flight.count(),
-            connections: connections.to_vec(),
+            connections: connections.map(|(listener, open)| (listener, open.count())).to_vec(),
         }
     }
 }

@@ -6,11 +6,13 @@ use arc_swap::ArcSwap;
 use tracing::{Level, enabled};
 
 use super::cpu::cores;
+use super::secure;
 use crate::config::{Config, ConfigError, Effective, Layers, Reloaded};
 use crate::http::Limits;
 use crate::lifecycle::{Event, EventBus, LifecycleManager, LogControl};
 use crate::model::{ModelLifecycleManager, Terms};
 use crate::telemetry::Logs;
+use crate::tls::Tls;
 
 /// The configuration in effect, with what it was made from and will be made from again.
 #[derive(Debug)]
@@ -73,6 +75,7 @@ pub(super) struct Reloading {
     pub(super) lifecycle: Arc<LifecycleManager>,
     pub(super) models: ModelLifecycleManager,
     pub(super) events: EventBus,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 impl Reloading {
@@ -105,6 +108,9 @@ impl Reloading {
         if let Err(detail) = told {
             let (changed, ignored) = (Vec::new(), Vec::new());
             self.events.publish(Event::Configuration { changed, ignored, detail });
+        }
+        if let Some(tls) = &self.tls {
+            secure::reload(tls, &self.events);
         }
     }
 

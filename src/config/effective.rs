@@ -112,7 +112,8 @@ impl Effective {
 
     /// What is wrong with the settings taken together.
     pub(super) fn contradictions(&self) -> Vec<Mistake> {
-        let found = [self.reachable(), self.unwatchable(), self.unknown_store()];
+        let found =
+            [self.reachable(), self.half_of_tls(), self.unwatchable(), self.unknown_store()];
         let found = found.into_iter().chain(self.half_guarded()).flatten();
         let mistake = |(key, problem)| mistake(key, self.origins[self.index(key)].clone(), problem);
         found.map(mistake).collect()
@@ -125,15 +126,13 @@ impl Effective {
         if is_guarded || server.allow_unauthenticated_management {
             return None;
         }
-        let grpc = server.grpc_listen.on().map(|address| ("server.grpc_listen", *address));
-        let listening = std::iter::once(("server.listen", server.listen)).chain(grpc);
-        let mut reachable = listening.filter(|(_, address)| !address.ip().is_loopback());
-        let (key, address) = reachable.next()?;
+        let mut managed = server.management().into_iter();
+        let (key, address) = managed.find(|(_, address)| !address.ip().is_loopback())?;
         let problem = format!(
             "{address} can be reached by others, who could load and unload models without credentials; \
-             listen on a loopback address, or set auth.keys_file or auth.jwks_file and leave manage out of \
-             auth.anonymous_roles, or set server.allow_unauthenticated_management to true where the \
-             network keeps strangers out"
+             listen on a loopback address, or have server.management_listen on one, or set auth.keys_file or \
+             auth.jwks_file and leave manage out of auth.anonymous_roles, or set \
+             server.allow_unauthenticated_management to true where the network keeps strangers out"
         );
         Some((key, problem))
     }
@@ -163,6 +162,19 @@ impl Effective {
             ("auth.anonymous_roles", problem.to_owned())
         });
         [unused, unbound, open]
+    }
+
+    fn half_of_tls(&self) -> Option<(&'static str, String)> {
+        let server = &self.config.server;
+        let [certificate, key, ca] =
+            [&server.tls_certificate, &server.tls_key, &server.tls_client_ca].map(Option::is_some);
+        let (has, missing) = match (certificate, key) {
+            (true, false) => ("server.tls_certificate", "server.tls_key"),
+            (false, true) => ("server.tls_key", "server.tls_certificate"),
+            (false, false) if ca => ("server.tls_client_ca", "server.tls_certificate"),
+            _ => return None,
+        };
+        Some((has, format!("TLS needs {missing} too")))
     }
 
     fn unwatchable(&self) -> Option<(&'static str, String)> {

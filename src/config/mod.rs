@@ -34,6 +34,7 @@ use crate::auth::Role;
 use crate::inference::ExecutionProvider;
 use crate::lifecycle::{EventKind, LifecycleConfig};
 use crate::model::ModelName;
+use crate::tls::TlsFiles;
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +70,14 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Where to listen for gRPC alone.
     pub grpc_listen: Switch<SocketAddr>,
+    /// Where all is answered, and what is for operators nowhere else.
+    pub management_listen: Switch<SocketAddr>,
+    /// The certificate by which clients know the server, where it speaks TLS.
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key.
+    pub tls_key: Option<PathBuf>,
+    /// The certificates of which clients have to show one that was issued by them.
+    pub tls_client_ca: Option<PathBuf>,
     /// A file to write the address to that is listened on, for those who start with port 0.
     pub port_file: Option<PathBuf>,
     /// Threads that serve connections; the server chooses one per core.
@@ -77,9 +86,42 @@ pub struct ServerConfig {
     pub max_body_size: ByteSize,
     /// The deadline of an inference, from the moment its head was read.
     pub request_timeout: Duration,
-    /// Whether models may be changed by anybody who can reach `listen` or `grpc_listen`, where those are
-    /// not loopback.
+    /// Connections of one port at once, but for some that are left for probes.
+    pub max_connections: NonZeroUsize,
+    /// How long the head of a request may take once it has begun.
+    pub header_timeout: Duration,
+    /// Requests a second of one client.
+    pub rate_limit: Switch<NonZeroUsize>,
+    /// Requests that a client may send at once; the server chooses as many as in a second.
+    pub rate_burst: Auto<NonZeroUsize>,
+    /// Whether models may be changed by anybody who can reach `management_listen`, or `listen` or
+    /// `grpc_listen` where there is none, where those are not loopback.
     pub allow_unauthenticated_management: bool,
+}
+
+impl ServerConfig {
+    /// Where models can be changed, with the setting's key.
+    pub(crate) fn management(&self) -> Vec<(&'static str, SocketAddr)> {
+        if let Some(address) = self.management_listen.on() {
+            return vec![("server.management_listen", *address)];
+        }
+        let grpc = self.grpc_listen.on().map(|address| ("server.grpc_listen", *address));
+        std::iter::once(("server.listen", self.listen)).chain(grpc).collect()
+    }
+
+    /// Where this machine asks for the server's health: where others cannot be in the way.
+    pub fn probed(&self) -> SocketAddr {
+        self.management_listen.on().copied().unwrap_or(self.listen)
+    }
+
+    /// The files that TLS is made from, where the server speaks it.
+    pub fn tls(&self) -> Option<TlsFiles> {
+        Some(TlsFiles {
+            certificate: self.tls_certificate.clone()?,
+            key: self.tls_key.clone()?,
+            client_ca: self.tls_client_ca.clone(),
+        })
+    }
 }
 
 /// Who may do what.

@@ -120,6 +120,14 @@ settings! {
             "where to listen; port 0 takes a free one";
         grpc_listen "ADDRESS:PORT" = "127.0.0.1:8001":
             "where to listen for gRPC alone, or off; gRPC is spoken on the other port too";
+        management_listen "ADDRESS:PORT" = "off":
+            "where all is answered; inference, metadata and probes alone are on the other ports then";
+        tls_certificate "FILE" = "none":
+            "the certificate, in PEM, by which clients know the server: all ports speak TLS then; read again when it changes";
+        tls_key "FILE" = "none":
+            "its key, in PEM";
+        tls_client_ca "FILE" = "none":
+            "certificates, in PEM: clients have to show one that was issued by one of these";
         port_file "FILE" = "none":
             "a file to write the address to that is listened on";
         workers "COUNT" = "auto" in "1" to "1024":
@@ -128,6 +136,14 @@ settings! {
             "the largest body of an inference, or of a load; any other has 64 KiB at most";
         request_timeout "DURATION" = "1m" in "1ms" to "365days", live:
             "the deadline of an inference, its upload included";
+        max_connections "COUNT" = "8192" in "1" to "1048576":
+            "connections of a port at once; on 64 more, probes alone are answered, and all others wait";
+        header_timeout "DURATION" = "10s" in "100ms" to "1h":
+            "how long the head of a request may take once it has begun";
+        rate_limit "COUNT" = "off" in "1" to "1000000":
+            "requests a second of one client, by its address; probes and the port for management have no bound";
+        rate_burst "COUNT" = "auto" in "1" to "1000000":
+            "requests that a client may send at once; as many as in a second";
         allow_unauthenticated_management "BOOL" = "false":
             "start on an address that others can reach, who may then change models";
     }

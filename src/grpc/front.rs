@@ -27,7 +27,7 @@ use super::status::{self, status};
 use super::terms::Terms;
 use super::upload::Timely;
 use super::{Parts, Shared, gate};
-use crate::oip::Code;
+use crate::oip::{Code, Refusal};
 
 /// The call that has no end of its own.
 const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
@@ -44,6 +44,11 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let rest = kind.strip_prefix(b"application/grpc");
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// What a call is told that is not let in.
+pub(crate) fn refuse(refusal: &Refusal) -> Response {
+    answer(&status::refused(refusal))
 }
 
 /// The router over what it is given.

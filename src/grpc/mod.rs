@@ -31,6 +31,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use counts::{MethodCounts, MethodReport};
+pub(crate) use front::refuse;
 pub use front::{is_grpc, router};
 pub use gate::rules;
 

@@ -49,7 +49,9 @@ const fn grpc(code: Code) -> Grpc {
         | Code::OperationCommitted
         | Code::ResourceInUse
         | Code::NotRunning => Grpc::FailedPrecondition,
-        Code::PayloadTooLarge | Code::InsufficientMemory => Grpc::ResourceExhausted,
+        Code::PayloadTooLarge | Code::InsufficientMemory | Code::RateLimited => {
+            Grpc::ResourceExhausted
+        }
         Code::Internal => Grpc::Internal,
         Code::Unsupported | Code::UnsupportedEncoding | Code::MethodNotAllowed => {
             Grpc::Unimplemented

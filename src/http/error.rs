@@ -107,7 +107,7 @@ const fn status(code: Code) -> StatusCode {
         Code::GenerationMismatch => StatusCode::PRECONDITION_FAILED,
         Code::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        Code::Overloaded | Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Code::Unsupported => StatusCode::NOT_IMPLEMENTED,
         Code::ModelUnavailable
@@ -133,6 +133,7 @@ impl ApiError {
     fn retry_after(&self) -> Duration {
         match self {
             Self::Resource(ResourceError::BackingOff { retry_in, .. }) => *retry_in,
+            Self::Refused(Refusal::TooOften { retry_after }) => *retry_after,
             _ => RETRY_AFTER,
         }
     }

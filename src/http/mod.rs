@@ -11,6 +11,7 @@ mod changes;
 mod checks;
 #[doc(hidden)]
 pub mod codec;
+mod connection;
 mod counts;
 mod desired;
 mod docs;
@@ -38,6 +39,7 @@ mod request_id;
 mod residence;
 mod resources;
 mod rest;
+mod room;
 mod routes;
 mod server;
 mod statistics;
@@ -60,7 +62,7 @@ pub use counts::{RouteCounts, RouteReport};
 pub use in_flight::{Entered, InFlight};
 pub use rest::Rest;
 pub use routes::{routes, rules};
-pub use server::{Answers, Protocols, Served, serve};
+pub use server::{Answers, Bounds, Protocols, Served, serve};
 
 use crate::auth::Guard;
 use crate::cloudevents::CloudEvents;

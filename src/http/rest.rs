@@ -16,6 +16,8 @@ use super::request_id::RequestId;
 use super::server::Answers;
 use super::target::Target;
 use super::{Parts, Services, finish, gate, infer, routes};
+use crate::admission::Client;
+use crate::oip::Refusal;
 
 /// The REST interface. Clones share everything.
 #[derive(Debug, Clone)]
@@ -30,6 +32,16 @@ impl Rest {
         let services = Arc::new(Services::new(parts));
         let router = routes::router(Arc::clone(&services));
         Self { services, router }
+    }
+
+    /// What a request is told that is not let in.
+    pub(crate) async fn refuse(
+        &self,
+        request: axum::http::Request<Incoming>,
+        refusal: Refusal,
+    ) -> Response {
+        let told = ApiError::from(refusal).into_response();
+        finish::finish(&self.services, request, |_, _| async { told }).await
     }
 
     /// The handler's answer. What comes most is not sent through the router, which takes about as long as
@@ -54,10 +66,11 @@ impl Rest {
 }
 
 impl Answers for Rest {
-    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
+    async fn answer(&self, request: Request<Incoming>, client: Client) -> Response {
         finish::finish(&self.services, request, |request, id| async {
             // What a handler has shared with others is as safe from its panic as their own locks make it.
-            let handled = AssertUnwindSafe(self.handled(request, (id, peer))).catch_unwind().await;
+            let handled =
+                AssertUnwindSafe(self.handled(request, (id, client.peer))).catch_unwind().await;
             handled.unwrap_or_else(|panic| finish::panicked(panic.as_ref()))
         })
         .await

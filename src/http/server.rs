@@ -1,58 +1,33 @@
-//! Accepting connections, and letting them finish.
+//! Accepting connections.
 
 use std::convert::Infallible;
-use std::future::pending;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::pin::pin;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, Version};
+use axum::http::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
-use hyper::rt::Executor;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::SetOnce;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use super::held::Held;
-use super::in_flight::{Entered, InFlight};
-use super::watched_stream::WatchedStream;
-
-/// How long a client may take over the head of a request, and how long an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-
-/// At the end of the server, how long a new connection may take to send its first request, and any
-/// to send the rest of a head.
-const HEAD_GRACE: Duration = Duration::from_secs(1);
-
-/// At the end of the server, how long a connection that was open already may take to send another
-/// request: one that is on its way shall not find it closed.
-const NEXT_GRACE: Duration = Duration::from_millis(20);
-
-/// How often a peer that speaks HTTP/2 and says nothing is asked whether it is still there, and how long
-/// it may take to answer.
-const PING_INTERVAL: Duration = Duration::from_mins(1);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Requests that one connection may have under way at once over HTTP/2.
-const STREAMS: u32 = 1024;
+use super::connection::{HEAD_GRACE, connection};
+use super::in_flight::InFlight;
+use super::room::{Place, Room};
+use crate::admission::Client;
+use crate::tls::Tls;
 
 /// How long to wait after the system had no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The address of a peer that has none any more.
-const UNKNOWN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+/// How long a connection may last that was left for a probe.
+const SPARE_TIME: Duration = Duration::from_secs(5);
 
 /// What connections may speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,17 +43,17 @@ pub enum Protocols {
 /// As a tower service, but for what every service costs that is one of many: a future on the heap, and a
 /// copy of all that is in it.
 pub trait Answers: Send + Sync + 'static {
-    /// Answers a request of `peer`. What is dropped before its end has not answered.
+    /// Answers a request. What is dropped before its end has not answered.
     fn answer(
         &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        client: Client,
     ) -> impl Future<Output = Response> + Send;
 }
 
 impl Answers for Router {
-    async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
-        request.extensions_mut().insert(peer);
+    async fn answer(&self, mut request: Request<Incoming>, client: Client) -> Response {
+        request.extensions_mut().insert(client.peer);
         self.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
     }
 }
@@ -90,14 +65,46 @@ pub struct Served<A> {
     pub answers: Arc<A>,
     /// What they come over.
     pub protocols: Protocols,
+    /// What they are encrypted by, if they are.
+    pub tls: Option<Arc<Tls>>,
+    /// What connections may take.
+    pub bounds: Bounds,
     /// Counts the connections that are open.
     pub open: InFlight,
 }
 
+/// What the connections of a listener may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Connections at once, beyond which some are left for probes and all others wait.
+    pub connections: usize,
+    /// How long the head of a request may take once it has begun.
+    pub header_timeout: Duration,
+}
+
+impl Default for Bounds {
+    /// Those of the default configuration.
+    fn default() -> Self {
+        Self { connections: 8192, header_timeout: Duration::from_secs(10) }
+    }
+}
+
+impl<A> Served<A> {
+    /// Without TLS, within the default bounds.
+    pub fn new(answers: Arc<A>, protocols: Protocols) -> Self {
+        Self { answers, protocols, tls: None, bounds: Bounds::default(), open: InFlight::default() }
+    }
+}
+
 impl<A> Clone for Served<A> {
     fn clone(&self) -> Self {
-        let (answers, open) = (Arc::clone(&self.answers), self.open.clone());
-        Self { answers, protocols: self.protocols, open }
+        Self {
+            answers: Arc::clone(&self.answers),
+            protocols: self.protocols,
+            tls: self.tls.clone(),
+            bounds: self.bounds,
+            open: self.open.clone(),
+        }
     }
 }
 
@@ -113,9 +120,9 @@ pub async fn serve<A: Answers>(listener: TcpListener, served: Served<A>, stop: C
     if let Some(never) = stop.run_until_cancelled(accepting).await {
         match never {}
     }
-    for stream in connected(listener) {
+    for arrived in connected(listener) {
         let around = (served.clone(), connections.clone());
-        connections.spawn(connection(stream, around, stop.child_token()));
+        connections.spawn(accepted(Arrived::new(arrived, None), around, stop.child_token()));
     }
     connections.close();
     connections.wait().await;
@@ -126,11 +133,21 @@ async fn accept<A: Answers>(
     served: &Served<A>,
     (connections, stop): (&TaskTracker, &CancellationToken),
 ) -> Infallible {
+    let room = Room::new(served.bounds.connections);
     loop {
+        // Who comes when there is none waits in the system's backlog.
+        let place = room.place().await;
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
+                let arrived = Arrived::new((stream, address), Some(room.assign(place)));
+                let is_spare = arrived.client.is_spare;
                 let around = (served.clone(), connections.clone());
-                connections.spawn(connection(stream, around, stop.child_token()));
+                let served = accepted(arrived, around, stop.child_token());
+                if is_spare {
+                    connections.spawn(timeout(SPARE_TIME, served));
+                } else {
+                    connections.spawn(served);
+                }
             }
             Err(error) if of_one_connection(&error) => debug!(%error, "connection lost"),
             Err(error) => {
@@ -143,12 +160,12 @@ async fn accept<A: Answers>(
 }
 
 /// What the system has connected and nobody has accepted; the listener is closed.
-fn connected(listener: TcpListener) -> Vec<TcpStream> {
+fn connected(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     let mut streams = Vec::new();
     let Ok(listener) = listener.into_std() else { return streams };
     loop {
         match listener.accept() {
-            Ok((stream, _)) => streams.extend(adopt(stream).ok()),
+            Ok((stream, address)) => streams.extend(adopt(stream).ok().zip(Some(address))),
             Err(error) if of_one_connection(&error) => {}
             Err(_) => return streams,
         }
@@ -169,128 +186,51 @@ fn of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn connection<A: Answers>(
+/// What is served, and the tasks of connections.
+pub(super) type Around<A> = (Served<A>, TaskTracker);
+
+/// A connection that was accepted, and its place among others.
+struct Arrived {
     stream: TcpStream,
-    (served, tasks): (Served<A>, TaskTracker),
-    stop: CancellationToken,
-) {
+    client: Client,
+    _place: Option<Place>,
+}
+
+impl Arrived {
+    fn new((stream, address): (TcpStream, SocketAddr), place: Option<Place>) -> Self {
+        let is_spare = place.as_ref().is_some_and(Place::is_spare);
+        Self { stream, client: Client { peer: address, is_spare }, _place: place }
+    }
+}
+
+async fn accepted<A: Answers>(arrived: Arrived, around: Around<A>, stop: CancellationToken) {
+    let Arrived { stream, client, _place } = arrived;
     // Small answers must not wait for the acknowledgement of an earlier one.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY could not be set");
     }
-    // One that has gone meanwhile sends no request either.
-    let address = stream.peer_addr().unwrap_or(UNKNOWN);
-    let (stream, peer) = WatchedStream::new(stream);
-    let requests = InFlight::default();
-    let (counted, asked) = (requests.clone(), Arc::new(SetOnce::new()));
-    let first = Arc::clone(&asked);
-    let Served { answers, protocols, open } = served;
-    let _open = open.enter();
-    let service = service_fn(move |request: Request<Incoming>| {
-        // All but the first find it set.
-        if !first.initialized() {
-            first.set(request.version()).ok();
-        }
-        answered(Arc::clone(&answers), (request, address), counted.enter())
-    });
-    let builder = builder(protocols, tasks);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = ending(&stop, &asked) => {
-            connection.as_mut().graceful_shutdown();
-            let (over_http_2, before) = (asked.get() == Some(&Version::HTTP_2), peer.heard());
-            // Over HTTP/2 the peer is asked for an answer. Whoever gives it takes what is left, however
-            // slowly, and the connection ends by itself.
-            let is_there = || over_http_2 && peer.heard() > before;
-            tokio::select! {
-                served = connection.as_mut() => served,
-                () = idle(|| requests.count() == 0 && !peer.is_behind() && !is_there()) => Ok(()),
-            }
-        }
+    match around.0.tls.clone() {
+        None => connection((stream, client), around, stop).await,
+        // On the heap, or all connections would have as much room as one with TLS.
+        Some(tls) => Box::pin(secured((tls, stream, client), around, stop)).await,
+    }
+}
+
+async fn secured<A: Answers>(
+    (tls, stream, client): (Arc<Tls>, TcpStream, Client),
+    around: Around<A>,
+    stop: CancellationToken,
+) {
+    let late = async {
+        stop.cancelled().await;
+        sleep(HEAD_GRACE).await;
     };
-    if let Err(error) = served {
-        debug!(%error, "connection ended with an error");
-    }
-}
-
-fn builder(protocols: Protocols, tasks: TaskTracker) -> auto::Builder<Tasks> {
-    let mut builder = auto::Builder::new(Tasks(tasks));
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .max_concurrent_streams(STREAMS);
-    match protocols {
-        Protocols::Http1And2 => builder,
-        Protocols::Http2 => builder.http2_only(),
-    }
-}
-
-/// Where the requests of a connection that speaks HTTP/2 run, each on its own.
-#[derive(Debug, Clone)]
-struct Tasks(TaskTracker);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
-    fn execute(&self, request: F) {
-        self.0.spawn(request);
-    }
-}
-
-/// Over HTTP/1.1, a request counts until the head of its answer, as what comes after it shows in the
-/// backlog. Over HTTP/2, a peer can stop one answer without stopping the connection.
-async fn answered(
-    answers: Arc<impl Answers>,
-    (request, peer): (Request<Incoming>, SocketAddr),
-    entered: Entered,
-) -> Result<Response, Infallible> {
-    let version = request.version();
-    let answer = answers.answer(request, peer).await;
-    Ok(match version {
-        Version::HTTP_2 => answer.map(|body| Body::new(Held::new(body, entered))),
-        _ => answer,
-    })
-}
-
-/// Waits until the connection has to end.
-async fn ending(stop: &CancellationToken, asked: &SetOnce<Version>) {
-    tokio::select! {
-        () = lingering(stop, asked) => {}
-        () = silence(asked) => {}
-    }
-}
-
-/// Waits for as long as a head may take, where no request has come by then.
-async fn silence(asked: &SetOnce<Version>) {
-    if timeout(HEAD_TIMEOUT, asked.wait()).await.is_ok() {
-        pending::<()>().await;
-    }
-}
-
-/// Waits for the end of the server, and then for a request that may be on its way.
-async fn lingering(stop: &CancellationToken, asked: &SetOnce<Version>) {
-    stop.cancelled().await;
-    if asked.initialized() {
-        sleep(NEXT_GRACE).await;
-    } else {
-        timeout(HEAD_GRACE, asked.wait()).await.ok();
-    }
-}
-
-/// Waits until nothing has been under way for a while: then what keeps the connection is the head of
-/// a request that does not come to its end.
-async fn idle(nothing_under_way: impl Fn() -> bool) {
-    let mut looks = interval(HEAD_GRACE);
-    let mut was_idle = false;
-    loop {
-        looks.tick().await;
-        let is_idle = nothing_under_way();
-        if was_idle && is_idle {
-            return;
-        }
-        was_idle = is_idle;
+    let secured = tokio::select! {
+        secured = tls.accept(stream) => secured,
+        () = late => return,
+    };
+    match secured {
+        Ok(stream) => connection((stream, client), around, stop).await,
+        Err(error) => debug!(%error, "no connection by TLS"),
     }
 }

@@ -43,6 +43,7 @@ pub(crate) enum Code {
     PayloadTooLarge,
     UnsupportedEncoding,
     Overloaded,
+    RateLimited,
     Internal,
     Unsupported,
     ModelUnavailable,
@@ -56,7 +57,7 @@ pub(crate) enum Code {
 impl Code {
     /// Every code.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 48] = [
+    pub(crate) const ALL: [Self; 49] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::LoadFailed,
@@ -97,6 +98,7 @@ impl Code {
         Self::PayloadTooLarge,
         Self::UnsupportedEncoding,
         Self::Overloaded,
+        Self::RateLimited,
         Self::Internal,
         Self::Unsupported,
         Self::ModelUnavailable,
@@ -150,6 +152,7 @@ impl Code {
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedEncoding => "unsupported_encoding",
             Self::Overloaded => "overloaded",
+            Self::RateLimited => "rate_limited",
             Self::Internal => "internal",
             Self::Unsupported => "unsupported",
             Self::ModelUnavailable => "model_unavailable",

@@ -1,6 +1,7 @@
 //! What is wrong with a request, and the code that says so.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::code::Code;
 use crate::auth::Denied;
@@ -26,6 +27,15 @@ pub(crate) enum Refusal {
     /// The request makes sense, but asks for what this server does not do.
     #[error("{0}")]
     Unsupported(String),
+    /// It is answered by another listener.
+    #[error("{path} is not answered here, only on the address of server.management_listen")]
+    Elsewhere { path: String },
+    /// There are so many connections that only probes are answered on those that come.
+    #[error("there are more connections than server.max_connections, ask again later")]
+    Crowded,
+    /// The client has asked too often.
+    #[error("more requests than server.rate_limit lets through, ask again later")]
+    TooOften { retry_after: Duration },
 }
 
 impl Refusal {
@@ -65,6 +75,9 @@ impl Refusal {
             Self::Denied(_) => Code::Forbidden,
             Self::Invalid(_) => Code::InvalidRequest,
             Self::Unsupported(_) => Code::Unsupported,
+            Self::Elsewhere { .. } => Code::NotFound,
+            Self::Crowded => Code::Overloaded,
+            Self::TooOften { .. } => Code::RateLimited,
         }
     }
 

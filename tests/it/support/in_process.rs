@@ -48,7 +48,7 @@ impl InProcess {
         let application = Application::new(config(), EventBus::new(64));
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let answers = Arc::new(Rest::new(parts(&application)));
-        let served = Served { answers, protocols: Protocols::Http1And2, open: InFlight::default() };
+        let served = Served::new(answers, Protocols::Http1And2);
         runtime.spawn(http::serve(listener, served, CancellationToken::new()));
         let health = application.health().clone();
         let resources = Arc::clone(application.resources());

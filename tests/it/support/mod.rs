@@ -1,5 +1,6 @@
 //! What the tests have in common.
 
+pub(crate) mod certificates;
 pub(crate) mod connection;
 pub(crate) mod contract;
 pub(crate) mod grpc;

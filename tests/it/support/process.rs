@@ -95,6 +95,20 @@ impl Process {
         Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
     }
 
+    /// How many files and sockets it has open, where the system tells.
+    pub(crate) fn open_files(&self) -> Option<usize> {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        Some(std::fs::read_dir(folder).ok()?.count())
+    }
+
+    /// The bytes of memory that it has now, where the system tells.
+    pub(crate) fn resident(&self) -> Option<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+    }
+
     /// Sends a signal, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();

@@ -159,7 +159,14 @@ impl Server {
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        let secured = self.settings.iter().any(|(key, _)| key == "server.tls_certificate");
+        let scheme = if secured { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.address)
+    }
+
+    /// The same, asked by this client from now on.
+    pub(crate) fn asked_by(self, client: reqwest::ClientBuilder) -> Self {
+        Self { client: client.build().expect("the client is sound"), ..self }
     }
 
     /// The report on one version of a model.

@@ -1,0 +1,186 @@
+//! One connection, and its end.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request, Version};
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::SetOnce;
+use tokio::time::{interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::held::Held;
+use super::in_flight::{Entered, InFlight};
+use super::server::{Answers, Around, Protocols, Served};
+use super::watched_stream::{Peer, WatchedStream};
+use crate::admission::Client;
+
+/// How long an idle connection is kept, and a new one may take to send anything.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// At the end of the server, how long a new connection may take to send its first request, and any
+/// to send the rest of a head.
+pub(super) const HEAD_GRACE: Duration = Duration::from_secs(1);
+
+/// At the end of the server, how long a connection that was open already may take to send another
+/// request: one that is on its way shall not find it closed.
+const NEXT_GRACE: Duration = Duration::from_millis(20);
+
+/// How often a peer that speaks HTTP/2 and says nothing is asked whether it is still there, and how long
+/// it may take to answer.
+const PING_INTERVAL: Duration = Duration::from_mins(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Requests that one connection may have under way at once over HTTP/2.
+const STREAMS: u32 = 1024;
+
+/// The largest head over HTTP/2, in bytes as its fields count there.
+const HEAD: u32 = 64 * 1024;
+
+/// Requests of one connection that the peer takes back before they were begun, and those that it gets
+/// wrong, before the connection is closed: what floods a server with requests that cost only it.
+const TAKEN_BACK: usize = 20;
+const WRONG: usize = 128;
+
+/// Serves one connection, until it ends or has to.
+pub(super) async fn connection<A: Answers>(
+    (stream, client): (impl AsyncRead + AsyncWrite + Send + Unpin + 'static, Client),
+    (served, tasks): Around<A>,
+    stop: CancellationToken,
+) {
+    let Served { answers, protocols, bounds, open, .. } = served;
+    let _open = open.enter();
+    let (stream, peer) = WatchedStream::new(stream, bounds.header_timeout);
+    let requests = InFlight::default();
+    let (counted, asked) = (requests.clone(), Arc::new(SetOnce::new()));
+    let first = Arc::clone(&asked);
+    let heads = peer.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        // All but the first find it set.
+        if !first.initialized() {
+            first.set(request.version()).ok();
+        }
+        heads.has_asked();
+        answered((Arc::clone(&answers), heads.clone()), (request, client), counted.enter())
+    });
+    let builder = builder(protocols, tasks);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = ending(&stop, &asked) => {
+            connection.as_mut().graceful_shutdown();
+            let (over_http_2, before) = (asked.get() == Some(&Version::HTTP_2), peer.heard());
+            // Over HTTP/2 the peer is asked for an answer. Whoever gives it takes what is left, however
+            // slowly, and the connection ends by itself.
+            let is_there = || over_http_2 && peer.heard() > before;
+            tokio::select! {
+                served = connection.as_mut() => served,
+                () = idle(|| requests.count() == 0 && !peer.is_behind() && !is_there()) => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = served {
+        debug!(%error, "connection ended with an error");
+    }
+}
+
+fn builder(protocols: Protocols, tasks: TaskTracker) -> auto::Builder<Tasks> {
+    let mut builder = auto::Builder::new(Tasks(tasks));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEAD)
+        .max_pending_accept_reset_streams(TAKEN_BACK)
+        .max_local_error_reset_streams(WRONG);
+    match protocols {
+        Protocols::Http1And2 => builder,
+        Protocols::Http2 => builder.http2_only(),
+    }
+}
+
+/// Where the requests of a connection that speaks HTTP/2 run, each on its own.
+#[derive(Debug, Clone)]
+struct Tasks(TaskTracker);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, request: F) {
+        self.0.spawn(request);
+    }
+}
+
+/// Over HTTP/1.1, a request counts until the head of its answer, as what comes after it shows in the
+/// backlog. Over HTTP/2, a peer can stop one answer without stopping the connection.
+async fn answered(
+    (answers, peer): (Arc<impl Answers>, Peer),
+    (request, client): (Request<Incoming>, Client),
+    entered: Entered,
+) -> Result<Response, Infallible> {
+    let version = request.version();
+    let mut answer = answers.answer(request, client).await;
+    peer.is_answered();
+    if client.is_spare {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(match version {
+        Version::HTTP_2 => answer.map(|body| Body::new(Held::new(body, entered))),
+        _ => answer,
+    })
+}
+
+/// Waits until the connection has to end.
+async fn ending(stop: &CancellationToken, asked: &SetOnce<Version>) {
+    tokio::select! {
+        () = lingering(stop, asked) => {}
+        () = silence(asked) => {}
+    }
+}
+
+/// Waits for as long as a head may take, where no request has come by then.
+async fn silence(asked: &SetOnce<Version>) {
+    if timeout(HEAD_TIMEOUT, asked.wait()).await.is_ok() {
+        pending::<()>().await;
+    }
+}
+
+/// Waits for the end of the server, and then for a request that may be on its way.
+async fn lingering(stop: &CancellationToken, asked: &SetOnce<Version>) {
+    stop.cancelled().await;
+    if asked.initialized() {
+        sleep(NEXT_GRACE).await;
+    } else {
+        timeout(HEAD_GRACE, asked.wait()).await.ok();
+    }
+}
+
+/// Waits until nothing has been under way for a while: then what keeps the connection is the head of
+/// a request that does not come to its end.
+async fn idle(nothing_under_way: impl Fn() -> bool) {
+    let mut looks = interval(HEAD_GRACE);
+    let mut was_idle = false;
+    loop {
+        looks.tick().await;
+        let is_idle = nothing_under_way();
+        if was_idle && is_idle {
+            return;
+        }
+        was_idle = is_idle;
+    }
+}
