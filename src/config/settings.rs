@@ -138,7 +138,7 @@ settings! {
             "the deadline of an inference, its upload included";
         max_connections "COUNT" = "8192" in "1" to "1048576":
             "connections of a port at once; on 64 more, probes alone are answered, and all others wait";
-        header_timeout "DURATION" = "10s" in "100ms" to "1h":
+        header_timeout "DURATION" = "10s" in "1ms" to "365days":
             "how long the head of a request may take once it has begun";
         rate_limit "COUNT" = "off" in "1" to "1000000":
             "requests a second of one client, by its address; probes and the port for management have no bound";

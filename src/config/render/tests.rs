@@ -176,7 +176,7 @@ fn value(key: &'static str) -> BoxedStrategy<Tree> {
 fn configuration() -> impl Strategy<Value = Vec<(&'static str, Tree)>> {
     let keys = SETTINGS.iter().map(|setting| setting.key);
     let values = keys.map(|key| prop::option::of(value(key).prop_map(move |value| (key, value))));
-    values.collect::<Vec<_>>().prop_map(|given| sound(given.into_iter().flatten().collect()))
+    values.collect::<Vec<_>>().prop_map(|given| whole(sound(given.into_iter().flatten().collect())))
 }
 
 /// What is said of callers needs all of it.
@@ -190,6 +190,14 @@ fn sound(mut given: Vec<(&'static str, Tree)>) -> Vec<(&'static str, Tree)> {
         }
     }
     given
+}
+
+/// Without TLS where there is but half of it, which is a mistake.
+fn whole(given: Vec<(&'static str, Tree)>) -> Vec<(&'static str, Tree)> {
+    let has = |key| given.iter().any(|(other, value)| *other == key && value != "none");
+    let is_whole = has("server.tls_certificate") && has("server.tls_key");
+    let fits = |key: &str| is_whole || !key.starts_with("server.tls_");
+    given.into_iter().filter(|(key, _)| fits(key)).collect()
 }
 
 proptest! {
