@@ -1,6 +1,7 @@
 //! What reads bytes of strangers, as functions that take any bytes: none panics, runs long or takes much
 //! memory, whatever they are. `fuzz/` makes up the bytes. No part of the API.
 
+pub use crate::auth::fuzzing::credential;
 pub use crate::external_data::fuzzing::graph_references;
 pub use crate::grpc::fuzzing::grpc_infer;
 pub use crate::http::fuzzing::{body_coding, infer_binary, infer_json, tfs_predict};
@@ -11,9 +12,10 @@ pub use crate::state_file::fuzzing::state_file;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("body_coding", body_coding),
     ("config_pbtxt", config_pbtxt),
+    ("credential", credential),
     ("golden", golden),
     ("graph_references", graph_references),
     ("grpc_infer", grpc_infer),

@@ -204,5 +204,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,8 @@ mod audit;
 mod denied;
 mod digest;
 mod following;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guard;
 mod jwk;
 mod jwt;

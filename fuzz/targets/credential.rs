@@ -1,0 +1,5 @@
+//! `onward::fuzzing::credential` with bytes that libFuzzer makes up.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| onward::fuzzing::credential(data));

@@ -1,0 +1,3 @@
+//! What of credentials is fuzzed.
+
+pub use super::jwt::fuzzing::credential;
