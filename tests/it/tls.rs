@@ -17,7 +17,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::support::certificates::{Authority, Pair, TlsFolder};
 use crate::support::grpc::{Client, x as message};
-use crate::support::onnx::add_constant;
+use crate::support::onnx::{Dim, Elem, add_constant, identity};
 use crate::support::process::{PATIENCE, blocking, onward, run};
 use crate::support::{Repository, Server, x};
 
@@ -39,7 +39,8 @@ impl Fixture {
         let folder = TlsFolder::new(&pair);
         let (certificate, key) = (folder.text("tls.crt"), folder.text("tls.key"));
         let files = [("server.tls_certificate", &*certificate), ("server.tls_key", &*key)];
-        let repository = Repository::of("add", &add_constant(1.0));
+        let graph = identity(Elem::Float, &[Dim::Symbolic("n")]);
+        let repository = Repository::of("add", &add_constant(1.0)).and("id", 1, &graph);
         let server = Server::start_with(repository, &[&files, settings].concat()).await;
         let server = server.asked_by(authority.client(None));
         Self { server, authority, folder, pair }
@@ -383,6 +384,30 @@ async fn the_end_loses_nothing() {
         for answered in join_all(asking).await {
             assert!(answered.unwrap() > 0);
         }
+        assert_eq!(fixture.server.process.exit_code().await, 0);
+    }
+}
+
+/// The answer is larger than what the system and the encryption take ahead of its reader.
+#[tokio::test]
+async fn an_answer_that_is_read_slowly_is_read_to_its_end() {
+    for over_http_1 in [true, false] {
+        let mut fixture = Fixture::start(&[]).await;
+        let client = fixture.authority.client(None);
+        let client = if over_http_1 { client.http1_only() } else { client };
+        let body = x(&[2_000_000], &vec![0.123_456_78; 2_000_000]).to_string();
+        let request = client.build().unwrap().post(fixture.server.url("/v2/models/id/infer"));
+        let mut answer = request.body(body).send().await.unwrap();
+        let length = usize::try_from(answer.content_length().unwrap()).unwrap();
+        let mut read = answer.chunk().await.unwrap().unwrap().len();
+        fixture.server.process.signal("TERM");
+        fixture.server.process.logged(&["STOPPING"]).await;
+        // Longer than a connection that does nothing is kept.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        while let Some(chunk) = answer.chunk().await.unwrap() {
+            read += chunk.len();
+        }
+        assert_eq!(read, length);
         assert_eq!(fixture.server.process.exit_code().await, 0);
     }
 }
