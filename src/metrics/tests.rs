@@ -22,7 +22,7 @@ fn names_are_unique_and_have_their_labels_in_order() {
 #[test]
 fn the_guide_has_every_metric() {
     let table = |names: &[Described]| {
-        let mut table = "| Described | Type | Labels | Meaning |\n|---|---|---|---|\n".to_owned();
+        let mut table = "| Name | Type | Labels | Meaning |\n|---|---|---|---|\n".to_owned();
         for Described { name, kind, labels, help } in names {
             let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
             let row = format!("| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", "));

@@ -6,7 +6,7 @@ use std::io::Write;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::onnx::{add_constant, failing_unless_zero};
+use crate::support::onnx::{add_constant, failing_unless_zero, mlp};
 use crate::support::{Repository, Server, grpc, text, x};
 
 async fn page(server: &Server) -> String {
@@ -208,6 +208,17 @@ async fn counters_go_on_while_a_version_is_loaded_anew() {
     let counted = "onward_inference_requests_total{model=\"add\",outcome=\"success\",protocol=\"http\",version=\"1\"} 2";
     has(&page(&server).await, &[counted]);
     assert_eq!(server.version("add", "1").await["requests"], 1, "it is another life");
+}
+
+#[tokio::test]
+async fn requests_for_what_does_not_fit_are_shed_for_want_of_memory() {
+    let repository = Repository::of("m", &mlp(4, 512, 4)).with_settings("m", "lazy: true\n");
+    let settings = [("models.memory_budget", "1KiB"), ("inference.instances", "1")];
+    let server = Server::start_with(repository, &settings).await;
+    assert_ne!(server.infer("m", &x(&[1, 4], &[0.0; 4])).await.status, 200);
+    let shed = "onward_inference_requests_shed_total{model=\"m\",reason=\"memory\",version=\"\"} 1";
+    let budget = "onward_model_memory_budget_bytes 1024";
+    has(&page(&server).await, &[shed, budget, "onward_model_memory_used_bytes 0"]);
 }
 
 #[tokio::test]
