@@ -15,7 +15,7 @@ mod secure;
 use std::net::SocketAddr;
 
 pub use assembly::AssemblyError;
-pub use checking::{CheckError, CheckedModel, CheckedVersion, check, is_model};
+pub use checking::{CheckError, CheckedModel, CheckedVersion, check};
 pub use listener::ListenError;
 pub use managed::PlaceError;
 pub use reload::Configuration;

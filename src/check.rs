@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use onward::app::{self, CheckedModel, CheckedVersion};
 use onward::config::Layers;
-use onward::inference::{BatchingReport, Signature, TensorSpec};
+use onward::inference::{BatchingReport, Dim, Signature, TensorSpec};
 use onward::model::ModelName;
 use serde_json::{Value, json};
+
+use crate::terminal::{self, safe};
 
 /// What is to be checked.
 pub(crate) struct Subject {
@@ -19,31 +21,84 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// A repository, the folder of a model, or its file; that of the configuration where no path is given.
+    /// A repository, the folder of a model, or a file or folder in that; the repository of the configuration
+    /// where no path is given.
     ///
     /// # Errors
-    /// Where a path cannot be that of a model.
+    /// Where a path is that of no model.
     pub(crate) fn new(layers: Layers, path: Option<&Path>, json: bool) -> Result<Self, String> {
         let Some(path) = path else { return Ok(Self { layers, model: None, json }) };
-        let is_model = path.is_file() || app::is_model(path);
-        let (repository, model) = if is_model { apart(path)? } else { (path.to_owned(), None) };
+        let is_address = path.to_str().is_some_and(|text| text.contains("://"));
+        let (repository, model) = match model_folder(path)? {
+            _ if is_address => (path.to_owned(), None),
+            None => (path.to_owned(), None),
+            Some(folder) => apart(&folder)?,
+        };
+        let Some(repository) = repository.to_str() else {
+            return Err(format!("{}: it is not valid UTF-8", path.display()));
+        };
         let mut layers = layers;
         layers.flags.retain(|(key, _)| key != "models.repository");
-        let repository = repository.to_string_lossy().into_owned();
-        layers.flags.push(("models.repository".to_owned(), repository));
+        layers.flags.push(("models.repository".to_owned(), repository.to_owned()));
         Ok(Self { layers, model, json })
     }
 }
 
+/// The folder of the model that a path leads into, or the file that is one; `None` for a repository.
+fn model_folder(path: &Path) -> Result<Option<PathBuf>, String> {
+    let whole = std::path::absolute(path).map_err(|error| shown(path, &error.to_string()))?;
+    let above = |path: &Path| path.parent().map(Path::to_owned);
+    if path.is_file() {
+        if path.extension().is_none_or(|extension| extension != "onnx") {
+            return Err(shown(path, "it is no ONNX file, whose name ends in .onnx"));
+        }
+        let folder = above(&whole).filter(|folder| is_version(folder));
+        return Ok(folder.and_then(|folder| above(&folder)).or(Some(whole)));
+    }
+    if is_version(&whole) {
+        return Ok(above(&whole));
+    }
+    Ok(Some(whole).filter(|whole| is_model(whole)))
+}
+
+/// Whether a folder is that of a model rather than a repository.
+fn is_model(folder: &Path) -> bool {
+    let has = |name: &str| folder.join(name).exists();
+    let has_files = ["model.onnx", "model.yaml", "config.pbtxt", "golden"].into_iter().any(has);
+    has_files || folders(folder).any(|inside| is_version(&inside))
+}
+
+/// Whether a folder is that of a version: its name is a number, and it has none of its own. A model may have
+/// a number for its name.
+fn is_version(folder: &Path) -> bool {
+    has_number(folder) && !folders(folder).any(|inside| has_number(&inside))
+}
+
+fn has_number(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.parse::<u64>().is_ok()) && folder.is_dir()
+}
+
+fn folders(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir())
+}
+
 /// The repository that a model is in, and its name there.
-fn apart(path: &Path) -> Result<(PathBuf, Option<ModelName>), String> {
-    let wrong = |problem: String| format!("{}: {problem}", path.display());
-    let path = path.canonicalize().map_err(|error| wrong(error.to_string()))?;
-    let name = if path.is_file() { path.file_stem() } else { path.file_name() };
+fn apart(model: &Path) -> Result<(PathBuf, Option<ModelName>), String> {
+    // What stands for the folder that one is in has no name; a link has its own.
+    let model =
+        if model.file_name().is_none() { model.canonicalize() } else { Ok(model.to_owned()) };
+    let model = model.map_err(|error| error.to_string())?;
+    let name = if model.is_file() { model.file_stem() } else { model.file_name() };
     let name = name.and_then(|name| name.to_str()).unwrap_or_default();
-    let name = ModelName::new(name).map_err(|error| wrong(error.to_string()))?;
-    let repository = path.parent().unwrap_or(&path).to_owned();
+    let name = ModelName::new(name).map_err(|error| shown(&model, &error.to_string()))?;
+    let repository = model.parent().unwrap_or(&model).to_owned();
     Ok((repository, Some(name)))
+}
+
+fn shown(path: &Path, problem: &str) -> String {
+    format!("{}: {problem}", path.display())
 }
 
 /// Whether requests share runs.
@@ -54,9 +109,9 @@ fn batching(report: &BatchingReport) -> String {
     }
 }
 
-/// Whether all of them would serve.
+/// Whether there are any, and all of them would serve.
 pub(crate) fn are_sound(models: &[CheckedModel]) -> bool {
-    models.iter().all(|model| model.problem.is_none())
+    !models.is_empty() && models.iter().all(|model| model.problem.is_none())
 }
 
 /// For humans.
@@ -82,7 +137,8 @@ fn of_model(model: &CheckedModel) -> String {
     }
     lines.extend(model.warnings.iter().map(|warning| format!("  warning: {warning}")));
     lines.extend(model.advice.iter().map(|advice| format!("  advice: {advice}")));
-    lines.join("\n") + "\n"
+    let lines = lines.iter().map(|line| safe(line));
+    lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
 fn of_version(checked: &CheckedVersion) -> Vec<String> {
@@ -93,11 +149,16 @@ fn of_version(checked: &CheckedVersion) -> Vec<String> {
     };
     let load = report.load_duration().unwrap_or_default().as_secs_f64();
     let serving = report.serving.as_ref().map(|serving| {
+        if !serving.steps.is_empty() {
+            return format!(", an ensemble of {} steps", serving.steps.len());
+        }
         let shared = batching(&serving.batching);
-        format!(", {} instances, batching {shared}", serving.instances)
+        let instances = if serving.instances == 1 { "instance" } else { "instances" };
+        format!(", {} {instances}, batching {shared}", serving.instances)
     });
     let samples = match checked.samples {
         0 => String::new(),
+        1 => ", 1 golden sample answered".to_owned(),
         count => format!(", {count} golden samples answered"),
     };
     let mut lines = vec![format!("{head} in {load:.2} s{}{samples}", serving.unwrap_or_default())];
@@ -114,7 +175,7 @@ fn of_tensor(what: &str, spec: &TensorSpec) -> String {
 /// For programs.
 pub(crate) fn json(models: &[CheckedModel]) -> String {
     let models: Vec<Value> = models.iter().map(model_json).collect();
-    format!("{:#}\n", json!({ "models": models }))
+    terminal::json(&json!({ "models": models }))
 }
 
 fn model_json(model: &CheckedModel) -> Value {
@@ -134,27 +195,37 @@ fn version_json(checked: &CheckedVersion) -> Value {
     let report = &checked.report;
     let tensors = |of: fn(&Signature) -> &Vec<TensorSpec>| {
         let tensors = checked.signature.iter().flat_map(of);
-        let tensors: Vec<Value> = tensors
-            .map(|spec| {
-                json!({
-                    "name": spec.name,
-                    "datatype": spec.datatype.to_string(),
-                    "shape": spec.shape_text(),
-                    "optional": spec.optional,
-                })
-            })
-            .collect();
-        tensors
+        tensors.map(tensor_json).collect::<Vec<Value>>()
     };
+    let serving = report.serving.as_ref();
+    let most = serving.map(|serving| match &serving.batching {
+        BatchingReport::On { max_entries, .. } => json!(max_entries),
+        BatchingReport::Off { .. } => Value::Null,
+    });
     json!({
         "version": report.version.to_string(),
         "state": report.state.name(),
         "reason": report.reason,
         "load_seconds": report.load_duration().map(|took| took.as_secs_f64()),
-        "instances": report.serving.as_ref().map(|serving| serving.instances),
-        "batching": report.serving.as_ref().map(|serving| batching(&serving.batching)),
+        "instances": serving.map(|serving| serving.instances),
+        "max_batch_size": most,
         "golden_samples": checked.samples,
         "inputs": tensors(|signature| &signature.inputs),
         "outputs": tensors(|signature| &signature.outputs),
+    })
+}
+
+/// As the protocol tells tensors: a dimension that is free is -1.
+fn tensor_json(spec: &TensorSpec) -> Value {
+    let dim = |dim: &Dim| match dim {
+        Dim::Fixed(size) => json!(size),
+        Dim::Dynamic(_) => json!(-1),
+    };
+    let shape = spec.shape.as_ref().map(|dims| dims.iter().map(dim).collect::<Vec<_>>());
+    json!({
+        "name": spec.name,
+        "datatype": spec.datatype.to_string(),
+        "shape": shape,
+        "optional": spec.optional,
     })
 }

@@ -83,18 +83,19 @@ fn completions(matches: &ArgMatches) -> Vec<u8> {
 
 /// The manual page, in troff, with a section for each command.
 fn manual() -> Vec<u8> {
-    let mut page = Vec::new();
-    let mut write = |command: Command| {
-        clap_mangen::Man::new(command).render(&mut page).expect("a buffer takes everything");
-    };
-    let mut command = command();
+    let (mut command, mut page) = (command(), Vec::new());
     command.build();
-    write(command.clone());
-    for part in command.get_subcommands().filter(|part| part.get_name() != "help") {
-        let name = format!("onward {}", part.get_name());
-        write(part.clone().bin_name(name).disable_help_flag(true));
-    }
+    write_manual(&command, "onward", &mut page);
     page
+}
+
+/// The sections of a command and of all below it.
+fn write_manual(command: &Command, name: &str, page: &mut Vec<u8>) {
+    let whole = command.clone().display_name(name.to_owned()).bin_name(name.to_owned());
+    clap_mangen::Man::new(whole).render(page).expect("a buffer takes everything");
+    for part in command.get_subcommands().filter(|part| part.get_name() != "help") {
+        write_manual(part, &format!("{name} {}", part.get_name()), page);
+    }
 }
 
 fn question(matches: &ArgMatches) -> Question {

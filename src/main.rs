@@ -5,6 +5,7 @@ mod cli;
 mod inspect;
 mod probe;
 mod remote;
+mod terminal;
 
 use std::convert::Infallible;
 use std::io::Write;
@@ -125,7 +126,8 @@ fn check(subject: &Subject) -> Result<ExitCode, Refusal> {
     let config = effective.config();
     let runtime = runtime(config)?;
     let checked = runtime.block_on(async {
-        let checked = onward::app::check(config, engine(config)?, subject.model.as_ref()).await;
+        let of = (config, subject.layers.environment.as_slice());
+        let checked = onward::app::check(of, engine(config)?, subject.model.as_ref()).await;
         checked.map_err(|error| refuse(exit::FAILED, error))
     })?;
     let told = if subject.json { check::json(&checked) } else { check::text(&checked) };

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod client;
+mod commands;
 mod order;
 mod progress;
 mod show;
@@ -13,25 +14,21 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-pub(crate) use args::{commands, read};
+pub(crate) use args::read;
 use bench::BenchError;
-pub(crate) use client::{RemoteError, Server};
+pub(crate) use client::RemoteError;
+use client::Server;
+pub(crate) use commands::commands;
 use order::Order;
+
+use crate::terminal;
 
 /// What is to be asked of which server, and how the answer is told.
 pub(crate) struct Request {
     server: Server,
     order: Order,
-    style: Style,
-}
-
-/// How an answer is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Style {
-    /// As the server gave it, for programs.
+    /// Whether it is told as the server gave it, for programs.
     json: bool,
-    /// Whether the end of what was begun is waited for.
-    wait: bool,
 }
 
 /// Why there is no answer to tell.
@@ -46,8 +43,16 @@ pub(crate) enum Failure {
     /// What was begun has failed, or was cancelled.
     #[error("{0}")]
     Operation(String),
+    /// What became of what was begun is not known.
+    #[error("operation {id} may go on, and `onward operations ls {id}` tells")]
+    Lost {
+        /// The operation.
+        id: String,
+        /// Why it cannot be followed.
+        source: RemoteError,
+    },
     /// Standard output.
-    #[error("standard output: {0}")]
+    #[error("standard output cannot be written to")]
     Output(#[from] io::Error),
 }
 
@@ -55,7 +60,9 @@ impl Failure {
     /// The way to the server, or what it said.
     pub(crate) fn remote(&self) -> Option<&RemoteError> {
         match self {
-            Self::Remote(error) | Self::Bench(BenchError::Remote(error)) => Some(error),
+            Self::Remote(error)
+            | Self::Bench(BenchError::Remote(error))
+            | Self::Lost { source: error, .. } => Some(error),
             _ => None,
         }
     }
@@ -66,36 +73,50 @@ impl Failure {
 /// # Errors
 /// [`Failure`].
 pub(crate) async fn run(request: Request) -> Result<(), Failure> {
-    let Request { server, order, style } = request;
+    let json = request.json;
+    let done = answer(request).await;
+    let refused = done.as_ref().err().and_then(|failure| failure.remote()?.body());
+    if let Some(body) = refused.filter(|_| json) {
+        tell(&terminal::json(body))?;
+    }
+    done
+}
+
+async fn answer(Request { server, order, json }: Request) -> Result<(), Failure> {
+    let told = |answer: &Value, text: &dyn Fn(&Value) -> String| {
+        let text = if json { terminal::json(answer) } else { text(&terminal::safe_value(answer)) };
+        tell(&text)
+    };
     match order {
         Order::Ask(question) => {
             let answer = server.get(&question.path).await?;
-            let text = (question.show)(&answer, SystemTime::now());
-            tell(style, &answer, &text)
+            server.is_ours(&answer, question.has)?;
+            let now = SystemTime::now();
+            told(&answer, &|answer| (question.show)(answer, now))
         }
         Order::Change(change) => {
             let begun = server.send(&change).await?;
-            if !style.wait {
-                let text = format!("begun: operation {}\n", show::text(&begun, "/id"));
-                return tell(style, &begun, &text);
+            server.is_ours(&begun, "id")?;
+            if !change.is_waited_for {
+                let text =
+                    |begun: &Value| format!("begun: operation {}\n", show::text(begun, "/id"));
+                return told(&begun, &text);
             }
             let ended = progress::follow(&server, begun, io::stderr().lock()).await?;
-            tell(style, &ended, &show::outcome(&ended))?;
-            progress::verdict(&ended, change.end).map_err(Failure::Operation)
+            told(&ended, &show::outcome)?;
+            progress::verdict(&terminal::safe_value(&ended), change.end).map_err(Failure::Operation)
         }
         Order::Bench(plan) => {
             let measured = bench::run(&server, plan).await?;
-            tell(style, &measured.json(), &measured.text())?;
+            let text = if json { terminal::json(&measured.json()) } else { measured.text() };
+            tell(&text)?;
             measured.failure().map_or(Ok(()), |failure| Err(Failure::Operation(failure)))
         }
     }
 }
 
-fn tell(style: Style, answer: &Value, text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    let written =
-        if style.json { writeln!(out, "{answer:#}") } else { out.write_all(text.as_bytes()) };
-    match written {
+fn tell(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
         // Who has read enough closes the pipe.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),

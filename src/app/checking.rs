@@ -1,15 +1,18 @@
 //! What a server would make of a repository, without one.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::io;
 use std::sync::Arc;
 
+use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::assembly::{AssemblyError, manager_options};
 use super::managed::Place;
+use super::reload::store_options;
 use crate::causes;
-use crate::config::Config;
+use crate::config::{Config, ModelsConfig};
 use crate::inference::{BatchingReport, Signature, TensorSpec};
 use crate::lifecycle::{Deadline, EventBus, HealthRegistry};
 use crate::model::{
@@ -30,6 +33,9 @@ pub enum CheckError {
     /// It has no model of that name.
     #[error("the model repository has no model '{0}'")]
     NoModel(ModelName),
+    /// There is no folder for what comes from elsewhere.
+    #[error("the folder for temporary files cannot be used")]
+    Scratch(#[source] io::Error),
     /// The work on it panicked.
     #[error("reading the repository panicked")]
     Panicked,
@@ -64,18 +70,22 @@ pub struct CheckedVersion {
 }
 
 /// Loads and warms each model of the configuration's repository, or this one, as a server would, one at a
-/// time, and unloads it again. Nothing is listened on, and the repository stays as it is.
+/// time, and unloads it again. Nothing is listened on, and nothing is left behind. `environment` has the
+/// credentials of object stores.
 ///
 /// Not cancel safe: a load that is under way goes on to its end.
 ///
 /// # Errors
 /// [`CheckError`]; what is wrong with a model is in what is told of it.
 pub async fn check(
-    config: &Config,
+    (config, environment): (&Config, &[(OsString, OsString)]),
     runtime: OnnxRuntime,
     only: Option<&ModelName>,
 ) -> Result<Vec<CheckedModel>, CheckError> {
-    let place = Place::new(&config.models, Vec::new()).map_err(AssemblyError::Place)?;
+    // What comes from an object store is not for the cache of a server.
+    let scratch = TempDir::new().map_err(CheckError::Scratch)?;
+    let models = ModelsConfig { cache: scratch.path().join("cache"), ..config.models.clone() };
+    let place = Place::new(&models, store_options(environment)).map_err(AssemblyError::Place)?;
     let runtime_of = Handle::current();
     let opened = blocking(move || place.open(&runtime_of)).await??;
     let source: Arc<dyn ModelSource> = Arc::from(opened);
@@ -94,15 +104,6 @@ pub async fn check(
     }
     checking.models.shutdown(Deadline::after(config.lifecycle.shutdown_timeout)).await;
     Ok(checked)
-}
-
-/// Whether the folder is one model's rather than a repository's: its versions are folders with numbers.
-pub fn is_model(folder: &Path) -> bool {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name()).any(|name| {
-        let is_version = name.to_str().is_some_and(|name| name.parse::<u64>().is_ok());
-        is_version || name == "model.yaml" || name == "config.pbtxt"
-    })
 }
 
 fn manager(
@@ -146,7 +147,9 @@ impl Checking {
         let is_there = |version: &Version| {
             versions.iter().any(|checked: &CheckedVersion| checked.report.version == *version)
         };
-        let others = model.versions.into_iter().filter(|version| !is_there(version)).collect();
+        let others = model.versions.into_iter().filter(|version| !is_there(version));
+        // What was not looked at is not what its policy has left out.
+        let others = if versions.is_empty() { Vec::new() } else { others.collect() };
         let advice = versions.iter().flat_map(advice).collect();
         // Where it was not loaded there is nothing to unload.
         self.models.unload(&name).await.ok();
@@ -184,7 +187,9 @@ fn advice(checked: &CheckedVersion) -> Vec<String> {
              otherwise never serves"
         )
     });
-    let batching = checked.report.serving.as_ref().and_then(|serving| match &serving.batching {
+    let serving = checked.report.serving.as_ref();
+    let own = serving.filter(|serving| serving.steps.is_empty());
+    let batching = own.and_then(|serving| match &serving.batching {
         BatchingReport::Off { reason } => {
             Some(format!("requests of version {version} do not share runs: {reason}"))
         }

@@ -1,5 +1,6 @@
 //! The configuration while the server runs: what is shown of it, and how it is read anew.
 
+use std::ffi::OsString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -28,16 +29,9 @@ impl Configuration {
         Self { layers, effective: Mutex::new(effective), logs }
     }
 
-    /// What the environment says of object stores, by the names that their clients know.
+    /// What its environment says of object stores.
     pub(super) fn store_options(&self) -> Vec<(String, String)> {
-        let known = ["AWS_", "GOOGLE_", "AZURE_"];
-        let texts = self
-            .layers
-            .environment
-            .iter()
-            .filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?.to_owned())));
-        let of_stores = texts.filter(|(name, _)| known.iter().any(|known| name.starts_with(known)));
-        of_stores.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect()
+        store_options(&self.layers.environment)
     }
 
     /// The values in effect.
@@ -142,4 +136,14 @@ pub(super) fn terms(config: &Config) -> Terms {
         load_attempts: config.models.load_attempts,
         load_backoff: config.models.load_backoff,
     }
+}
+
+/// What an environment says of object stores, by the names that their clients know.
+pub(super) fn store_options(environment: &[(OsString, OsString)]) -> Vec<(String, String)> {
+    let known = ["AWS_", "GOOGLE_", "AZURE_"];
+    let texts = environment
+        .iter()
+        .filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?.to_owned())));
+    let of_stores = texts.filter(|(name, _)| known.iter().any(|known| name.starts_with(known)));
+    of_stores.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect()
 }

@@ -15,16 +15,20 @@ use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use url::Url;
 
 use super::client::{RemoteError, Server};
-use super::show::text;
+use crate::terminal;
 pub(super) use input::Shape;
 use input::{Body, Form};
 use latencies::Latencies;
 
 /// The header that tells how long the JSON is, after which the bytes of tensors come.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// The time after a failure.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The part of the time before the clock starts.
 const WARM_UP: u32 = 10;
@@ -52,7 +56,7 @@ pub(crate) enum BenchError {
     #[error(transparent)]
     Remote(#[from] RemoteError),
     /// The file that was to be sent.
-    #[error("{path}: {source}")]
+    #[error("{path} cannot be read")]
     File {
         /// Its path.
         path: String,
@@ -62,14 +66,6 @@ pub(crate) enum BenchError {
     /// What a request would have to have is not known.
     #[error("{0}")]
     Input(String),
-    /// The first request, before anything was measured.
-    #[error("the server answers {status}: {error}")]
-    Refused {
-        /// How.
-        status: StatusCode,
-        /// In its words.
-        error: String,
-    },
 }
 
 /// What was measured.
@@ -109,20 +105,25 @@ impl Tally {
 /// [`BenchError`].
 pub(super) async fn run(server: &Server, plan: Plan) -> Result<Measured, BenchError> {
     let path = model_path(&plan);
-    let metadata = server.get(&path).await?;
     let body = match &plan.body {
-        None => input::generated(&metadata, &plan).map_err(BenchError::Input)?,
+        None => {
+            let metadata = server.get(&path).await?;
+            server.is_ours(&metadata, "inputs")?;
+            let metadata = terminal::safe_value(&metadata);
+            input::generated(&metadata, &plan).map_err(BenchError::Input)?
+        }
         Some(file) => read(file)?,
     };
     let target = Arc::new(Target::new(server, &path, &body));
     target.try_once().await?;
     target.for_a_while(plan.connections, plan.duration / WARM_UP).await;
     let statistics = [path.as_slice(), &["stats".to_owned()]].concat();
-    let before = server.get(&statistics).await?;
+    // A server may be without them, or be gone by the end: what was measured is told all the same.
+    let before = server.get(&statistics).await.unwrap_or_default();
     let began = Instant::now();
     let tally = target.for_a_while(plan.connections, plan.duration).await;
     let took = began.elapsed();
-    let after = server.get(&statistics).await?;
+    let after = server.get(&statistics).await.unwrap_or_default();
     Ok(Measured { plan, sent: body.told, took, tally, inside: inside(&before, &after) })
 }
 
@@ -175,7 +176,7 @@ impl Target {
         if status.is_success() {
             return Ok(());
         }
-        Err(BenchError::Refused { status, error: told(&body) })
+        Err(RemoteError::refused(&self.url, status, &body).into())
     }
 
     async fn for_a_while(self: &Arc<Self>, connections: NonZeroUsize, duration: Duration) -> Tally {
@@ -206,19 +207,15 @@ impl Target {
                     tally.shed += 1;
                     continue;
                 }
-                Ok((status, body)) => format!("{status}: {}", told(&body)),
+                Ok((status, body)) => RemoteError::refused(&self.url, status, &body).to_string(),
                 Err(error) => RemoteError::unreachable(&self.url, &error).to_string(),
             };
             tally.failed += 1;
             tally.first.get_or_insert(problem);
+            // Or a server that is gone would be asked without end.
+            sleep(PAUSE).await;
         }
     }
-}
-
-/// What an error's body says.
-fn told(body: &[u8]) -> String {
-    let parsed: Value = serde_json::from_slice(body).unwrap_or_default();
-    text(&parsed, "/error").to_owned()
 }
 
 /// Where the time of a request went inside the server between two looks at its statistics.
@@ -228,7 +225,7 @@ fn inside(before: &Value, after: &Value) -> Vec<(&'static str, f64)> {
         statistics.pointer(&place).and_then(Value::as_f64).unwrap_or_default()
     };
     let parts = [
-        ("in all", "success"),
+        ("total", "success"),
         ("queue", "queue"),
         ("input", "compute_input"),
         ("compute", "compute_infer"),
@@ -243,10 +240,16 @@ fn inside(before: &Value, after: &Value) -> Vec<(&'static str, f64)> {
 }
 
 impl Measured {
-    /// Whether every request was answered.
+    /// What went wrong, where something did.
     pub(super) fn failure(&self) -> Option<String> {
-        let first = self.tally.first.as_ref()?;
-        Some(format!("{} requests failed, the first with: {first}", self.tally.failed))
+        let Tally { latencies, failed, shed, first } = &self.tally;
+        match first {
+            Some(first) => Some(format!("{failed} requests failed, the first with: {first}")),
+            None if latencies.count() == 0 => {
+                Some(format!("nothing was answered, {shed} were shed"))
+            }
+            None => None,
+        }
     }
 
     fn rate(&self) -> f64 {

@@ -10,10 +10,14 @@ use serde_json::Value;
 use url::Url;
 
 use super::order::Change;
+use crate::terminal::safe;
 
 /// How long a connection, and each answer, may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest answer, in bytes.
+const LARGEST: usize = 64 << 20;
 
 /// Which server it is, and who asks.
 #[derive(Debug)]
@@ -36,8 +40,12 @@ pub(crate) struct Server {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RemoteError {
-    #[error("'{url}' is not the address of a server, such as http://127.0.0.1:8000")]
+    #[error(
+        "'{url}' is not the address of a server with its scheme, such as http://127.0.0.1:8000"
+    )]
     Address { url: String },
+    #[error("the server's address has {what}")]
+    Superfluous { what: &'static str },
     #[error("the key has characters that no header may have")]
     Key,
     #[error("{path}: {problem}")]
@@ -45,12 +53,38 @@ pub(crate) enum RemoteError {
     #[error("{url}: {problem}")]
     Unreachable { url: String, problem: String },
     #[error("{error}{}", Code(.code))]
-    Refused { status: StatusCode, error: String, code: String },
+    Refused { status: StatusCode, error: String, code: String, body: Value },
     #[error("{url} does not answer as this server does: {problem}")]
     Foreign { url: String, problem: String },
 }
 
 impl RemoteError {
+    /// What the server has answered instead of what it was asked for.
+    pub(super) fn refused(url: &Url, status: StatusCode, body: &[u8]) -> Self {
+        let body = serde_json::from_slice::<Value>(body).unwrap_or_default();
+        let text = |key: &str| body[key].as_str().map(|text| safe(text).into_owned());
+        let error = text("error").filter(|error| !error.is_empty());
+        let error = error.unwrap_or_else(|| format!("{url} answers {status}"));
+        Self::Refused { status, error, code: text("code").unwrap_or_default(), body }
+    }
+
+    /// What the server has answered instead, if it was JSON.
+    pub(crate) fn body(&self) -> Option<&Value> {
+        match self {
+            Self::Refused { body, .. } => Some(body).filter(|body| !body.is_null()),
+            _ => None,
+        }
+    }
+
+    /// Whether the same may be answered a little later.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => matches!(status.as_u16(), 429 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+
     /// Told by the cause that is farthest from the client: the ones before it repeat the address.
     pub(super) fn unreachable(url: &Url, error: &reqwest::Error) -> Self {
         let mut cause: &dyn std::error::Error = error;
@@ -84,6 +118,9 @@ impl Server {
     pub(crate) fn new(place: &Place<'_>) -> Result<Self, RemoteError> {
         let wrong = || RemoteError::Address { url: place.url.to_owned() };
         let url = Url::parse(place.url).map_err(|_| wrong())?;
+        if let Some(what) = superfluous(&url) {
+            return Err(RemoteError::Superfluous { what });
+        }
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
             return Err(wrong());
         }
@@ -128,6 +165,35 @@ impl Server {
         self.exchange(request).await
     }
 
+    /// Whether an answer is one of this server's, which has this field.
+    ///
+    /// # Errors
+    /// [`RemoteError::Foreign`].
+    pub(super) fn is_ours(&self, answer: &Value, field: &str) -> Result<(), RemoteError> {
+        let has = answer.get(field).is_some_and(|value| !value.is_null());
+        let foreign = || RemoteError::Foreign {
+            url: self.url.to_string(),
+            problem: format!("there is no field '{field}'"),
+        };
+        if has { Ok(()) } else { Err(foreign()) }
+    }
+
+    /// The body of an answer, within bounds.
+    async fn body(&self, mut answer: reqwest::Response) -> Result<Vec<u8>, RemoteError> {
+        let mut body = Vec::new();
+        loop {
+            let part = answer.chunk().await;
+            match part.map_err(|error| RemoteError::unreachable(&self.url, &error))? {
+                None => return Ok(body),
+                Some(part) if body.len() + part.len() <= LARGEST => body.extend(part),
+                Some(_) => {
+                    let problem = format!("more than {} MiB", LARGEST >> 20);
+                    return Err(RemoteError::Foreign { url: self.url.to_string(), problem });
+                }
+            }
+        }
+    }
+
     /// The client itself, for who has many questions.
     pub(super) fn client(&self) -> reqwest::Client {
         self.client.clone()
@@ -146,20 +212,24 @@ impl Server {
         let failed = |error: reqwest::Error| RemoteError::unreachable(&self.url, &error);
         let answer = request.send().await.map_err(failed)?;
         let status = answer.status();
-        let body = answer.bytes().await.map_err(failed)?;
-        let parsed = serde_json::from_slice::<Value>(&body);
-        if status.is_success() {
-            let foreign = |error: serde_json::Error| RemoteError::Foreign {
-                url: self.url.to_string(),
-                problem: error.to_string(),
-            };
-            return parsed.map_err(foreign);
+        let body = self.body(answer).await?;
+        if !status.is_success() {
+            return Err(RemoteError::refused(&self.url, status, &body));
         }
-        let body = parsed.unwrap_or_default();
-        let text = |key: &str| body[key].as_str().map(str::to_owned);
-        let error = text("error").unwrap_or_else(|| format!("{} answers {status}", self.url));
-        Err(RemoteError::Refused { status, error, code: text("code").unwrap_or_default() })
+        let foreign = |error: serde_json::Error| RemoteError::Foreign {
+            url: self.url.to_string(),
+            problem: error.to_string(),
+        };
+        serde_json::from_slice(&body).map_err(foreign)
     }
+}
+
+/// What a URL must not have, as it would be shown, or be lost.
+fn superfluous(url: &Url) -> Option<&'static str> {
+    if !url.username().is_empty() || url.password().is_some() {
+        return Some("a user or a password in it: a key is given by --api-key-file");
+    }
+    (url.query().is_some() || url.fragment().is_some()).then_some("something after its path")
 }
 
 fn headers(key: Option<&str>) -> Result<HeaderMap, RemoteError> {

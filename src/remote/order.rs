@@ -18,6 +18,8 @@ pub(super) enum Order {
 pub(super) struct Question {
     /// The segments of the path.
     pub(super) path: Vec<String>,
+    /// What the answer has, where it is one of this server's.
+    pub(super) has: &'static str,
     /// What humans are shown of the answer, at this time.
     pub(super) show: fn(&Value, SystemTime) -> String,
 }
@@ -31,13 +33,15 @@ pub(crate) struct Change {
     pub(super) body: Option<Value>,
     /// The state in which its operation is to end.
     pub(super) end: &'static str,
+    /// Whether that is waited for.
+    pub(super) is_waited_for: bool,
 }
 
 impl Change {
     /// One of a model.
     pub(super) fn of_model(method: Method, model: &str, path: &[&str]) -> Self {
-        let path = ["lifecycle", "models", model].into_iter().chain(path.iter().copied());
-        Self { method, path: path.map(str::to_owned).collect(), body: None, end: "succeeded" }
+        let path = lifecycle(&[&["models", model], path].concat());
+        Self { method, path, body: None, end: "succeeded", is_waited_for: true }
     }
 
     pub(super) fn with(self, body: Value) -> Self {
@@ -46,8 +50,8 @@ impl Change {
 
     /// The end of an operation that is under way.
     pub(super) fn cancelling(operation: &str) -> Self {
-        let (method, path) = (Method::DELETE, operation_path(operation));
-        Self { method, path, body: None, end: "cancelled" }
+        let (method, path) = (Method::DELETE, lifecycle(&["operations", operation]));
+        Self { method, path, body: None, end: "cancelled", is_waited_for: true }
     }
 
     /// Whether it begins an operation, which can be waited for.
@@ -56,7 +60,7 @@ impl Change {
     }
 }
 
-/// Where an operation is told of.
-pub(super) fn operation_path(id: &str) -> Vec<String> {
-    ["lifecycle", "operations", id].map(str::to_owned).to_vec()
+/// A path of what manages the server.
+pub(super) fn lifecycle(rest: &[&str]) -> Vec<String> {
+    ["lifecycle"].iter().chain(rest).map(ToString::to_string).collect()
 }

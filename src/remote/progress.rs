@@ -4,34 +4,41 @@ use std::io::Write;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use super::Failure;
 use super::client::{RemoteError, Server};
-use super::order::operation_path;
+use super::order::lifecycle;
 use super::show::text;
+use crate::terminal::safe;
 
 /// The time between two looks: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Looks after an operation until it has ended, and tells each of its steps; as it is at its end.
+/// For how long a server that does not answer is asked again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks after an operation until it has ended, and tells its id and each of its steps; as it is at its end.
 ///
 /// Cancel safe: the operation goes on.
 ///
 /// # Errors
-/// [`RemoteError`].
+/// [`Failure::Lost`] where it cannot be followed any more.
 pub(super) async fn follow(
     server: &Server,
     mut operation: Value,
     mut out: impl Write,
-) -> Result<Value, RemoteError> {
-    let path = operation_path(text(&operation, "/id"));
+) -> Result<Value, Failure> {
+    let id = text(&operation, "/id").to_owned();
+    // With standard error closed there is nobody to tell.
+    writeln!(out, "operation {}", safe(&id)).ok();
+    let path = lifecycle(&["operations", &id]);
     let (mut told, mut pause) = (0, FIRST_PAUSE);
     loop {
         let steps = operation["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
         for step in steps.get(told..).unwrap_or_default() {
-            // With standard error closed there is nobody to tell.
-            writeln!(out, "{}", shown(&operation, step)).ok();
+            writeln!(out, "{}", safe(&shown(&operation, step))).ok();
         }
         told = steps.len();
         if operation["state"] != "running" {
@@ -39,7 +46,21 @@ pub(super) async fn follow(
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
-        operation = server.get(&path).await?;
+        let lost = |source| Failure::Lost { id: id.clone(), source };
+        operation = look(server, &path).await.map_err(lost)?;
+    }
+}
+
+/// The operation as it is now. What may pass is waited for.
+async fn look(server: &Server, path: &[String]) -> Result<Value, RemoteError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let found = server.get(path).await;
+        match found {
+            Err(error) if error.may_pass() && Instant::now() < end => sleep(LONGEST_PAUSE).await,
+            Err(error) => return Err(error),
+            Ok(operation) => return server.is_ours(&operation, "state").map(|()| operation),
+        }
     }
 }
 

@@ -101,8 +101,10 @@ fn cells(model: &Value, version: &Value, now: SystemTime) -> Vec<String> {
     let number =
         |key: &str| version[key].as_u64().map_or_else(nothing, |number| number.to_string());
     let time = |key: &str| version["latency"][key].as_f64().map_or_else(nothing, milliseconds);
-    let batching = match (text(version, "/batching/state"), version["batching"]["size"].as_u64()) {
-        ("on", Some(size)) => format!("up to {size}"),
+    let batching = &version["batching"];
+    let sizes = batching["size"].as_u64().zip(batching["max_size"].as_u64());
+    let batching = match (text(version, "/batching/state"), sizes) {
+        ("on", Some((size, most))) => format!("{size} of {most}"),
         ("", _) => nothing(),
         (state, _) => state.to_owned(),
     };
@@ -156,19 +158,19 @@ fn problems(models: &[Value]) -> String {
 
 /// The rules by which requests are routed, in words.
 fn rules(traffic: &Value) -> String {
+    let percent = |percent: &Value| percent.as_f64().unwrap_or_default();
     let weights = entries(traffic, "weights")
-        .map(|(version, weight)| format!("{weight}% to version {version}"));
+        .map(|(version, weight)| format!("{}% to version {version}", percent(weight)));
     let aliases = entries(traffic, "aliases").map(|(alias, version)| {
         format!("{alias} is version {}", version.as_str().unwrap_or_default())
     });
-    let shadow = traffic["shadow"].as_object().map(|shadow| {
-        let text = |key: &str| shadow.get(key).map(Value::to_string).unwrap_or_default();
-        let version = text("version");
-        let (percent, compared, agreed) = (text("percent"), text("compared"), text("agreed"));
-        format!(
-            "{percent}% copied to version {}, {agreed} of {compared} agree",
-            version.trim_matches('"')
-        )
+    let shadow = &traffic["shadow"];
+    let shadow = shadow.as_object().map(|_| {
+        let version = text(shadow, "/version");
+        let count = |key: &str| shadow[key].as_u64().unwrap_or_default();
+        let (compared, agreed) = (count("compared"), count("agreed"));
+        let share = percent(&shadow["percent"]);
+        format!("{share}% copied to version {version}, {agreed} of {compared} agree")
     });
     let rules: Vec<String> = weights.chain(aliases).chain(shadow).collect();
     if rules.is_empty() { "all to the current version".to_owned() } else { rules.join(", ") }
@@ -231,7 +233,8 @@ pub(super) fn outcome(operation: &Value) -> String {
         }
         "verify" => {
             let (version, samples) = (text(result, "/version"), list(result, "samples").len());
-            format!("version {version} answers {samples} samples as they say{took}")
+            let samples = counted(samples, "sample");
+            format!("version {version} answers {samples} as it should{took}")
         }
         _ => rules(result),
     };
@@ -240,6 +243,11 @@ pub(super) fn outcome(operation: &Value) -> String {
         None => String::new(),
     };
     format!("{model}: {told}\n{unsaved}")
+}
+
+/// So many of something.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn undrained(result: &Value) -> &'static str {
@@ -296,7 +304,7 @@ mod tests {
         let now = humantime::parse_rfc3339("2026-01-01T00:10:00Z").unwrap();
         let serving = json!({
             "version": "2", "state": "READY", "instances": 2, "requests": 1234, "failures": 1,
-            "batching": { "state": "on", "size": 8 }, "memory_bytes": 1_572_864,
+            "batching": { "state": "on", "size": 8, "max_size": 32 }, "memory_bytes": 1_572_864,
             "latency": { "p50_ms": 0.5, "p99_ms": 123.4 }, "last_access": "2026-01-01T00:07:30Z",
         });
         let answer = json!({ "models": [
@@ -319,7 +327,7 @@ mod tests {
             "READY",
             "90% stable",
             "2",
-            "up to 8",
+            "8 of 32",
             "1234",
             "1",
             "0.50 ms",
@@ -353,12 +361,12 @@ mod tests {
         let verified = json!({ "version": "2", "samples": ["a", "b"], "total_seconds": 0.0 });
         assert_eq!(
             done("verify", verified),
-            "m: version 2 answers 2 samples as they say in 0.00 s\n"
+            "m: version 2 answers 2 samples as it should in 0.00 s\n"
         );
         let rules = json!({ "weights": { "1": 10.0, "2": 90.0 }, "aliases": { "stable": "1" } });
         assert_eq!(
             done("route", rules),
-            "m: 10.0% to version 1, 90.0% to version 2, stable is version 1\n"
+            "m: 10% to version 1, 90% to version 2, stable is version 1\n"
         );
         assert_eq!(done("route", Value::Null), "");
     }

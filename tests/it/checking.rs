@@ -38,7 +38,7 @@ fn each_model_is_told_with_what_it_takes_and_what_is_wrong() {
     assert_eq!(told["models"].as_array().map(Vec::len), Some(1));
     let model = &told["models"][0];
     assert_eq!((&model["name"], &model["not_selected"]), (&json!("add"), &json!(["1"])));
-    assert_eq!(model["versions"][0]["inputs"][0]["shape"], "[-1,4]");
+    assert_eq!(model["versions"][0]["inputs"][0]["shape"], json!([-1, 4]));
 }
 
 #[test]
@@ -62,13 +62,38 @@ fn a_bare_file_is_a_model() {
 }
 
 #[test]
+fn a_path_inside_a_model_means_the_model() {
+    let repository = Repository::of("add", &add_constant(1.0)).and("7", 1, &add_constant(1.0));
+    let root = repository.path();
+    for inside in ["add", "add/1", "add/1/model.onnx", "add/../add/"] {
+        let (code, told, error) = check(&root.join(inside), &[]);
+        assert_eq!(code, 0, "{inside}: {told}{error}");
+        assert!(told.starts_with("add: it would serve\n"), "{inside}: {told}");
+    }
+    let (code, told, _) = check(&root.join("7"), &[]);
+    assert_eq!(code, 0);
+    assert!(told.starts_with("7: it would serve\n"), "{told}");
+    assert_eq!(check(root, &[]).0, 0, "a model may have a number for its name");
+    repository.write("flat/model.onnx", &add_constant(1.0));
+    let (code, told, _) = check(&root.join("flat"), &[]);
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("flat: it would NOT serve"), "{told}");
+    std::fs::create_dir(root.join("nothing")).unwrap();
+    assert_eq!(check(&root.join("nothing"), &[]).0, 1);
+    repository.write("notes.txt", b"");
+    let (code, _, error) = check(&root.join("notes.txt"), &[]);
+    assert_eq!(code, 2);
+    assert!(error.contains("it is no ONNX file"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_checked_is_told() {
     let (code, _, error) = check(Path::new("/nowhere"), &[]);
     assert_eq!(code, 1);
     assert!(error.contains("/nowhere"), "{error}");
     let repository = Repository::empty();
     let (code, told, _) = check(repository.path(), &[]);
-    assert_eq!((code, told.as_str()), (0, "no models\n"));
+    assert_eq!((code, told.as_str()), (1, "no models\n"));
     repository.write("a b.onnx", b"");
     let (code, _, error) = check(&repository.path().join("a b.onnx"), &[]);
     assert_ne!(code, 0, "{error}");

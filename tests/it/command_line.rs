@@ -36,7 +36,7 @@ fn the_command_line_tells_of_itself() {
     }
     let (code, page, _) = run(onward().arg("man"));
     assert_eq!(code, 0);
-    for part in [".TH onward", "onward models", "server.listen"] {
+    for part in [".TH onward", "onward models swap", "keep-previous", "server.listen"] {
         assert!(page.replace('\\', "").contains(part), "no {part} in {page}");
     }
 }

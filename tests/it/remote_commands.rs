@@ -57,10 +57,10 @@ async fn models_are_listed_changed_and_rolled_back() {
     let told = done(ask(&server, "models alias add stable 2").await);
     assert_eq!(told, "add: stable is version 2\n");
     let told = done(ask(&server, "models traffic add 1=25 2=75").await);
-    assert!(told.contains("25.0% to version 1, 75.0% to version 2"), "{told}");
+    assert!(told.contains("25% to version 1, 75% to version 2"), "{told}");
     done(ask(&server, "models shadow add 2 10").await);
     let detail = done(ask(&server, "models ls add").await);
-    for part in ["75% stable", "10.0% copied to version 2", "version 1 by swap"] {
+    for part in ["75% stable", "10% copied to version 2", "version 1 by swap"] {
         assert!(detail.contains(part), "no {part:?} in\n{detail}");
     }
     for words in ["shadow add", "traffic add", "alias add stable"] {

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use super::Plan;
 use crate::remote::show::text;
 
+/// The most elements of a request.
+const LARGEST: usize = 1 << 26;
+
 /// The shape of an input: `x=1,3,224,224`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::remote) struct Shape {
@@ -61,6 +64,13 @@ pub(super) fn generated(metadata: &Value, plan: &Plan) -> Result<Body, String> {
     let inputs: Result<Vec<Input>, String> =
         inputs.iter().map(|input| Input::of(input, plan)).collect();
     let inputs = inputs?;
+    let is_known = |shape: &&Shape| inputs.iter().any(|input| input.name == shape.input);
+    if let Some(unknown) = plan.shapes.iter().find(|shape| !is_known(shape)) {
+        let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+        let (input, names) = (&unknown.input, names.join(", "));
+        return Err(format!("the model has no input '{input}' but these: {names}"));
+    }
+    bounded(&inputs)?;
     let told: Vec<String> = inputs.iter().map(Input::told).collect();
     let told = told.join(", ");
     if plan.as_json {
@@ -79,6 +89,21 @@ pub(super) fn generated(metadata: &Value, plan: &Plan) -> Result<Body, String> {
     Ok(Body { bytes: bytes.into(), form, told: format!("{told} as bytes") })
 }
 
+/// Whether they are few enough to be made.
+fn bounded(inputs: &[Input]) -> Result<(), String> {
+    let count = |input: &Input| {
+        let dims = input.dims.iter();
+        dims.try_fold(1_usize, |count, dim| count.checked_mul(*dim))
+    };
+    let all = inputs.iter().try_fold(0_usize, |sum, input| sum.checked_add(count(input)?));
+    match all {
+        Some(count) if count <= LARGEST => Ok(()),
+        _ => {
+            Err(format!("its inputs would have more than {LARGEST} elements: give smaller shapes"))
+        }
+    }
+}
+
 impl Input {
     fn of(metadata: &Value, plan: &Plan) -> Result<Self, String> {
         let name = text(metadata, "/name").to_owned();
@@ -88,7 +113,7 @@ impl Input {
         }
         let declared = metadata["shape"].as_array().map(Vec::as_slice).unwrap_or_default();
         let size = |(place, dim): (usize, &Value)| match dim.as_i64() {
-            Some(size) if size >= 0 => Ok(usize::try_from(size).unwrap_or_default()),
+            Some(size) if size >= 0 => Ok(usize::try_from(size).unwrap_or(usize::MAX)),
             // The first one that is free is that of the batch.
             _ if place == 0 => Ok(plan.batch.get()),
             _ => Err(format!(
@@ -187,6 +212,11 @@ mod tests {
         let body = generated(&free, &plan(&["x=1,4"], true)).unwrap();
         let sent: Value = serde_json::from_slice(&body.bytes).unwrap();
         assert_eq!(sent["inputs"][0]["data"], json!([0, 1, 0, 1]));
+        let problem = generated(&free, &plan(&["y=1", "x=1,1"], true)).unwrap_err();
+        assert!(problem.contains("no input 'y' but these: x"), "{problem}");
+        for huge in ["x=18446744073709551615,2", "x=1000000,1000000"] {
+            assert!(generated(&free, &plan(&[huge], false)).is_err(), "{huge}");
+        }
         assert!("x".parse::<Shape>().is_err() && "x=a".parse::<Shape>().is_err());
     }
 
