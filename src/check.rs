@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use onward::app::{self, CheckedModel, CheckedVersion};
+use onward::app::{CheckedModel, CheckedVersion};
 use onward::config::Layers;
 use onward::inference::{BatchingReport, Dim, Signature, TensorSpec};
 use onward::model::ModelName;

@@ -104,8 +104,7 @@ impl App {
             desired: None,
         };
         let models = managed_models(manager, config)?;
-        let watch =
-            register_checks(application.health(), config, &place).map_err(AssemblyError::Watch)?;
+        let watch = register_checks(application.health(), config, &place)?;
         let guard = guard(&config.auth, application.events())?;
         let following = guard.as_ref().map(Following::start);
         let observed = observed(&application, models.clone(), (&counts, engine_version));
@@ -119,24 +118,24 @@ impl App {
             models: models.clone(),
             events: application.events().clone(),
             tls: tls.clone(),
+            guard,
         };
-        application.on_reload(move || {
-            reloading.reload(&configuration);
-            if let Some(guard) = &guard {
-                guard.reload();
-            }
-        });
+        application.on_reload(move || reloading.reload(&configuration));
         let grpc = grpc_parts(&parts, &counts);
         let listeners = Listeners::new(&config.server, (parts, grpc), (&counts, tls.as_ref()));
         register(&application, (&models, &config.models), &listeners);
-        // Files that loads have brought outlive the process otherwise.
-        application.on_drain("files of loads", move |_| async move {
-            spawn_blocking(clear_loads).await.map_err(|error| error.to_string())
-        });
+        clean_up(&application, clear_loads);
         models.start_clean_up(config.lifecycle.cleanup_interval);
         models.start_reconciling();
         Ok(Self { application, listeners, _watch: watch, _following: following })
     }
+}
+
+/// Has the files cleaned up that loads have brought: they outlive the process otherwise.
+fn clean_up(application: &Application, clear_loads: impl FnOnce() + Send + 'static) {
+    application.on_drain("files of loads", move |_| async move {
+        spawn_blocking(clear_loads).await.map_err(|error| error.to_string())
+    });
 }
 
 /// The manager of the models, with what operators have decided in an earlier life.
@@ -227,13 +226,13 @@ fn register_checks(
     health: &HealthRegistry,
     config: &Config,
     place: &Place,
-) -> io::Result<RuntimeWatch> {
+) -> Result<RuntimeWatch, AssemblyError> {
     let HealthConfig { max_stall, min_free_disk, max_memory } = config.health;
     health.register(disk_space(place.folder(), min_free_disk.get()));
     if let Some(check) = memory_pressure(max_memory.get()) {
         health.register(check);
     }
-    RuntimeWatch::start(health, Handle::current(), max_stall)
+    RuntimeWatch::start(health, Handle::current(), max_stall).map_err(AssemblyError::Watch)
 }
 
 pub(super) fn manager_options(config: &Config) -> ManagerOptions {

@@ -8,6 +8,7 @@ use tracing::{Level, enabled};
 
 use super::cpu::cores;
 use super::secure;
+use crate::auth::Guard;
 use crate::config::{Config, ConfigError, Effective, Layers, Reloaded};
 use crate::http::Limits;
 use crate::lifecycle::{Event, EventBus, LifecycleManager, LogControl};
@@ -70,6 +71,7 @@ pub(super) struct Reloading {
     pub(super) models: ModelLifecycleManager,
     pub(super) events: EventBus,
     pub(super) tls: Option<Arc<Tls>>,
+    pub(super) guard: Option<Arc<Guard>>,
 }
 
 impl Reloading {
@@ -105,6 +107,9 @@ impl Reloading {
         }
         if let Some(tls) = &self.tls {
             secure::reload(tls, &self.events);
+        }
+        if let Some(guard) = &self.guard {
+            guard.reload();
         }
     }
 

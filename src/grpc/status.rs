@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn every_code_has_a_status_that_means_an_error() {
-        for code in Code::ALL {
+        for code in Code::ALL.iter().copied() {
             let status = status(code, "why");
             assert!(![Grpc::Ok, Grpc::Unknown].contains(&status.code()), "{code:?}");
             let told = status.metadata().get(CODE).and_then(|code| code.to_str().ok());

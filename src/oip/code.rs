@@ -1,168 +1,78 @@
 //! Codes of errors, the same over every protocol.
 
-/// What programs may rely on: an error's code never changes its meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
-    InvalidRequest,
-    InvalidName,
-    LoadFailed,
-    UnknownModel,
-    UnknownVersion,
-    UnknownAlias,
-    UnknownOperation,
-    ModelNotLoaded,
-    VersionNotLoaded,
-    UnknownCheck,
-    UnknownResource,
-    NotFound,
-    MethodNotAllowed,
-    CrossSite,
-    Unauthenticated,
-    InvalidCredential,
-    Forbidden,
-    RequestTimeout,
-    ChangeInProgress,
-    AlreadyCurrent,
-    VersionInUse,
-    NothingBefore,
-    FilesChanged,
-    Incompatible,
-    RolledBack,
-    VerificationFailed,
-    Leased,
-    TooManyLeases,
-    UnknownLease,
-    InsufficientMemory,
-    NoSamples,
-    KeyReused,
-    OperationCancelled,
-    OperationCommitted,
-    ResourceInUse,
-    NotRunning,
-    GenerationMismatch,
-    PayloadTooLarge,
-    UnsupportedEncoding,
-    Overloaded,
-    RateLimited,
-    Internal,
-    Unsupported,
-    ModelUnavailable,
-    RepositoryUnavailable,
-    ResourceUnavailable,
-    ShuttingDown,
-    Cancelled,
-    DeadlineExceeded,
+macro_rules! codes {
+    ($($code:ident $name:literal,)*) => {
+        /// What programs may rely on: an error's code never changes its meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Code {
+            $($code,)*
+        }
+
+        impl Code {
+            /// Every code.
+            #[cfg(test)]
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$code,)*];
+
+            /// The code's name, such as `unknown_model`.
+            pub(crate) const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$code => $name,)*
+                }
+            }
+        }
+    };
 }
 
-impl Code {
-    /// Every code.
-    #[cfg(test)]
-    pub(crate) const ALL: [Self; 49] = [
-        Self::InvalidRequest,
-        Self::InvalidName,
-        Self::LoadFailed,
-        Self::UnknownModel,
-        Self::UnknownVersion,
-        Self::UnknownAlias,
-        Self::UnknownOperation,
-        Self::ModelNotLoaded,
-        Self::VersionNotLoaded,
-        Self::UnknownCheck,
-        Self::UnknownResource,
-        Self::NotFound,
-        Self::MethodNotAllowed,
-        Self::CrossSite,
-        Self::Unauthenticated,
-        Self::InvalidCredential,
-        Self::Forbidden,
-        Self::RequestTimeout,
-        Self::ChangeInProgress,
-        Self::AlreadyCurrent,
-        Self::VersionInUse,
-        Self::NothingBefore,
-        Self::FilesChanged,
-        Self::Incompatible,
-        Self::RolledBack,
-        Self::VerificationFailed,
-        Self::Leased,
-        Self::TooManyLeases,
-        Self::UnknownLease,
-        Self::InsufficientMemory,
-        Self::NoSamples,
-        Self::KeyReused,
-        Self::OperationCancelled,
-        Self::OperationCommitted,
-        Self::ResourceInUse,
-        Self::NotRunning,
-        Self::GenerationMismatch,
-        Self::PayloadTooLarge,
-        Self::UnsupportedEncoding,
-        Self::Overloaded,
-        Self::RateLimited,
-        Self::Internal,
-        Self::Unsupported,
-        Self::ModelUnavailable,
-        Self::RepositoryUnavailable,
-        Self::ResourceUnavailable,
-        Self::ShuttingDown,
-        Self::Cancelled,
-        Self::DeadlineExceeded,
-    ];
-
-    /// The code's name, such as `unknown_model`.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "invalid_request",
-            Self::InvalidName => "invalid_name",
-            Self::LoadFailed => "load_failed",
-            Self::UnknownModel => "unknown_model",
-            Self::UnknownVersion => "unknown_version",
-            Self::UnknownAlias => "unknown_alias",
-            Self::UnknownOperation => "unknown_operation",
-            Self::ModelNotLoaded => "model_not_loaded",
-            Self::VersionNotLoaded => "version_not_loaded",
-            Self::UnknownCheck => "unknown_check",
-            Self::UnknownResource => "unknown_resource",
-            Self::NotFound => "not_found",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::CrossSite => "cross_site",
-            Self::Unauthenticated => "unauthenticated",
-            Self::InvalidCredential => "invalid_credential",
-            Self::Forbidden => "forbidden",
-            Self::RequestTimeout => "request_timeout",
-            Self::ChangeInProgress => "change_in_progress",
-            Self::AlreadyCurrent => "already_current",
-            Self::VersionInUse => "version_in_use",
-            Self::NothingBefore => "nothing_before",
-            Self::FilesChanged => "files_changed",
-            Self::Incompatible => "incompatible",
-            Self::RolledBack => "rolled_back",
-            Self::VerificationFailed => "verification_failed",
-            Self::NoSamples => "no_samples",
-            Self::Leased => "leased",
-            Self::TooManyLeases => "too_many_leases",
-            Self::UnknownLease => "unknown_lease",
-            Self::InsufficientMemory => "insufficient_memory",
-            Self::KeyReused => "key_reused",
-            Self::OperationCancelled => "operation_cancelled",
-            Self::OperationCommitted => "operation_committed",
-            Self::GenerationMismatch => "generation_mismatch",
-            Self::ResourceInUse => "resource_in_use",
-            Self::NotRunning => "not_running",
-            Self::PayloadTooLarge => "payload_too_large",
-            Self::UnsupportedEncoding => "unsupported_encoding",
-            Self::Overloaded => "overloaded",
-            Self::RateLimited => "rate_limited",
-            Self::Internal => "internal",
-            Self::Unsupported => "unsupported",
-            Self::ModelUnavailable => "model_unavailable",
-            Self::RepositoryUnavailable => "repository_unavailable",
-            Self::ResourceUnavailable => "resource_unavailable",
-            Self::ShuttingDown => "shutting_down",
-            Self::Cancelled => "cancelled",
-            Self::DeadlineExceeded => "deadline_exceeded",
-        }
-    }
+codes! {
+    InvalidRequest "invalid_request",
+    InvalidName "invalid_name",
+    LoadFailed "load_failed",
+    UnknownModel "unknown_model",
+    UnknownVersion "unknown_version",
+    UnknownAlias "unknown_alias",
+    UnknownOperation "unknown_operation",
+    ModelNotLoaded "model_not_loaded",
+    VersionNotLoaded "version_not_loaded",
+    UnknownCheck "unknown_check",
+    UnknownResource "unknown_resource",
+    NotFound "not_found",
+    MethodNotAllowed "method_not_allowed",
+    CrossSite "cross_site",
+    Unauthenticated "unauthenticated",
+    InvalidCredential "invalid_credential",
+    Forbidden "forbidden",
+    RequestTimeout "request_timeout",
+    ChangeInProgress "change_in_progress",
+    AlreadyCurrent "already_current",
+    VersionInUse "version_in_use",
+    NothingBefore "nothing_before",
+    FilesChanged "files_changed",
+    Incompatible "incompatible",
+    RolledBack "rolled_back",
+    VerificationFailed "verification_failed",
+    Leased "leased",
+    TooManyLeases "too_many_leases",
+    UnknownLease "unknown_lease",
+    InsufficientMemory "insufficient_memory",
+    NoSamples "no_samples",
+    KeyReused "key_reused",
+    OperationCancelled "operation_cancelled",
+    OperationCommitted "operation_committed",
+    ResourceInUse "resource_in_use",
+    NotRunning "not_running",
+    GenerationMismatch "generation_mismatch",
+    PayloadTooLarge "payload_too_large",
+    UnsupportedEncoding "unsupported_encoding",
+    Overloaded "overloaded",
+    RateLimited "rate_limited",
+    Internal "internal",
+    Unsupported "unsupported",
+    ModelUnavailable "model_unavailable",
+    RepositoryUnavailable "repository_unavailable",
+    ResourceUnavailable "resource_unavailable",
+    ShuttingDown "shutting_down",
+    Cancelled "cancelled",
+    DeadlineExceeded "deadline_exceeded",
 }
 
 #[cfg(test)]
@@ -173,7 +83,7 @@ mod tests {
 
     #[test]
     fn every_code_has_a_name_of_its_own() {
-        let names: BTreeSet<&str> = Code::ALL.into_iter().map(Code::name).collect();
+        let names: BTreeSet<&str> = Code::ALL.iter().map(|code| code.name()).collect();
         assert_eq!(names.len(), Code::ALL.len());
     }
 }

@@ -1,6 +1,5 @@
 //! The command line of what concerns a server that runs.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 

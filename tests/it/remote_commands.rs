@@ -1,5 +1,8 @@
 //! `onward models` and `onward operations`, against a server that runs.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -154,10 +157,7 @@ async fn a_model_is_measured_under_load() {
     assert!(answered > 0 && success.as_u64().unwrap() > answered, "{measured} {counted}");
     let (code, _, error) = ask(&server, "bench add --shape x=3,5 --duration 1s").await;
     assert_eq!(code, 1);
-    assert!(
-        error.contains("the server answers 400 Bad Request: ") && error.contains("'x'"),
-        "{error}"
-    );
+    assert!(error.contains("input 'x' must have shape [-1,4]"), "{error}");
     let (code, _, error) = ask(&server, "bench nothing").await;
     assert_eq!(code, 1);
     assert!(error.contains("'nothing'"), "{error}");
@@ -170,7 +170,7 @@ async fn a_key_is_shown_and_who_has_none_is_told() {
     assert_eq!(code, 0);
     let (key, entry) = made.split_once('\n').expect("the key has a line for itself");
     let (keys, shown) = (home.path().join("keys.yaml"), home.path().join("key"));
-    std::fs::write(&keys, entry).unwrap();
+    std::fs::write(&keys, format!("keys:\n{entry}")).unwrap();
     std::fs::write(&shown, format!("{key}\n")).unwrap();
     let settings = [("auth.keys_file", keys.to_str().unwrap())];
     let server = Server::start_with(versions(&[1.0]), &settings).await;
@@ -182,6 +182,61 @@ async fn a_key_is_shown_and_who_has_none_is_told() {
     let (code, _, error) = ask(&server, &format!("models unload add {with_key}")).await;
     assert_eq!(code, 77, "{error}");
     assert!(!error.contains(key), "{error}");
+}
+
+/// What answers as this server does not, with whatever it is asked for.
+fn stranger(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let head = BufReader::new(&stream).lines();
+            head.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+            stream.write_all(answer.as_bytes()).ok();
+        }
+    });
+    url
+}
+
+#[test]
+fn strangers_are_told_from_servers_and_do_nothing_to_a_terminal() {
+    let ask = |url: &str, words: &str| run(onward().args(words.split(' ')).args(["--url", url]));
+    let other = stranger("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"hello\":\"world\"}");
+    for words in ["models ls", "models ls m", "models load m", "operations ls", "bench m"] {
+        let (code, out, error) = ask(&other, words);
+        assert_eq!((code, out.as_str()), (1, ""), "{words}: {error}");
+        assert!(error.contains("does not answer as this server does"), "{words}: {error}");
+    }
+    let page = stranger("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n<html>");
+    assert_eq!(ask(&page, "models ls").0, 1);
+    let silent = stranger("");
+    assert_eq!(ask(&silent, "models ls").0, 69);
+    let rude = stranger(
+        "HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\n{\"error\":\"\\u001b[2J\\nonward: all is well\"}",
+    );
+    let (code, out, error) = ask(&rude, "models ls --json");
+    assert_eq!(code, 77);
+    assert!(!error.contains('\u{1b}') && error.lines().count() == 1, "{error}");
+    assert!(serde_json::from_str::<Value>(&out).is_ok() && !out.contains('\u{1b}'), "{out}");
+}
+
+#[test]
+fn what_is_no_name_and_no_address_is_refused_before_anybody_is_asked() {
+    for words in ["models ls ..", "operations cancel .", "models alias m .. 1", "bench ."] {
+        let (code, _, error) = run(onward().args(words.split(' ')));
+        assert_eq!(code, 2, "{words}: {error}");
+    }
+    for url in ["http://user:secret@127.0.0.1:1", "http://127.0.0.1:1/?a=secret", "127.0.0.1:8000"]
+    {
+        let (code, _, error) = run(onward().args(["models", "ls", "--url", url]));
+        assert_eq!(code, 2, "{url}: {error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+    for words in ["--duration 0s", "--duration 1000years", "--connections 0", "--batch 99999999"] {
+        let (code, _, error) = run(onward().args(["bench", "m"]).args(words.split(' ')));
+        assert_eq!(code, 2, "{words}: {error}");
+    }
 }
 
 /// Who sets them for commands may start servers in the same shell.

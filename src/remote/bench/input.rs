@@ -92,7 +92,7 @@ pub(super) fn generated(metadata: &Value, plan: &Plan) -> Result<Body, String> {
 /// Whether they are few enough to be made.
 fn bounded(inputs: &[Input]) -> Result<(), String> {
     let count = |input: &Input| {
-        let dims = input.dims.iter();
+        let mut dims = input.dims.iter();
         dims.try_fold(1_usize, |count, dim| count.checked_mul(*dim))
     };
     let all = inputs.iter().try_fold(0_usize, |sum, input| sum.checked_add(count(input)?));
