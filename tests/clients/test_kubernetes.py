@@ -307,7 +307,13 @@ def test_the_overlay_of_the_guide_does_what_it_says(tmp_path):
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "registry.example.com/onward:0.1.0"
     told = {it["name"]: it["value"] for it in container["env"]}
-    assert told == {"ONWARD_MODELS_REPOSITORY": "s3://our-models/serving", "ONWARD_MODELS_REQUIRED": "digits,wine"}
+    keys = "/etc/onward-keys/keys.yaml"
+    assert told == {
+        "ONWARD_MODELS_REPOSITORY": "s3://our-models/serving",
+        "ONWARD_MODELS_REQUIRED": "digits,wine",
+        "ONWARD_AUTH_KEYS_FILE": keys,
+    }
+    assert any(keys.startswith(mount["mountPath"] + "/") for mount in container["volumeMounts"])
 
 
 def test_the_ingress_of_the_guide_passes_on_inference_alone():
