@@ -42,11 +42,12 @@ impl Gate {
         if client.is_spare {
             return Some(Refusal::Crowded);
         }
-        if self.is_public && audience == Audience::Operators {
-            return Some(Refusal::Elsewhere { path: path.to_owned() });
+        let taken = self.rates.as_ref().map_or(Ok(()), |rates| rates.take(client.peer.ip()));
+        if let Err(retry_after) = taken {
+            return Some(Refusal::TooOften { retry_after });
         }
-        let wait = self.rates.as_ref()?.take(client.peer.ip()).err()?;
-        Some(Refusal::TooOften { retry_after: wait })
+        let is_elsewhere = self.is_public && audience == Audience::Operators;
+        is_elsewhere.then(|| Refusal::Elsewhere { path: path.to_owned() })
     }
 }
 
@@ -69,7 +70,7 @@ mod tests {
         assert_eq!(ask("/v2", false), None);
         assert_eq!(ask("/v2", false), Some(Code::RateLimited));
         assert_eq!(ask("/v2", true), Some(Code::Overloaded));
-        assert_eq!(ask("/lifecycle", false), Some(Code::NotFound));
+        assert_eq!(ask("/lifecycle", false), Some(Code::RateLimited));
         for is_spare in [false, true] {
             assert_eq!(ask("/livez", is_spare), None);
         }

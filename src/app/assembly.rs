@@ -64,7 +64,7 @@ pub enum AssemblyError {
 impl AssemblyError {
     /// Whether the files of the configuration are to be put right.
     pub const fn is_of_configuration(&self) -> bool {
-        matches!(self, Self::Tls(_))
+        matches!(self, Self::Tls(_) | Self::Credentials(_))
     }
 }
 

@@ -103,14 +103,7 @@ impl Guard {
     /// # Errors
     /// [`Denied`].
     pub fn admit(&self, presented: Presented<'_>, deed: Deed) -> Result<Access, Denied> {
-        let holder = self.identify(presented)?;
-        if holder.principal.roles.allow(deed) {
-            return Ok(Access::of(holder));
-        }
-        match holder.credential {
-            None => Err(Denied::Missing),
-            Some(_) => Err(Denied::Role { who: holder.principal.to_string(), needs: deed.needs() }),
-        }
+        self.identify(presented).and_then(|holder| allowed(holder, deed))
     }
 
     /// The same for somebody who was let in a while ago: the credential may have expired since, or be
@@ -128,7 +121,7 @@ impl Guard {
             None if self.is_of_token(&holder.principal) => Arc::clone(&holder.principal),
             None => return Err(Denied::Invalid(Invalid::Unknown)),
         };
-        valid(principal, digest).map(Access::of)
+        valid(principal, digest).and_then(|holder| allowed(holder, deed))
     }
 
     fn is_of_token(&self, principal: &Principal) -> bool {
@@ -180,6 +173,17 @@ impl Guard {
             let detail = result.err().map(kept).unwrap_or_default();
             self.events.publish(Event::Configuration { changed, ignored: Vec::new(), detail });
         }
+    }
+}
+
+/// What a holder may reach who may do this.
+fn allowed(holder: Holder, deed: Deed) -> Result<Access, Denied> {
+    if holder.principal.roles.allow(deed) {
+        return Ok(Access::of(holder));
+    }
+    match holder.credential {
+        None => Err(Denied::Missing),
+        Some(_) => Err(Denied::Role { who: holder.principal.to_string(), needs: deed.needs() }),
     }
 }
 

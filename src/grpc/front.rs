@@ -91,8 +91,9 @@ async fn call(parts: Arc<Parts>, uri: &Uri, request: Request) -> Response {
         Ok(terms) => terms,
         Err(refusal) => return answer(&status::refused(&refusal)),
     };
+    let (call, largest) = (uri.path(), gate::largest(uri.path(), limits.max_message_size));
     let server = GrpcInferenceServiceServer::from_arc(Arc::clone(&parts))
-        .max_decoding_message_size(limits.max_message_size)
+        .max_decoding_message_size(largest)
         // What a model answers is not bounded by what it may be asked.
         .max_encoding_message_size(usize::MAX);
     let server =
@@ -104,7 +105,7 @@ async fn call(parts: Arc<Parts>, uri: &Uri, request: Request) -> Response {
     };
     let made = server.oneshot(with_terms(request, uri, terms)).await;
     let response = made.unwrap_or_else(|never| match never {});
-    complete(response.map(Body::new), uri.path(), limits.max_message_size)
+    complete(response.map(Body::new), call, largest)
 }
 
 fn with_terms(request: Request, uri: &Uri, terms: Terms) -> Request {

@@ -74,6 +74,22 @@ pub fn rules() -> Vec<(&'static str, Rule)> {
     CALLS.to_vec()
 }
 
+/// The largest message of a call that has no tensors and no files, in bytes: room is made for a message before
+/// it comes.
+const SMALL: usize = 64 * 1024;
+
+/// The calls whose messages may be as large as a body.
+const LARGE: [&str; 3] = [
+    "/inference.GRPCInferenceService/ModelInfer",
+    "/inference.GRPCInferenceService/ModelStreamInfer",
+    "/inference.GRPCInferenceService/RepositoryModelLoad",
+];
+
+/// How large a message of a call may be, where those with tensors may have so many bytes.
+pub(super) fn largest(path: &str, most: usize) -> usize {
+    if LARGE.contains(&path) { most } else { most.min(SMALL) }
+}
+
 fn rule(path: &str) -> Rule {
     CALLS.iter().find(|(known, _)| *known == path).map_or(UNLISTED, |(_, rule)| *rule)
 }

@@ -14,6 +14,9 @@ const ENGINE_FILTER: &str = "ort=warn,ort::logging=off";
 /// Lines of traces are asked for one by one, and written whatever else is.
 const TRACES: &str = "onward::trace";
 
+/// Lines that tell who has changed what, and who was denied it.
+const AUDIT: &str = "onward::audit";
+
 /// What decides of each line.
 pub(super) type Filter = Box<dyn layer::Filter<Registry> + Send + Sync>;
 
@@ -30,7 +33,9 @@ pub(super) fn of(level: &LogFilter, switched: LogChange) -> Result<Filter, Parse
     let on = switched_on.with_max_level_hint(most_verbose(switched));
     let not_off = not_off.with_max_level_hint(LevelFilter::TRACE);
     let traces = traces.with_max_level_hint(LevelFilter::INFO);
-    Ok(Box::new(configured.or(on).and(not_off).or(traces)))
+    // Nobody may switch off over the network what tells who has done so.
+    let audit = EnvFilter::try_new(level.as_str())?.and(filter_fn(|line| line.target() == AUDIT));
+    Ok(Box::new(configured.or(on).and(not_off).or(traces).or(audit)))
 }
 
 /// What is written by that, as switches.
@@ -123,6 +128,7 @@ mod tests {
             info!(target: "other", "I");
             debug!(target: "other", "D");
             info!(target: "onward::trace", "+");
+            info!(target: "onward::audit", "!");
         });
         let bytes = written.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         String::from_utf8(bytes).unwrap().split_whitespace().collect()
@@ -131,12 +137,12 @@ mod tests {
     #[test]
     fn switches_are_over_the_configured_level() {
         let none = LogChange::default();
-        assert_eq!(written(none), "ewiI+");
-        assert_eq!(written(LogChange { verbose: Some(1), ..none }), "ewidI+");
-        assert_eq!(written(LogChange { verbose: Some(7), ..none }), "ewidtI+");
-        assert_eq!(written(LogChange { info: Some(false), ..none }), "ew+");
+        assert_eq!(written(none), "ewiI+!");
+        assert_eq!(written(LogChange { verbose: Some(1), ..none }), "ewidI+!");
+        assert_eq!(written(LogChange { verbose: Some(7), ..none }), "ewidtI+!");
+        assert_eq!(written(LogChange { info: Some(false), ..none }), "ew+!");
         let quiet = LogChange { error: Some(false), warning: Some(false), ..none };
-        assert_eq!(written(LogChange { verbose: Some(1), ..quiet }), "idI+");
+        assert_eq!(written(LogChange { verbose: Some(1), ..quiet }), "idI+!");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
 /// The largest file that is read, in bytes.
@@ -136,13 +136,20 @@ impl Content {
         let builder = ServerConfig::builder_with_provider(provider);
         let builder =
             builder.with_safe_default_protocol_versions().expect("the provider has suites of both");
-        let builder = match self.clients(files)? {
+        let clients = self.clients(files)?;
+        let looks_at_clients = clients.is_some();
+        let builder = match clients {
             None => builder.with_no_client_auth(),
             Some(verifier) => builder.with_client_cert_verifier(verifier),
         };
         let (chain, key) = self.pair(files)?;
         let config = builder.with_single_cert(chain, key);
         let mut config = config.map_err(|source| files.mismatched(source))?;
+        if looks_at_clients {
+            // Who goes on with an old session is not asked for its certificate, which may have expired.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         Ok(config)
     }

@@ -354,13 +354,15 @@ async fn ask_until_refused(request: reqwest::RequestBuilder) -> usize {
     }
 }
 
-/// Whether nobody listens any more, rather than that somebody has hung up.
+/// Whether nobody listens any more, rather than that somebody has hung up. Whom the system was about to
+/// connect when the socket was closed is reset rather than refused, and has sent nothing either.
 fn is_refused(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
+    let (mut cause, mut was_connecting) = (error.source(), false);
     while let Some(error) = cause {
-        let system = error.downcast_ref::<io::Error>();
-        if system.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            return true;
+        was_connecting |= error.to_string().starts_with("tcp connect error");
+        if let Some(system) = error.downcast_ref::<io::Error>() {
+            let is_reset = system.kind() == io::ErrorKind::ConnectionReset;
+            return system.kind() == io::ErrorKind::ConnectionRefused || was_connecting && is_reset;
         }
         cause = error.source();
     }

@@ -112,3 +112,21 @@ async fn a_refusal_has_its_code() {
     let infer = client.model_infer(ask(keys.of(Who::Infer).unwrap())).await;
     assert!(infer.is_ok());
 }
+
+/// Whoever may be anybody is given little room.
+#[tokio::test]
+async fn what_everybody_may_ask_is_small() {
+    let keys = Keys::new();
+    let server = guarded(&keys, &[]).await;
+    let channel = channel(server.address).await;
+    for path in ["ServerLive", "ServerReady"] {
+        let mut grpc = Grpc::new(channel.clone());
+        grpc.ready().await.unwrap();
+        let request = Request::new(Named { first: "x".repeat(100_000), ..Named::default() });
+        let place = format!("/inference.GRPCInferenceService/{path}");
+        let place = PathAndQuery::try_from(place).unwrap();
+        let codec = ProstCodec::<Named, ModelStreamInferResponse>::default();
+        let refused = grpc.unary(request, place, codec).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{path}: {refused:?}");
+    }
+}

@@ -79,3 +79,19 @@ async fn a_stream_ends_with_its_key() {
     let line = server.process.logged(&["onward::audit", "denied", "ModelStreamInfer"]).await;
     assert!(line.contains("\"who\":\"key:Infer\""), "{line}");
 }
+
+#[tokio::test]
+async fn a_stream_ends_with_the_role_of_its_key() {
+    let keys = Keys::new();
+    let server = guarded(&keys, &[]).await;
+    let mut client = connect(server.address).await;
+    let mut stream = Stream::open_with(&mut client, keys.of(Who::Infer)).await;
+    stream.send("1", grpc_x("own", &[1, 4], &[0.0; 4]));
+    assert_eq!(stream.answers.message().await.unwrap().unwrap().error_message, "");
+    let fewer = fs::read_to_string(keys.path()).unwrap().replace("[infer]", "[read]");
+    fs::write(keys.path(), fewer).unwrap();
+    server.process.logged(&["configuration read anew", "auth.keys_file"]).await;
+    stream.send("2", grpc_x("own", &[1, 4], &[0.0; 4]));
+    let answer = stream.answers.message().await.unwrap().unwrap();
+    assert!(answer.error_message.contains("needs the role infer"), "{answer:?}");
+}

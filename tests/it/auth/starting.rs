@@ -67,7 +67,7 @@ fn a_file_that_is_no_file_of_keys_ends_the_start() {
         command.args(["serve", "--server.listen", "127.0.0.1:0", "--auth.keys_file"]).arg(&path);
         command.arg("--models.repository").arg(home.path());
         let (code, _, error) = run(&mut command);
-        assert_eq!(code, 1, "{error}");
+        assert_eq!(code, 78, "{error}");
         error
     };
     assert!(start().contains("auth.keys_file: "));
