@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::assembly::{AssemblyError, manager_options};
-use super::managed::Place;
+use super::managed::{Place, backend};
 use super::reload::store_options;
 use crate::causes;
 use crate::config::{Config, ModelsConfig};
@@ -19,7 +19,7 @@ use crate::model::{
     AvailableModel, ManagerParts, ModelLifecycleManager, ModelName, ModelReport, ModelSource,
     SourceError, Version, VersionId, VersionReport,
 };
-use crate::onnx::{OnnxBackend, OnnxRuntime};
+use crate::onnx::OnnxRuntime;
 
 /// Why nothing could be checked.
 #[derive(Debug, thiserror::Error)]
@@ -115,11 +115,9 @@ fn manager(
     let lifecycle = &config.lifecycle;
     let health =
         HealthRegistry::new(lifecycle.health_interval, lifecycle.health_timeout, events.clone());
-    let providers = config.onnxruntime.execution_providers.given().cloned().unwrap_or_default();
-    let backend = OnnxBackend::new(runtime).with_execution_providers(providers);
     let parts = ManagerParts {
         source: Arc::clone(source),
-        backend: Arc::new(backend),
+        backend: Arc::new(backend(runtime, &config.onnxruntime)),
         observer: Arc::new(()),
         events,
         health,

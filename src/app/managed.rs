@@ -62,10 +62,15 @@ pub(super) fn metrics(metrics: &Arc<Metrics>, events: &EventBus) -> Resource<Joi
     })
 }
 
+/// What runs models, without a cache.
+pub(super) fn backend(runtime: OnnxRuntime, config: &OnnxRuntimeConfig) -> OnnxBackend {
+    let providers = config.execution_providers.given().cloned().unwrap_or_default();
+    OnnxBackend::new(runtime).with_execution_providers(providers)
+}
+
 /// The engine of this process, which cannot be ended and begun anew.
 pub(super) fn engine(runtime: OnnxRuntime, config: &OnnxRuntimeConfig) -> Resource<OnnxBackend> {
-    let providers = config.execution_providers.given().cloned().unwrap_or_default();
-    let mut backend = OnnxBackend::new(runtime).with_execution_providers(providers);
+    let mut backend = backend(runtime, config);
     if let Some(folder) = &config.cache {
         backend = backend.with_cache(folder.clone(), config.cache_size.get());
     }

@@ -98,8 +98,8 @@ pub(super) const INFERENCES: [&str; 2] =
 /// something of the path is encoded.
 pub(super) fn inference<'a>(method: &Method, path: &'a str) -> Option<(&'a str, Option<&'a str>)> {
     let named = path.strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
-    let (model, version) = match named.split_once("/versions/") {
-        Some((model, version)) => (model, Some(version)),
+    let (model, version) = match named.split_once('/') {
+        Some((model, rest)) => (model, Some(rest.strip_prefix("versions/")?)),
         None => (named, None),
     };
     let is_plain = |part: &str| !part.is_empty() && !part.contains(['/', '%']);

@@ -390,56 +390,27 @@ impl Value for Words {
     }
 }
 
-impl Value for Role {
-    fn expected(_: Bounds) -> String {
-        format!("some of {}", Self::ALL.map(Self::name).join(", "))
-    }
+/// Types whose values have names of their own; a setting has some of them.
+macro_rules! named {
+    ($($kind:ty),*) => {
+        $(impl Value for $kind {
+            fn expected(_: Bounds) -> String {
+                format!("some of {}", Self::ALL.map(Self::name).join(", "))
+            }
 
-    fn parse(text: &str, _: Bounds) -> Option<Self> {
-        Self::from_name(text)
-    }
+            fn parse(text: &str, _: Bounds) -> Option<Self> {
+                Self::from_name(text)
+            }
 
-    fn show(&self) -> Tree {
-        json!(self.name())
-    }
+            fn show(&self) -> Tree {
+                json!(self.name())
+            }
 
-    fn schema(_: Bounds) -> Tree {
-        json!({ "enum": Self::ALL.map(Self::name) })
-    }
+            fn schema(_: Bounds) -> Tree {
+                json!({ "enum": Self::ALL.map(Self::name) })
+            }
+        })*
+    };
 }
 
-impl Value for ExecutionProvider {
-    fn expected(_: Bounds) -> String {
-        format!("some of {}", Self::ALL.map(Self::name).join(", "))
-    }
-
-    fn parse(text: &str, _: Bounds) -> Option<Self> {
-        Self::from_name(text)
-    }
-
-    fn show(&self) -> Tree {
-        json!(self.name())
-    }
-
-    fn schema(_: Bounds) -> Tree {
-        json!({ "enum": Self::ALL.map(Self::name) })
-    }
-}
-
-impl Value for EventKind {
-    fn expected(_: Bounds) -> String {
-        format!("some of {}", Self::ALL.map(Self::name).join(", "))
-    }
-
-    fn parse(text: &str, _: Bounds) -> Option<Self> {
-        Self::from_name(text)
-    }
-
-    fn show(&self) -> Tree {
-        json!(self.name())
-    }
-
-    fn schema(_: Bounds) -> Tree {
-        json!({ "enum": Self::ALL.map(Self::name) })
-    }
-}
+named!(Role, ExecutionProvider, EventKind);

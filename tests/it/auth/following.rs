@@ -9,7 +9,7 @@ use reqwest::Method;
 
 use super::{Keys, Who, ask, guarded, new_key};
 use crate::support::grpc::{Stream, connect, x as grpc_x};
-use crate::support::x;
+use crate::support::{Server, x};
 
 #[tokio::test]
 async fn keys_change_under_load_and_nobody_else_notices() {
@@ -63,14 +63,20 @@ async fn keys_change_under_load_and_nobody_else_notices() {
     }
 }
 
-#[tokio::test]
-async fn a_stream_ends_with_its_key() {
-    let keys = Keys::new();
-    let server = guarded(&keys, &[]).await;
+/// A server, and a stream of inferences that has had an answer.
+async fn streaming(keys: &Keys) -> (Server, Stream) {
+    let server = guarded(keys, &[]).await;
     let mut client = connect(server.address).await;
     let mut stream = Stream::open_with(&mut client, keys.of(Who::Infer)).await;
     stream.send("1", grpc_x("own", &[1, 4], &[0.0; 4]));
     assert_eq!(stream.answers.message().await.unwrap().unwrap().error_message, "");
+    (server, stream)
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_key() {
+    let keys = Keys::new();
+    let (server, mut stream) = streaming(&keys).await;
     fs::write(keys.path(), "keys: []").unwrap();
     server.process.logged(&["configuration read anew", "auth.keys_file"]).await;
     stream.send("2", grpc_x("own", &[1, 4], &[0.0; 4]));
@@ -83,11 +89,7 @@ async fn a_stream_ends_with_its_key() {
 #[tokio::test]
 async fn a_stream_ends_with_the_role_of_its_key() {
     let keys = Keys::new();
-    let server = guarded(&keys, &[]).await;
-    let mut client = connect(server.address).await;
-    let mut stream = Stream::open_with(&mut client, keys.of(Who::Infer)).await;
-    stream.send("1", grpc_x("own", &[1, 4], &[0.0; 4]));
-    assert_eq!(stream.answers.message().await.unwrap().unwrap().error_message, "");
+    let (server, mut stream) = streaming(&keys).await;
     let fewer = fs::read_to_string(keys.path()).unwrap().replace("[infer]", "[read]");
     fs::write(keys.path(), fewer).unwrap();
     server.process.logged(&["configuration read anew", "auth.keys_file"]).await;
