@@ -24,6 +24,7 @@ use tracing::debug;
 
 use super::held::Held;
 use super::in_flight::{Entered, InFlight};
+use super::lingering::{Lingering, Unsent};
 use super::server::{Answers, Around, Protocols, Served};
 use super::watched_stream::{Peer, WatchedStream};
 use crate::admission::Client;
@@ -57,13 +58,13 @@ const WRONG: usize = 128;
 
 /// Serves one connection, until it ends or has to.
 pub(super) async fn connection<A: Answers>(
-    (stream, client): (impl AsyncRead + AsyncWrite + Send + Unpin + 'static, Client),
+    (stream, client): (impl AsyncRead + AsyncWrite + Unsent + Send + Unpin + 'static, Client),
     (served, tasks): Around<A>,
     stop: CancellationToken,
 ) {
     let Served { answers, protocols, bounds, open, .. } = served;
     let _open = open.enter();
-    let (stream, peer) = WatchedStream::new(stream, bounds.header_timeout);
+    let (stream, peer) = WatchedStream::new(Lingering::new(stream), bounds.header_timeout);
     let requests = InFlight::default();
     let (counted, asked) = (requests.clone(), Arc::new(SetOnce::new()));
     let first = Arc::clone(&asked);

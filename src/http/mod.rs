@@ -28,6 +28,7 @@ mod held;
 mod in_flight;
 mod infer;
 mod lifecycle;
+mod lingering;
 mod logging;
 mod metadata;
 mod model_config;

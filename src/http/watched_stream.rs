@@ -159,7 +159,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        // What was written may still be on its way.
+        let result = Pin::new(&mut self.inner).poll_shutdown(context);
+        self.watch(result)
     }
 }
 

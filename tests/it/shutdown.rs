@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::onnx::{Dim, Elem, add_constant, identity, slow_by_input};
 use crate::support::process::PATIENCE;
@@ -265,4 +265,52 @@ async fn an_answer_that_is_read_slowly_is_read_to_its_end() {
     };
     assert_eq!(rest.await, length);
     assert_eq!(server.process.exit_code().await, 0);
+}
+
+/// Most of the answer waits in the server's system when the connection ends there, and the client says
+/// something before it reads that, as over HTTP/2 and TLS clients do.
+#[tokio::test]
+async fn an_answer_is_whole_although_its_reader_still_says_something() {
+    let identity = identity(Elem::Float, &[Dim::Symbolic("n")]);
+    let server = Server::start(Repository::of("id", &identity)).await;
+    let body = x(&[8_000], &vec![0.123_456_78; 8_000]).to_string();
+    let head = format!(
+        "POST /v2/models/id/infer HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = socket.connect(server.address).await.unwrap();
+    client.write_all((head + &body).as_bytes()).await.unwrap();
+    let mut read = vec![0; 512];
+    client.read_exact(&mut read).await.unwrap();
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.write_all(b"x").await.unwrap();
+    }
+    client.read_to_end(&mut read).await.expect("the connection ends as it should");
+    let answer = String::from_utf8(read).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+    drop(client);
+    assert_eq!(server.stop().await, 0);
+}
+
+/// Nobody reads the body of what is refused by its size, and whoever sends it reads the answer at its end.
+#[tokio::test]
+async fn whoever_is_refused_while_sending_can_finish_and_read_why() {
+    let settings = [("server.max_body_size", "1MiB")];
+    let server = Server::start_with(Repository::empty(), &settings).await;
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    let head = "POST /v2/models/id/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 33554432\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let zeros = vec![0; 65_536];
+    for _ in 0..512 {
+        client.write_all(&zeros).await.expect("it is taken");
+    }
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("server.max_body_size"), "{answer}");
 }
