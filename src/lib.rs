@@ -63,6 +63,7 @@ mod hex;
 mod json_tensors;
 mod nearest;
 mod oip;
+mod settled;
 mod units;
 
 #[doc = include_str!("../docs/lifecycle.md")]

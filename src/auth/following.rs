@@ -1,22 +1,15 @@
 //! Files that are read anew when they change.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::digest::Digest;
 use super::guard::Guard;
-
-/// Between two looks. A file is taken when two of them have found the same.
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// The largest file, in bytes.
-const LARGEST: u64 = 1 << 20;
+use crate::settled::{self, LOOK, Settled};
 
 /// What was found at a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +22,7 @@ enum Found {
 #[derive(Debug)]
 pub(super) struct Followed {
     pub(super) path: PathBuf,
-    /// What was read last, or refused.
-    taken: Found,
-    seen: Found,
+    found: Settled<Found>,
 }
 
 impl Followed {
@@ -40,40 +31,20 @@ impl Followed {
     /// # Errors
     /// What the system says.
     pub(super) fn begin(path: PathBuf) -> io::Result<(Self, Vec<u8>)> {
-        let content = read(&path)?;
-        let taken = Found::Content(Digest::of(&content));
-        Ok((Self { path, taken, seen: taken }, content))
+        let content = settled::read(&path)?;
+        let found = Settled::begin(Found::Content(Digest::of(&content)));
+        Ok((Self { path, found }, content))
     }
 
     /// What has come in the place of what was taken. Something that is being written is not taken before
     /// it has stayed the same for a while, unless `at_once`.
     pub(super) fn look(&mut self, at_once: bool) -> Option<io::Result<Vec<u8>>> {
-        let read = read(&self.path);
+        let read = settled::read(&self.path);
         let found = match &read {
             Ok(content) => Found::Content(Digest::of(content)),
             Err(error) => Found::Nothing(error.kind()),
         };
-        let is_settled = at_once || self.seen == found;
-        self.seen = found;
-        if !is_settled || self.taken == found {
-            return None;
-        }
-        self.taken = found;
-        Some(read)
-    }
-}
-
-/// All of a file, where it is not too large.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length <= LARGEST) {
-        Ok(bytes)
-    } else {
-        Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it has more than {LARGEST} bytes"),
-        ))
+        self.found.look(&found, at_once).then_some(read)
     }
 }
 
@@ -86,7 +57,7 @@ impl Following {
     pub fn start(guard: &Arc<Guard>) -> Self {
         let guard = Arc::clone(guard);
         Self(tokio::spawn(async move {
-            let mut looks = interval(INTERVAL);
+            let mut looks = interval(LOOK);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 looks.tick().await;

@@ -13,6 +13,7 @@ use super::operations::{self, Asked, Wait};
 use super::query::Parameters;
 use super::target::{AliasTarget, Target};
 use super::{Services, Shared, body};
+use crate::auth::Access;
 use crate::model::{
     Bake, CanaryPlan, Change, Keep, Limits, LoadOptions, RollbackOptions, RoutingChange, Strategy,
     SwapOptions, Version, VersionRef, WHOLE,
@@ -335,9 +336,10 @@ async fn read(
 ) -> Result<(Asked, axum::body::Bytes), ApiError> {
     let headers = request.headers().clone();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let caller = request.extensions().get().map(Access::who).unwrap_or_default();
     let body = body::read_small(request, &services.limits()).await?;
     let text = format!("{method} {path} {}", String::from_utf8_lossy(&body));
-    Ok((Asked::read(services, &headers, wait, text)?, body))
+    Ok((Asked::read(services, &headers, wait, (caller, text))?, body))
 }
 
 /// A version or an alias with its share, from percent to hundredths of a percent.

@@ -131,7 +131,8 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Reads `?wait=`, `If-Match` and `Idempotency-Key`. `request` is what is asked for, as text.
+    /// Reads `?wait=`, `If-Match` and `Idempotency-Key`. `request` is what is asked for, as text, and `caller`
+    /// who asks.
     ///
     /// # Errors
     /// What is wrong with them.
@@ -139,11 +140,11 @@ impl Asked {
         services: &Services,
         headers: &HeaderMap,
         Parameters(Wait { wait }): Parameters<Wait>,
-        request: String,
+        (caller, request): (String, String),
     ) -> Result<Self, ApiError> {
         let wait = self::wait(wait)?;
         let generation = models::expected(services, headers)?;
-        let key = key(headers)?.map(|key| IdempotencyKey { key, request });
+        let key = key(headers)?.map(|key| IdempotencyKey { caller, key, request });
         Ok(Self { conditions: Conditions { generation, key }, wait })
     }
 }

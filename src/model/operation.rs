@@ -215,6 +215,8 @@ pub struct Conditions {
 /// A caller's own name for what it asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
+    /// Who that is, where callers are told apart: names of others mean nothing.
+    pub caller: String,
     /// The name.
     pub key: String,
     /// What is asked for, as text.
@@ -257,8 +259,7 @@ impl Operations {
     ) -> Result<Begun, ChangeError> {
         let mut kept = self.kept();
         if let Some(key) = &conditions.key
-            && let Some((known, operation)) =
-                kept.keys.iter().find(|(known, _)| known.key == key.key)
+            && let Some((known, operation)) = kept.find(key)
         {
             let same = known.request == key.request;
             let reused = || ChangeError::KeyReused(key.key.clone());
@@ -317,6 +318,11 @@ impl Operations {
 }
 
 impl Kept {
+    /// What the caller has begun under that name.
+    fn find(&self, key: &IdempotencyKey) -> Option<&(IdempotencyKey, Arc<Operation>)> {
+        self.keys.iter().find(|(known, _)| (&known.caller, &known.key) == (&key.caller, &key.key))
+    }
+
     fn remember(&mut self, operation: &Arc<Operation>, key: Option<IdempotencyKey>) {
         // What the server does by itself may be much, and costs nobody the end of what was asked for.
         let asked_for = operation.by.is_asked_for();

@@ -1,7 +1,6 @@
 //! The files that TLS is made from.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,8 +10,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
-/// The largest file that is read, in bytes.
-const LARGEST: u64 = 1 << 20;
+use crate::settled;
 
 /// The settings that name them.
 const CERTIFICATE: &str = "server.tls_certificate";
@@ -93,7 +91,7 @@ impl TlsFiles {
     pub(super) fn read(&self) -> Result<Content, TlsError> {
         let of = |setting, path: &Path| {
             let failed = |source| TlsError::Read { setting, path: path.to_owned(), source };
-            read(path).map_err(failed)
+            settled::read(path).map_err(failed)
         };
         let client_ca = self.client_ca.as_deref().map(|path| of(CLIENT_CA, path)).transpose()?;
         Ok(Content {
@@ -108,15 +106,6 @@ impl TlsFiles {
         let (certificate, key) = (self.certificate.clone(), self.key.clone());
         TlsError::Pair { certificate, key, source }
     }
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
-    }
-    Ok(bytes)
 }
 
 impl Content {
@@ -204,13 +193,5 @@ impl std::fmt::Debug for Content {
     /// Without the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Content").finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-impl Content {
-    /// One that says this.
-    pub(super) fn of(text: &str) -> Self {
-        Self { certificate: text.into(), key: Vec::new(), client_ca: None }
     }
 }

@@ -18,7 +18,12 @@ impl Fixture {
 }
 
 fn key(request: &str) -> Conditions {
-    let key = IdempotencyKey { key: "k".to_owned(), request: request.to_owned() };
+    key_of("", request)
+}
+
+fn key_of(caller: &str, request: &str) -> Conditions {
+    let (caller, request) = (caller.to_owned(), request.to_owned());
+    let key = IdempotencyKey { caller, key: "k".to_owned(), request };
     Conditions { key: Some(key), ..Conditions::default() }
 }
 
@@ -100,6 +105,8 @@ async fn the_same_key_begins_one_operation() {
     assert!(soon(late.done()).await.is_ok(), "the first answer, not 'already current'");
     let other = fixture.begin(key("swap to 3")).unwrap_err();
     assert!(matches!(other, ChangeError::KeyReused(_)), "{other:?}");
+    let of_another = fixture.begin(key_of("key:other", "swap to 2")).unwrap();
+    assert!(!Arc::ptr_eq(&one, &of_another), "callers have their own keys");
 }
 
 #[tokio::test]
