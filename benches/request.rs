@@ -64,7 +64,7 @@ impl Client {
     pub(crate) async fn repeat(&self, count: u32) -> Result<()> {
         match self {
             Self::Http(target) => Ok(load::repeat(load::line(target), count).await?),
-            Self::Grpc(target) => Ok(load::repeat(target.line()?, count).await?),
+            Self::Grpc(target) => Ok(load::repeat(target.line(), count).await?),
         }
     }
 }

@@ -21,7 +21,11 @@ PARTS = [
     ("bindings of ONNX Runtime", r"^ort::|onward::onnx"),
     ("JSON of the request", r"onward::(json_tensors|http::infer::request|http::body|http::parts)"),
     ("JSON of the answer", r"onward::http::infer::response"),
-    ("checks, routing to a version, counting", r"onward::(model|oip|inference|metrics|lifecycle|telemetry)"),
+    (
+        "counting, for metrics",
+        r"onward::(tally|model::usage|model::handle::Ending|inference::runs|http::(finish::count|counts)|grpc::counts)",
+    ),
+    ("checks, routing to a version", r"onward::(model|oip|inference|metrics|lifecycle|telemetry)"),
     ("around the handler", r"onward::http|^(axum|axum_core|tower|tower_http|matchit|tracing)\b"),
     ("HTTP: the connection", r"^(hyper|hyper_util|httparse|http|http_body|bytes)\b"),
     ("runtime: tasks, timers", r"^(tokio|futures_util|mio|parking_lot)\b"),

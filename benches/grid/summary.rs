@@ -1,7 +1,6 @@
 //! The report: a table and a plot for each model, targets, and the ratios that later runs are held to.
 
 use super::cell::{Cell, Row};
-use super::grpc;
 use super::options::Options;
 use super::report::{Plot, Report, Table, number};
 use super::request::Protocol;
@@ -44,11 +43,9 @@ fn notes(options: &Options, version: &str) -> Vec<String> {
         "cpu is the processor's time of an item, of the process that answers: what other work on the machine \
          disturbs least."
             .to_owned(),
-        format!(
-            "The client runs on the same cores, and what it costs counts. Over gRPC it is tonic's, on \
-             {} connections at most, with a message that is encoded once.",
-            grpc::CONNECTIONS
-        ),
+        "The client runs on the same cores, and what it costs counts. It makes nothing anew for a request, \
+         over HTTP/1.1 and over gRPC alike."
+            .to_owned(),
     ]
 }
 

@@ -1,19 +1,18 @@
 //! Who answers what comes over one listener.
 
-use axum::Router;
 use axum::http::{Request, Version};
 use axum::response::Response;
 use hyper::body::Incoming;
 
 use crate::admission::{Client, Gate};
-use crate::grpc::{self, is_grpc};
+use crate::grpc::{Grpc, is_grpc};
 use crate::http::{Answers, InFlight, Rest};
 
 /// gRPC, and REST where it is served beside it.
 #[derive(Debug, Clone)]
 pub(super) struct Front {
     rest: Option<Rest>,
-    grpc: Router,
+    grpc: Grpc,
     /// Counts the calls of gRPC; REST does so itself.
     in_flight: InFlight,
     gate: Gate,
@@ -21,7 +20,7 @@ pub(super) struct Front {
 
 impl Front {
     /// gRPC alone.
-    pub(super) fn of_grpc(grpc: Router, in_flight: InFlight) -> Self {
+    pub(super) fn of_grpc(grpc: Grpc, in_flight: InFlight) -> Self {
         Self { rest: None, grpc, in_flight, gate: Gate::default() }
     }
 
@@ -49,10 +48,12 @@ impl Answers for Front {
             (Some(rest), None) => rest.answer(request, client).await,
             // On the heap, where it is out of the way of what is let in.
             (Some(rest), Some(refusal)) => Box::pin(rest.refuse(request, refusal)).await,
-            (None, Some(refusal)) if is_grpc(request.headers()) => grpc::refuse(&refusal),
+            (None, Some(refusal)) if is_grpc(request.headers()) => {
+                self.grpc.refuse(request.uri().path(), &refusal)
+            }
             (None, _) => {
                 let _counted = self.in_flight.enter();
-                self.grpc.answer(request, client).await
+                self.grpc.answer(request, client.peer).await
             }
         }
     }

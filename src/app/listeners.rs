@@ -7,7 +7,7 @@ use super::interfaces::InterfaceCounts;
 use super::listener::{ListenError, Listener, Place};
 use crate::admission::{Gate, Rates};
 use crate::config::ServerConfig;
-use crate::grpc;
+use crate::grpc::{self, Grpc};
 use crate::http::{self, Bounds, InFlight, Protocols, Rest, Served};
 use crate::lifecycle::{Application, Resource};
 use crate::tls::Tls;
@@ -28,7 +28,7 @@ impl Listeners {
         (counts, tls): (&InterfaceCounts, Option<&Arc<Tls>>),
     ) -> Self {
         let (in_flight, closing) = (rest.in_flight.clone(), rest.closing.clone());
-        let grpc = Front::of_grpc(grpc::router(grpc), in_flight.clone());
+        let grpc = Front::of_grpc(Grpc::new(grpc), in_flight.clone());
         let both = grpc.clone().with_rest(Rest::new(rest));
         let listener = |place, front, (protocols, open): (_, &InFlight)| {
             let (answers, open) = (Arc::new(front), open.clone());

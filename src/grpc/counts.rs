@@ -56,6 +56,19 @@ const METHODS: [&str; 25] = [
     "unknown",
 ];
 
+/// A method that is counted, by its place among all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Method(usize);
+
+impl Method {
+    /// That of a path.
+    pub(super) fn of(path: &str) -> Self {
+        let name = path.strip_prefix('/').unwrap_or(path);
+        let known = METHODS.iter().position(|known| *known == name);
+        Self(known.unwrap_or(METHODS.len() - 1))
+    }
+}
+
 /// Calls by method, counted without a lock.
 #[derive(Debug)]
 pub struct MethodCounts([Calls<{ CODES.len() }>; METHODS.len()]);
@@ -88,13 +101,11 @@ impl MethodCounts {
         METHODS.iter().zip(&self.0).filter_map(of).collect()
     }
 
-    /// Counts a call of a path. One whose answer is a stream is counted when that begins.
-    pub(super) fn add(&self, path: &str, response: &Response, took: Duration) {
-        let name = path.strip_prefix('/').unwrap_or(path);
-        let method = METHODS.iter().position(|known| *known == name);
+    /// Counts a call. One whose answer is a stream is counted when that begins.
+    pub(super) fn add(&self, Method(method): Method, response: &Response, took: Duration) {
         let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok());
         let code = code.map_or(Ok(0), str::parse).unwrap_or(2);
-        self.0[method.unwrap_or(METHODS.len() - 1)].add(code, took);
+        self.0[method].add(code, took);
     }
 }
 
@@ -127,14 +138,11 @@ mod tests {
     #[test]
     fn calls_are_counted_by_their_code() {
         let counts = MethodCounts::default();
-        counts.add(
-            "/inference.GRPCInferenceService/ModelInfer",
-            &Response::default(),
-            Duration::ZERO,
-        );
-        counts.add("/inference.GRPCInferenceService/ModelInfer", &answer("14"), Duration::ZERO);
-        counts.add("/made/up", &answer("12"), Duration::ZERO);
-        counts.add("/made/up", &answer("no code"), Duration::ZERO);
+        let add = |path, answer| counts.add(Method::of(path), &answer, Duration::ZERO);
+        add("/inference.GRPCInferenceService/ModelInfer", Response::default());
+        add("/inference.GRPCInferenceService/ModelInfer", answer("14"));
+        add("/made/up", answer("12"));
+        add("/made/up", answer("no code"));
         let told: Vec<_> =
             counts.report().into_iter().map(|report| (report.method, report.codes)).collect();
         assert_eq!(

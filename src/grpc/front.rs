@@ -1,24 +1,24 @@
 //! What is around every call: limits, compression, and errors that the library finds.
 
-use std::any::Any;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use futures_util::FutureExt;
+use hyper::body::Incoming;
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic_reflection::server::Builder;
-use tower::ServiceExt;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::{Service, ServiceExt};
 use tracing::debug;
 
+use super::counts::Method;
 use super::health::Health;
 use super::proto::DESCRIPTORS;
 use super::proto::grpc_inference_service_server::{GrpcInferenceServiceServer, SERVICE_NAME};
@@ -26,7 +26,7 @@ use super::proto::health::health_server::HealthServer;
 use super::status::{self, status};
 use super::terms::Terms;
 use super::upload::Timely;
-use super::{Parts, Shared, gate};
+use super::{Parts, gate};
 use crate::oip::{Code, Refusal};
 
 /// The call that has no end of its own.
@@ -46,37 +46,81 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// What a call is told that is not let in.
-pub(crate) fn refuse(refusal: &Refusal) -> Response {
-    answer(&status::refused(refusal))
+/// The gRPC interface. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Grpc {
+    parts: Arc<Parts>,
+    /// What is beside the calls of the protocol, and what is none.
+    others: Router,
 }
 
-/// The router over what it is given.
-pub fn router(parts: Parts) -> Router {
-    let (guard, parts) = (parts.guard.clone(), Arc::new(parts));
-    let health = HealthServer::new(Health::new(Arc::clone(&parts)));
-    let builder = || Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
-    let sound = "the descriptors were compiled with this program";
-    let (v1, v1alpha) =
-        (builder().build_v1().expect(sound), builder().build_v1alpha().expect(sound));
-    let router = Router::new()
-        .route(&format!("/{SERVICE_NAME}/{{call}}"), post(inference))
-        .route_service("/grpc.health.v1.Health/{call}", health)
-        .route_service("/grpc.reflection.v1.ServerReflection/{call}", v1)
-        .route_service("/grpc.reflection.v1alpha.ServerReflection/{call}", v1alpha)
-        .fallback(not_offered)
-        .method_not_allowed_fallback(not_offered)
-        .layer(CatchPanicLayer::custom(panicked));
-    let router = match guard {
-        Some(guard) => router.layer(from_fn_with_state(guard, gate::guarded)),
-        None => router,
-    };
-    router.layer(from_fn_with_state(Arc::clone(&parts), only_grpc)).with_state(parts)
+impl Grpc {
+    /// That over what it is given.
+    pub fn new(parts: Parts) -> Self {
+        let parts = Arc::new(parts);
+        let health = HealthServer::new(Health::new(Arc::clone(&parts)));
+        let builder = || Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+        let sound = "the descriptors were compiled with this program";
+        let (v1, v1alpha) =
+            (builder().build_v1().expect(sound), builder().build_v1alpha().expect(sound));
+        let others = Router::new()
+            .route_service("/grpc.health.v1.Health/{call}", health)
+            .route_service("/grpc.reflection.v1.ServerReflection/{call}", v1)
+            .route_service("/grpc.reflection.v1alpha.ServerReflection/{call}", v1alpha)
+            .fallback(not_offered);
+        Self { parts, others }
+    }
+
+    /// Answers a call. What is no gRPC has no way to be told an error of it; all else is counted.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
+        if !is_grpc(request.headers()) {
+            return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+        }
+        let (started, method) = (Instant::now(), Method::of(request.uri().path()));
+        // What a handler has shared with others is as safe from its panic as their own locks make it.
+        let admitted = AssertUnwindSafe(self.admitted(request, peer)).catch_unwind().await;
+        let response = admitted.unwrap_or_else(|panic| answer(&status::bug(panic.as_ref())));
+        self.parts.counts.add(method, &response, started.elapsed());
+        response
+    }
+
+    /// What a call is told that is not let in.
+    pub(crate) fn refuse(&self, path: &str, refusal: &Refusal) -> Response {
+        let response = answer(&status::refused(refusal));
+        self.parts.counts.add(Method::of(path), &response, Duration::ZERO);
+        response
+    }
+
+    /// Lets the call in, and has it made.
+    async fn admitted(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
+        match &self.parts.guard {
+            None => self.made(request).await,
+            Some(guard) => {
+                gate::guarded(guard, (request, peer), |request| self.made(request)).await
+            }
+        }
+    }
+
+    /// Has the call made, those of the protocol without the router, which takes as long as all that is
+    /// around them.
+    async fn made(&self, request: Request<Incoming>) -> Response {
+        if request.method() == axum::http::Method::POST && is_of_protocol(request.uri().path()) {
+            inference(&self.parts, request).await
+        } else {
+            self.others.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+        }
+    }
+}
+
+fn is_of_protocol(path: &str) -> bool {
+    let call = path.strip_prefix('/').and_then(|path| path.strip_prefix(SERVICE_NAME));
+    let call = call.and_then(|call| call.strip_prefix('/'));
+    call.is_some_and(|call| !call.is_empty() && !call.contains('/'))
 }
 
 /// Makes the call, and tells the log.
-async fn inference(State(parts): Shared, uri: Uri, request: Request) -> Response {
-    let started = Instant::now();
+async fn inference(parts: &Arc<Parts>, request: Request<Incoming>) -> Response {
+    let (started, uri) = (Instant::now(), request.uri().clone());
     let response = call(parts, &uri, request).await;
     let status = response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
     let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
@@ -85,37 +129,30 @@ async fn inference(State(parts): Shared, uri: Uri, request: Request) -> Response
 }
 
 /// Reads the request, lets its call be made, and completes the answer.
-async fn call(parts: Arc<Parts>, uri: &Uri, request: Request) -> Response {
+async fn call(parts: &Arc<Parts>, uri: &Uri, mut request: Request<Incoming>) -> Response {
     let limits = (parts.limits)();
     let terms = match Terms::read(request.headers(), limits) {
         Ok(terms) => terms,
         Err(refusal) => return answer(&status::refused(&refusal)),
     };
     let (call, largest) = (uri.path(), gate::largest(uri.path(), limits.max_message_size));
-    let server = GrpcInferenceServiceServer::from_arc(Arc::clone(&parts))
+    let server = GrpcInferenceServiceServer::from_arc(Arc::clone(parts))
         .max_decoding_message_size(largest)
         // What a model answers is not bounded by what it may be asked.
         .max_encoding_message_size(usize::MAX);
     let server =
         ENCODINGS.iter().fold(server, |server, (_, encoding)| server.accept_compressed(*encoding));
     // Whoever compresses is answered so, and nobody else: it costs more than a fast network does.
-    let server = match encoding(request.headers()) {
+    let mut server = match encoding(request.headers()) {
         Some(encoding) => server.send_compressed(encoding),
         None => server,
     };
-    let made = server.oneshot(with_terms(request, uri, terms)).await;
+    let arrival = (call != STREAM).then(|| terms.arrival());
+    request.extensions_mut().insert(terms);
+    // It is ready always.
+    let made = server.call(request.map(|body| Timely::new(body, arrival))).await;
     let response = made.unwrap_or_else(|never| match never {});
     complete(response.map(Body::new), call, largest)
-}
-
-fn with_terms(request: Request, uri: &Uri, terms: Terms) -> Request {
-    let arrival = terms.arrival();
-    let mut request = match uri.path() {
-        STREAM => request,
-        _ => request.map(|body| Body::new(Timely::new(body, arrival))),
-    };
-    request.extensions_mut().insert(terms);
-    request
 }
 
 fn encoding(headers: &HeaderMap) -> Option<CompressionEncoding> {
@@ -136,25 +173,8 @@ fn complete(response: Response, call: &str, limit: usize) -> Response {
     }
 }
 
-/// What is no gRPC has no way to be told an error of it; all else is counted.
-async fn only_grpc(State(parts): Shared, request: Request, next: Next) -> Response {
-    if !is_grpc(request.headers()) {
-        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
-    }
-    let (started, uri) = (Instant::now(), request.uri().clone());
-    let response = next.run(request).await;
-    parts.counts.add(uri.path(), &response, started.elapsed());
-    response
-}
-
 async fn not_offered(uri: Uri) -> Response {
     answer(&status(Code::Unsupported, &format!("{} is not offered", uri.path())))
-}
-
-/// The answer to a call whose handler panicked.
-#[expect(clippy::needless_pass_by_value, reason = "the signature that CatchPanicLayer asks for")]
-fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    answer(&status::bug(panic.as_ref()))
 }
 
 pub(super) fn answer(status: &Status) -> Response {
@@ -175,5 +195,16 @@ mod tests {
         assert!(calls.into_iter().all(known));
         assert!(!known("application/json") && !known("application/grpc-web"));
         assert!(!is_grpc(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_call_of_the_protocol_is_known_by_its_path() {
+        assert!(is_of_protocol("/inference.GRPCInferenceService/ModelInfer"));
+        for other in ["", "/", "ModelInfer", "ModelInfer/more"] {
+            assert!(!is_of_protocol(&format!("/inference.GRPCInferenceServic/{other}")));
+        }
+        for other in ["", "/", "/ModelInfer/more"] {
+            assert!(!is_of_protocol(&format!("/inference.GRPCInferenceService{other}")), "{other}");
+        }
     }
 }

@@ -4,10 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request};
 use axum::response::Response;
 use tonic::Status;
 
@@ -174,16 +172,14 @@ impl Place {
 }
 
 /// Lets a call through whose caller may make such calls; its handler asks for the model.
-pub(super) async fn guarded(
-    State(guard): State<Arc<Guard>>,
-    request: Request,
-    next: Next,
+pub(super) async fn guarded<B, F: Future<Output = Response>>(
+    guard: &Arc<Guard>,
+    (request, peer): (Request<B>, SocketAddr),
+    next: impl FnOnce(Request<B>) -> F,
 ) -> Response {
     let Rule::Needs(deed, reach) = rule(request.uri().path()) else {
-        return next.run(request).await;
+        return next(request).await;
     };
-    let peer = request.extensions().get::<SocketAddr>().copied();
-    let peer = peer.expect("it was given with the request");
     let place = Place { path: request.uri().path().to_owned(), peer };
     let admitted = guard.admit(presented(request.headers()), deed).and_then(|access| {
         if reach == Reach::Server {
@@ -193,9 +189,8 @@ pub(super) async fn guarded(
     });
     match admitted {
         Ok(access) => {
-            let model = OnceLock::new();
-            let known = Arc::new(Known { guard, access, deed, place, model });
-            called(known, request, next).await
+            let (guard, model) = (Arc::clone(guard), OnceLock::new());
+            called(Arc::new(Known { guard, access, deed, place, model }), request, next).await
         }
         Err(denied) => {
             let who = denied.who().unwrap_or("unknown").to_owned();
@@ -206,11 +201,15 @@ pub(super) async fn guarded(
 }
 
 /// Has the call made, and writes down what there is to write of it.
-async fn called(known: Arc<Known>, mut request: Request, next: Next) -> Response {
+async fn called<B, F: Future<Output = Response>>(
+    known: Arc<Known>,
+    mut request: Request<B>,
+    next: impl FnOnce(Request<B>) -> F,
+) -> Response {
     let act = |known: &Known| known.place.act(known.access.who(), known.model.get().cloned());
     let change = (known.deed == Deed::Manage).then(|| known.guard.change(act(&known)));
     request.extensions_mut().insert(Caller(Some(Arc::clone(&known))));
-    let response = next.run(request).await;
+    let response = next(request).await;
     let status = response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
     let status = status.and_then(|status| status.parse().ok()).unwrap_or_default();
     if let Some(mut change) = change {

@@ -31,8 +31,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use counts::{MethodCounts, MethodReport};
-pub(crate) use front::refuse;
-pub use front::{is_grpc, router};
+pub use front::{Grpc, is_grpc};
 pub use gate::rules;
 
 use crate::auth::Guard;
@@ -48,7 +47,7 @@ pub struct Limits {
     pub request_timeout: Duration,
 }
 
-/// What the router is made of.
+/// What it is made of.
 pub struct Parts {
     /// The models.
     pub models: ModelLifecycleManager,
@@ -75,6 +74,3 @@ impl fmt::Debug for Parts {
         f.debug_struct("Parts").field("models", &self.models).finish_non_exhaustive()
     }
 }
-
-/// The state of every handler.
-type Shared = axum::extract::State<Arc<Parts>>;

@@ -161,6 +161,12 @@ async fn who_asks_too_often_is_told_when_to_come_again() {
         }
     }
     assert!(refusals > 4, "{refusals}");
+    let page = String::from_utf8(server.get("/metrics").await.body).unwrap();
+    let method = "inference.GRPCInferenceService/ModelInfer";
+    let counted = format!(
+        "onward_grpc_calls_total{{code=\"RESOURCE_EXHAUSTED\",method=\"{method}\"}} {refusals}\n"
+    );
+    assert!(page.contains(&counted), "{page}");
 }
 
 #[tokio::test]
