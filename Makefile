@@ -1,6 +1,7 @@
 # GNU make, on Linux and macOS. `make help` lists the targets.
 
 AZURITE_VERSION := 3.35.0
+CARGO_CYCLONEDX_VERSION := 0.5.9
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_LLVM_COV_VERSION := 0.9.1
@@ -9,6 +10,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY     ?= $(TARGET_DIR)/release/onward
 PYTHON     ?= python3
 CARGO_LLVM_COV := .tools/cargo-llvm-cov-$(CARGO_LLVM_COV_VERSION)/bin/cargo-llvm-cov
+CARGO_CYCLONEDX := .tools/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 CARGO_FUZZ := .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 
@@ -16,7 +18,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-allocations bench-codec bench-growth bench-guard bench-isolation bench-memory bench-probes bench-profile bench-shadow bench-start bench-starvation bench-swap bench-table check-metrics check-containers prometheus-rule clean
+.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-allocations bench-codec bench-growth bench-guard bench-isolation bench-memory bench-probes bench-profile bench-shadow bench-start bench-starvation bench-swap bench-table check-metrics check-containers prometheus-rule sbom clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -47,10 +49,10 @@ $(TARGET_DIR)/clients/installed: tests/clients.requirements.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(TARGET_DIR)/clients -r $<
 	@touch $@
 
-test-clients: onnxruntime clients stores ## let Triton's client, ONNX's operator tests, Schemathesis and others judge the server
+test-clients: onnxruntime clients stores $(CARGO_CYCLONEDX) ## let Triton's client, ONNX's operator tests, Schemathesis and others judge the server
 	cargo test --locked --no-run --test it
 	PYTHONPATH=$(TARGET_DIR)/clients PYTHONDONTWRITEBYTECODE=1 SERVER_BINARY=$(abspath $(TARGET_DIR))/debug/onward \
-		$(PYTHON) -m pytest -q -p no:cacheprovider tests/clients
+		CARGO_CYCLONEDX=$(abspath $(CARGO_CYCLONEDX)) $(PYTHON) -m pytest -q -p no:cacheprovider tests/clients
 
 perf-analyzer: build onnxruntime clients $(TARGET_DIR)/perf-analyzer/installed ## measure the server with Triton's perf_analyzer (Linux on x86-64)
 	PERF_ANALYZER=$(abspath $(TARGET_DIR))/perf-analyzer PYTHONPATH=$(TARGET_DIR)/clients PYTHONDONTWRITEBYTECODE=1 \
@@ -110,10 +112,19 @@ lint: ## check format, clippy, documentation and the dependency policy
 deny: $(CARGO_DENY) ## check licenses, sources and bans of the dependencies
 	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
 
+# The time is the commit's, so that the same commit has the same file everywhere.
+sbom: $(CARGO_CYCLONEDX) ## write what the release binary is made of, and ONNX Runtime, as CycloneDX into target/sbom/; ARGS='--platform linux-aarch64'
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} \
+		$(PYTHON) -B scripts/sbom.py $(CARGO_CYCLONEDX) $(TARGET_DIR)/sbom/onward.cdx.json $(ARGS)
+
 # Unoptimised, which compiles in a minute; a check takes about a second all the same.
 $(CARGO_LLVM_COV):
 	env -u RUSTFLAGS cargo install --locked --debug --root .tools/cargo-llvm-cov-$(CARGO_LLVM_COV_VERSION) \
 		--version $(CARGO_LLVM_COV_VERSION) cargo-llvm-cov
+
+$(CARGO_CYCLONEDX):
+	env -u RUSTFLAGS cargo install --locked --debug --root .tools/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION) \
+		--version $(CARGO_CYCLONEDX_VERSION) cargo-cyclonedx
 
 $(CARGO_DENY):
 	cargo install --locked --debug --root .tools/cargo-deny-$(CARGO_DENY_VERSION) \

@@ -40,6 +40,11 @@ class Wheel:
     library: str
 
     @property
+    def file_name(self) -> str:
+        """What the package index calls it."""
+        return f"onnxruntime-{VERSION}-cp312-cp312-{self.tag}.whl"
+
+    @property
     def stamp(self) -> str:
         """How the folder's VERSION file begins; the library's own hash follows."""
         return f"onnxruntime {VERSION}\nwheel sha256 {self.sha256}\nlibrary sha256 "
