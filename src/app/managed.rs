@@ -123,9 +123,14 @@ impl Place {
     pub(super) fn folder(&self) -> &Path {
         match self {
             Self::Folder(folder) => folder,
-            Self::Remote(options) => options.cache.parent().unwrap_or(Path::new(".")),
+            Self::Remote(options) => folder_of(&options.cache),
         }
     }
+}
+
+/// The folder that `path` is in, also where that is the one that the process is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
 }
 
 /// Why an address is none of a repository.
@@ -276,5 +281,20 @@ impl ModelSource for ManagedRepository {
 
     fn samples(&self, id: &VersionId) -> Result<Vec<GoldenSample>, SourceError> {
         self.opened()?.samples(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_path_is_in_a_folder_too() {
+        let check = |path: &str, expected: &str| {
+            assert_eq!(folder_of(Path::new(path)), Path::new(expected));
+        };
+        check("/var/cache/onward/models", "/var/cache/onward");
+        check("caches/onward", "caches");
+        check("onward-cache", ".");
     }
 }
