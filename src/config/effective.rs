@@ -207,7 +207,8 @@ fn mistake(key: &str, origin: Origin, problem: String) -> Mistake {
     Mistake { origin, key: (!named).then(|| key.to_owned()), problem }
 }
 
-/// A value as it may be shown.
+/// A value as it may be shown. That nobody has given a secret is none.
 fn shown(setting: &Setting, config: &Config) -> Tree {
-    if setting.secret { json!(MASK) } else { (setting.show)(config) }
+    let is_secret = setting.secret && !(setting.same)(config, &Config::default());
+    if is_secret { json!(MASK) } else { (setting.show)(config) }
 }

@@ -27,7 +27,8 @@ pub use mistake::{ConfigError, Mistake, Origin};
 pub use schema::schema;
 pub use settings::{SETTINGS, Setting};
 pub use value::{
-    Auto, ByteSize, LoadMode, LogFilter, LogFormat, Percent, Profile, Switch, WebhookUrl, Words,
+    Auto, ByteSize, HttpUrl, LoadMode, LogFilter, LogFormat, OtlpHeader, OtlpProtocol, Percent,
+    Profile, Ratio, Switch, Words,
 };
 
 use crate::auth::Role;
@@ -59,7 +60,7 @@ pub struct Config {
     pub health: HealthConfig,
     /// Metrics.
     pub metrics: MetricsConfig,
-    /// Logs.
+    /// Logs and traces.
     pub telemetry: TelemetryConfig,
 }
 
@@ -246,7 +247,7 @@ pub struct EventsConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhooksConfig {
     /// Where to.
-    pub urls: Vec<WebhookUrl>,
+    pub urls: Vec<HttpUrl>,
     /// Only events of these kinds; the server chooses all.
     pub kinds: Auto<Vec<EventKind>>,
     /// The file with the key that signs them.
@@ -275,11 +276,27 @@ pub struct MetricsConfig {
     pub triton_names: bool,
 }
 
-/// Logs.
+/// Logs and traces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelemetryConfig {
     /// Lines for humans or JSON.
     pub log_format: LogFormat,
     /// What is logged, such as `info` or `info,onward::http=debug`.
     pub log_level: LogFilter,
+    /// Whether each request has a line.
+    pub access_log: bool,
+    /// How long a request may take that has no line for it.
+    pub slow_request: Switch<Duration>,
+    /// Where spans are sent to, if they are.
+    pub otlp_endpoint: Option<HttpUrl>,
+    /// What they are sent by.
+    pub otlp_protocol: OtlpProtocol,
+    /// How long one attempt to send some may take.
+    pub otlp_timeout: Duration,
+    /// What goes with them.
+    pub otlp_headers: Vec<OtlpHeader>,
+    /// Of the traces that begin here, the part that is recorded.
+    pub trace_sample_ratio: Ratio,
+    /// By which name the server is known in traces.
+    pub service_name: Words,
 }

@@ -274,6 +274,22 @@ settings! {
             "what a line of the log is: text or json";
         log_level "FILTER" = "info", live:
             "what is logged, such as debug or info,onward::http=debug";
+        access_log "BOOL" = "false", live:
+            "whether each request has a line in the log, but for probes and scrapes";
+        slow_request "DURATION" = "off" in "1ms" to "365days", live:
+            "how long a request may take before a line of the log tells where its time went";
+        otlp_endpoint "URL" = "none":
+            "the OpenTelemetry collector that spans are sent to, such as http://127.0.0.1:4317";
+        otlp_protocol "PROTOCOL" = "grpc":
+            "what they are sent by: grpc or http/protobuf";
+        otlp_timeout "DURATION" = "10s" in "1ms" to "365days":
+            "one attempt to send spans, and what they may take of the shutdown";
+        otlp_headers "HEADERS" = "":
+            "what goes with them, such as api-key=secret";
+        trace_sample_ratio "RATIO" = "1.0", live:
+            "the part of the traces that begin here which is recorded; callers decide for theirs";
+        service_name "TEXT" = "onward":
+            "the name of the server in traces";
     }
 }
 

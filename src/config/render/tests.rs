@@ -151,6 +151,14 @@ fn value(key: &'static str) -> BoxedStrategy<Tree> {
         ("BOOL", _) => any::<bool>().prop_map(|truth| json!(truth)).boxed(),
         ("NAMES", _) => names().boxed(),
         ("URLS", _) => urls().boxed(),
+        ("URL", _) => {
+            let url = "https?:/{2}[a-z]{1,9}(:[1-9][0-9]{0,3})?/[a-z]{0,20}";
+            prop_oneof![word("none"), url.prop_map(|url| json!(url))].boxed()
+        }
+        ("PROTOCOL", _) => prop_oneof![word("grpc"), word("http/protobuf")].boxed(),
+        ("RATIO", _) => (0..=1_000_000_u32).prop_map(|part| json!(f64::from(part) / 1e6)).boxed(),
+        // Others are masked.
+        ("HEADERS", _) => Just(json!([])).boxed(),
         ("TEXT", _) => prop_oneof![word("none"), text()].boxed(),
         ("CLAIM", _) => text().boxed(),
         ("ROLES", _) => {

@@ -68,12 +68,61 @@ impl LogFilter {
 /// An endpoint's `http` or `https` address, without a user or a password, which would be told to
 /// everybody who may ask for the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebhookUrl(String);
+pub struct HttpUrl(String);
 
-impl WebhookUrl {
+impl HttpUrl {
     /// The address as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// A header that goes with what is sent, written `name=value`. Its value is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OtlpHeader {
+    name: String,
+    value: String,
+}
+
+impl OtlpHeader {
+    /// Its name, in lower case.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its value: visible ASCII, and spaces.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+}
+
+impl fmt::Debug for OtlpHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OtlpHeader").field(&self.name).finish()
+    }
+}
+
+/// Headers that the protocols have for themselves.
+const OF_PROTOCOLS: [&str; 9] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// A part of one, in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ratio(u32);
+
+impl Ratio {
+    /// How many of a million it is.
+    pub const fn millionths(self) -> u32 {
+        self.0
     }
 }
 
@@ -106,6 +155,15 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// What spans are sent by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// gRPC.
+    Grpc,
+    /// Messages in protobuf, by POST.
+    HttpProtobuf,
 }
 
 /// How the cores are divided among the runs of a model.
@@ -162,6 +220,7 @@ words! {
     LoadMode, "none, explicit, poll or watch":
         None = "none", Explicit = "explicit", Poll = "poll", Watch = "watch";
     LogFormat, "text or json": Text = "text", Json = "json";
+    OtlpProtocol, "grpc or http/protobuf": Grpc = "grpc", HttpProtobuf = "http/protobuf";
     Profile, "throughput or latency": Throughput = "throughput", Latency = "latency";
 }
 
@@ -273,6 +332,60 @@ impl Value for Percent {
     }
 }
 
+impl Value for Ratio {
+    fn expected(_: Bounds) -> String {
+        "a number from 0 to 1".to_owned()
+    }
+
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        let number: f64 = text.parse().ok()?;
+        let millionths = (number * 1e6).round();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is a whole number, from 0 to a million"
+        )]
+        (0.0..=1.0).contains(&number).then_some(Self(millionths as u32))
+    }
+
+    fn show(&self) -> Tree {
+        json!(f64::from(self.0) / 1e6)
+    }
+
+    fn schema(_: Bounds) -> Tree {
+        json!({ "type": "number", "minimum": 0, "maximum": 1 })
+    }
+}
+
+impl Value for OtlpHeader {
+    const SECRET: bool = true;
+
+    fn expected(_: Bounds) -> String {
+        "headers, such as api-key=secret, none of them one of HTTP's or gRPC's own".to_owned()
+    }
+
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        let (name, value) = text.split_once('=')?;
+        let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let is_name = !name.is_empty() && name.chars().all(is_of_name);
+        // What ends so has bytes as its value in gRPC.
+        let is_theirs = OF_PROTOCOLS.contains(&name.as_str())
+            || name.starts_with("grpc-")
+            || name.ends_with("-bin");
+        let is_value = !value.is_empty() && value.chars().all(|c| matches!(c, ' '..='~'));
+        (is_name && !is_theirs && is_value).then(|| Self { name, value: value.to_owned() })
+    }
+
+    fn show(&self) -> Tree {
+        Tree::String(format!("{}={}", self.name, self.value))
+    }
+
+    fn schema(_: Bounds) -> Tree {
+        json!({ "type": "string", "pattern": "^ *[A-Za-z0-9._-]+ *= *[^ ].*$" })
+    }
+}
+
 impl Value for SocketAddr {
     fn expected(_: Bounds) -> String {
         "an address and a port, such as 127.0.0.1:8000".to_owned()
@@ -350,7 +463,7 @@ impl Value for ModelName {
     }
 }
 
-impl Value for WebhookUrl {
+impl Value for HttpUrl {
     fn expected(_: Bounds) -> String {
         "an http or https address without a user and a password".to_owned()
     }

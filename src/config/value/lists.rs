@@ -111,6 +111,8 @@ impl<T: Value> Value for Option<T> {
 
 /// A list in a file; elsewhere a text in which commas separate.
 impl<T: Value> Value for Vec<T> {
+    const SECRET: bool = T::SECRET;
+
     fn expected(bounds: Bounds) -> String {
         T::expected(bounds)
     }

@@ -5,7 +5,10 @@ mod lists;
 
 use serde_json::{Value as Tree, json};
 
-pub use kinds::{ByteSize, LoadMode, LogFilter, LogFormat, Percent, Profile, WebhookUrl, Words};
+pub use kinds::{
+    ByteSize, HttpUrl, LoadMode, LogFilter, LogFormat, OtlpHeader, OtlpProtocol, Percent, Profile,
+    Ratio, Words,
+};
 pub use lists::{Auto, Switch};
 
 /// What a layer says of a setting.
@@ -116,6 +119,29 @@ mod tests {
         }
         for text in ["", "%", "90", "101%", "-1%", "0.9%", "90%%"] {
             assert!(one::<Percent>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ratios_are_parts_of_one() {
+        for (text, millionths) in [("0", 0), ("1", 1_000_000), ("0.01", 10_000), ("1e-6", 1)] {
+            assert_eq!(one::<Ratio>(text).unwrap().millionths(), millionths, "{text}");
+        }
+        for text in ["", "-0.1", "1.1", "1%", "NaN", "inf"] {
+            assert!(one::<Ratio>(text).is_err(), "{text}");
+        }
+        assert_eq!(one::<Ratio>("0.25").unwrap().show(), json!(0.25));
+    }
+
+    #[test]
+    fn headers_are_names_with_values() {
+        let header = one::<OtlpHeader>("api-key = a=b c").unwrap();
+        assert_eq!((header.name(), header.value()), ("api-key", "a=b c"));
+        assert_eq!(format!("{header:?}"), "OtlpHeader(\"api-key\")");
+        assert!(<Vec<OtlpHeader> as Value>::SECRET);
+        for text in ["", "a", "=b", "a b=c", "a=", "A-ü=1", "a=\u{1}", "grpc-timeout=1", "host=x"]
+        {
+            assert!(one::<OtlpHeader>(text).is_err(), "{text}");
         }
     }
 
