@@ -15,6 +15,9 @@ use zip::read::root_dir_common_filter;
 
 const FILES: [&str; 2] = ["inference.proto", "health.proto"];
 
+/// What spans are sent as, with all that it takes in.
+const SPANS: &str = "opentelemetry/proto/collector/trace/v1/trace_service.proto";
+
 /// What `/docs` has of our own.
 const OWN: [&str; 2] = ["index.html", "start.js"];
 
@@ -46,6 +49,22 @@ fn messages(out: &Path) -> Result<(), Box<dyn Error>> {
     let client = out.join("client");
     fs::create_dir_all(&client)?;
     generate().build_server(false).out_dir(client).compile_fds(descriptors)?;
+    spans(out)
+}
+
+/// What spans are sent as: the messages of OpenTelemetry, with the client that sends them; and with the server
+/// that takes them, for the tests.
+fn spans(out: &Path) -> Result<(), Box<dyn Error>> {
+    let descriptors = protox::compile([SPANS], ["proto"])?;
+    for (folder, takes) in [("otlp", false), ("otlp_server", true)] {
+        let folder = out.join(folder);
+        fs::create_dir_all(&folder)?;
+        let generated = tonic_prost_build::configure().build_transport(false);
+        let generated = generated.build_server(takes).build_client(!takes);
+        // One file, which has the others.
+        let generated = generated.include_file("all.rs").out_dir(folder);
+        generated.compile_fds(descriptors.clone())?;
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod listeners;
 mod managed;
 mod reload;
 mod secure;
+mod traces;
 
 use std::net::SocketAddr;
 

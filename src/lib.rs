@@ -28,6 +28,7 @@
 //! | [`telemetry`] | logs |
 //! | [`admission`] | who is let in, and how often |
 //! | [`tls`] | TLS of connections that are accepted |
+//! | [`trail`] | spans and lines of the log that requests and changes leave behind |
 //! | [`webhooks`] | events sent to others |
 //!
 //! [`app`] puts them together and holds the order of start and shutdown.
@@ -49,6 +50,7 @@ pub mod repository;
 pub mod state_file;
 pub mod telemetry;
 pub mod tls;
+pub mod trail;
 pub mod webhooks;
 
 pub mod app;

@@ -11,6 +11,11 @@ pub use rates::Rates;
 use crate::oip::Refusal;
 use audience::Audience;
 
+/// Whether a path is one that orchestrators and load balancers ask for.
+pub(crate) fn is_probe(path: &str) -> bool {
+    Audience::of(path) == Audience::Probes
+}
+
 /// Whose request it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {

@@ -14,10 +14,10 @@ use super::App;
 use super::begun;
 use super::cpu::CpuPlan;
 use super::interfaces::InterfaceCounts;
-use super::listeners::Listeners;
+use super::listeners::{Around, Listeners};
 use super::managed::{self, ManagedBackend, ManagedRepository, Place, PlaceError};
 use super::reload::{self, Configuration, Reloading};
-use super::secure;
+use super::{secure, traces};
 use crate::auth::{Following, Guard, Options, SourceError, TokenOptions};
 use crate::cloudevents::CloudEvents;
 use crate::config::{
@@ -32,7 +32,9 @@ use crate::model::{ChangeError, ManagerOptions, ManagerParts, ModelLifecycleMana
 use crate::onnx::OnnxRuntime;
 use crate::repository::OverlayRepository;
 use crate::state_file::{StateError, StateFolder};
-use crate::tls::TlsError;
+use crate::telemetry::{OtlpError, export};
+use crate::tls::{Tls, TlsError};
+use crate::trail::{Recorder, Trails};
 use crate::webhooks::{self, Secret};
 
 /// Why the server cannot be put together.
@@ -53,6 +55,9 @@ pub enum AssemblyError {
     /// There is no TLS by the files of the configuration.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Spans cannot be sent.
+    #[error(transparent)]
+    Spans(#[from] OtlpError),
     /// Webhooks cannot be sent.
     #[error(transparent)]
     Webhooks(#[from] webhooks::ClientError),
@@ -64,7 +69,7 @@ pub enum AssemblyError {
 impl AssemblyError {
     /// Whether the files of the configuration are to be put right.
     pub const fn is_of_configuration(&self) -> bool {
-        matches!(self, Self::Tls(_) | Self::Credentials(_))
+        matches!(self, Self::Tls(_) | Self::Credentials(_) | Self::Spans(_))
     }
 }
 
@@ -78,7 +83,7 @@ impl App {
         configuration: Configuration,
         runtime: OnnxRuntime,
     ) -> Result<Self, AssemblyError> {
-        let configuration = Arc::new(configuration);
+        let (configuration, instance) = (Arc::new(configuration), instance());
         let config = &configuration.config();
         let tls = secure::open(&config.server)?;
         let events = EventBus::new(config.events.history.get());
@@ -105,26 +110,25 @@ impl App {
         };
         let models = managed_models(manager, config)?;
         let watch = register_checks(application.health(), config, &place)?;
+        let (recorder, exporter) = export(&config.telemetry, &instance)?;
+        let trails = Trails::new(recorder, reload::trail_terms(config));
         let guard = guard(&config.auth, application.events())?;
         let following = guard.as_ref().map(Following::start);
-        let observed = observed(&application, models.clone(), (&counts, engine_version));
+        let counted = (&counts, trails.recorder(), engine_version);
+        let observed = observed(&application, models.clone(), counted);
         let page = move || metrics.render(&observed);
-        let parts = parts((&configuration, &application), models.clone(), &counts, page);
-        let parts = Parts { guard: guard.clone(), ..parts };
+        let around = (&configuration, &application, instance.as_str());
+        let parts = parts(around, models.clone(), &counts, page);
+        let parts = Parts { guard, ..parts };
         register_webhooks(&config.webhooks, &parts.cloud_events, application.hooks())?;
-        let reloading = Reloading {
-            limits: Arc::clone(&parts.limits),
-            lifecycle: Arc::clone(application.lifecycle()),
-            models: models.clone(),
-            events: application.events().clone(),
-            tls: tls.clone(),
-            guard,
-        };
+        let reloading = reloading(&parts, tls.clone(), trails.clone());
         application.on_reload(move || reloading.reload(&configuration));
         let grpc = grpc_parts(&parts, &counts);
-        let listeners = Listeners::new(&config.server, (parts, grpc), (&counts, tls.as_ref()));
+        let around = Around { counts: &counts, tls: tls.as_ref(), trails: &trails };
+        let listeners = Listeners::new(&config.server, (parts, grpc), around);
         register(&application, (&models, &config.models), &listeners);
         clean_up(&application, clear_loads);
+        traces::register(&application, &models, (trails.recorder(), exporter));
         models.start_clean_up(config.lifecycle.cleanup_interval);
         models.start_reconciling();
         Ok(Self { application, listeners, _watch: watch, _following: following })
@@ -253,22 +257,22 @@ pub(super) fn manager_options(config: &Config) -> ManagerOptions {
 fn observed(
     application: &Application,
     models: ModelLifecycleManager,
-    (counts, engine_version): (&InterfaceCounts, String),
+    (counts, recorder, engine_version): (&InterfaceCounts, &Recorder, String),
 ) -> metrics::Observed {
-    let counts = counts.clone();
+    let (counts, recorder) = (counts.clone(), recorder.clone());
     metrics::Observed {
         lifecycle: Arc::clone(application.lifecycle()),
         health: application.health().clone(),
         resources: Arc::clone(application.resources()),
         models,
-        interfaces: Box::new(move || counts.read()),
+        interfaces: Box::new(move || counts.read(&recorder)),
         engine_version,
         started: SystemTime::now() - application.lifecycle().process_uptime(),
     }
 }
 
 fn parts(
-    (configuration, application): (&Arc<Configuration>, &Application),
+    (configuration, application, instance): (&Arc<Configuration>, &Application, &str),
     models: ModelLifecycleManager,
     counts: &InterfaceCounts,
     metrics: impl Fn() -> String + Send + Sync + 'static,
@@ -283,7 +287,7 @@ fn parts(
         limits: Arc::new(ArcSwap::from_pointee(reload::limits(&configuration.config()))),
         configuration: ConfigurationPage(Box::new(move || shown.snapshot().json())),
         events: application.events().clone(),
-        cloud_events: CloudEvents::new(&instance()),
+        cloud_events: CloudEvents::new(instance),
         hooks: Arc::clone(application.hooks()),
         log: configuration.log(),
         traces: Arc::default(),
@@ -291,6 +295,19 @@ fn parts(
         in_flight: counts.in_flight.clone(),
         counts: Arc::clone(&counts.http),
         closing: CancellationToken::new(),
+    }
+}
+
+/// What takes new values of what serves, and is around it.
+fn reloading(parts: &Parts, tls: Option<Arc<Tls>>, trails: Trails) -> Reloading {
+    Reloading {
+        limits: Arc::clone(&parts.limits),
+        lifecycle: Arc::clone(&parts.lifecycle),
+        models: parts.models.clone(),
+        events: parts.events.clone(),
+        tls,
+        guard: parts.guard.clone(),
+        trails,
     }
 }
 

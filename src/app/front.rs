@@ -1,12 +1,13 @@
 //! Who answers what comes over one listener.
 
-use axum::http::{Request, Version};
+use axum::http::{HeaderMap, HeaderValue, Request, Version};
 use axum::response::Response;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
-use crate::admission::{Client, Gate};
-use crate::grpc::{Grpc, is_grpc};
+use crate::admission::{Client, Gate, is_probe};
+use crate::grpc::{self, Grpc, is_grpc};
 use crate::http::{Answers, InFlight, Rest};
+use crate::trail::{Arriving, Carrier, Parent, Trail, Trails};
 
 /// gRPC, and REST where it is served beside it.
 #[derive(Debug, Clone)]
@@ -16,12 +17,13 @@ pub(super) struct Front {
     /// Counts the calls of gRPC; REST does so itself.
     in_flight: InFlight,
     gate: Gate,
+    trails: Trails,
 }
 
 impl Front {
-    /// gRPC alone.
-    pub(super) fn of_grpc(grpc: Grpc, in_flight: InFlight) -> Self {
-        Self { rest: None, grpc, in_flight, gate: Gate::default() }
+    /// gRPC alone; requests leave behind what `trails` want.
+    pub(super) fn of_grpc(grpc: Grpc, in_flight: InFlight, trails: Trails) -> Self {
+        Self { rest: None, grpc, in_flight, gate: Gate::default(), trails }
     }
 
     /// REST, and gRPC where a request says that it is one: over HTTP/2, which gRPC needs.
@@ -39,10 +41,22 @@ impl Front {
         let is_call = request.version() == Version::HTTP_2 && is_grpc(request.headers());
         self.rest.as_ref().filter(|_| !is_call)
     }
-}
 
-impl Answers for Front {
-    async fn answer(&self, request: Request<Incoming>, client: Client) -> Response {
+    /// What the request leaves behind, if it does.
+    fn trail(&self, request: &Request<Incoming>, client: Client) -> Option<Trail> {
+        let path = request.uri().path();
+        let is_probe = is_probe(path) || path == "/metrics";
+        let carrier = if self.rest(request).is_some() { Carrier::Http } else { Carrier::Grpc };
+        self.trails.begin((parent(request.headers()), is_probe), || Arriving {
+            carrier,
+            method: request.method().to_string(),
+            path: path.to_owned(),
+            peer: client.peer,
+            bytes: request.body().size_hint().exact(),
+        })
+    }
+
+    async fn answered(&self, request: Request<Incoming>, client: Client) -> Response {
         let refusal = self.gate.refusal(request.uri().path(), client);
         match (self.rest(&request), refusal) {
             (Some(rest), None) => rest.answer(request, client).await,
@@ -57,6 +71,30 @@ impl Answers for Front {
             }
         }
     }
+}
+
+impl Answers for Front {
+    async fn answer(&self, mut request: Request<Incoming>, client: Client) -> Response {
+        if !self.trails.is_on() {
+            return self.answered(request, client).await;
+        }
+        let Some(trail) = self.trail(&request, client) else {
+            return self.answered(request, client).await;
+        };
+        let is_rest = self.rest(&request).is_some();
+        request.extensions_mut().insert(trail.clone());
+        // On the heap, where it is out of the way of what leaves nothing behind.
+        let response = Box::pin(self.answered(request, client)).await;
+        let status = if is_rest { response.status().as_u16() } else { grpc::code(&response) };
+        trail.answered(status, response.body().size_hint().exact());
+        response
+    }
+}
+
+/// The trace context that a request or a call has brought.
+fn parent(headers: &HeaderMap) -> Option<Parent> {
+    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    Parent::read(values("traceparent"), values("tracestate"))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::grpc::{MethodCounts, MethodReport};
 use crate::http::{InFlight, RouteCounts, RouteReport};
-use crate::metrics::{GrpcMethod, HttpRoute, Interfaces};
+use crate::metrics::{GrpcMethod, HttpRoute, Interfaces, SpanCounts};
+use crate::trail::{Recorder, SpansReport};
 
 /// Classes of statuses, each with whether it is told of a route that has never given it.
 const CLASSES: [(&str, bool); 5] =
@@ -26,7 +27,7 @@ pub(super) struct InterfaceCounts {
 }
 
 impl InterfaceCounts {
-    pub(super) fn read(&self) -> Interfaces {
+    pub(super) fn read(&self, recorder: &Recorder) -> Interfaces {
         let connections = [
             ("http", &self.http_connections),
             ("grpc", &self.grpc_connections),
@@ -36,8 +37,15 @@ impl InterfaceCounts {
             http: self.http.report().into_iter().map(HttpRoute::from).collect(),
             grpc: self.grpc.report().into_iter().map(GrpcMethod::from).collect(),
             in_flight: self.in_flight.count(),
+            spans: recorder.report().into(),
             connections: connections.map(|(listener, open)| (listener, open.count())).to_vec(),
         }
+    }
+}
+
+impl From<SpansReport> for SpanCounts {
+    fn from(SpansReport { sent, full, failed, rejected }: SpansReport) -> Self {
+        Self { sent, dropped: [("queue_full", full), ("failed", failed), ("rejected", rejected)] }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::grpc::{self, Grpc};
 use crate::http::{self, Bounds, InFlight, Protocols, Rest, Served};
 use crate::lifecycle::{Application, Resource};
 use crate::tls::Tls;
+use crate::trail::Trails;
 
 /// The sockets.
 #[derive(Debug)]
@@ -20,15 +21,22 @@ pub(super) struct Listeners {
     management: Option<Arc<Listener>>,
 }
 
+/// What is around the interfaces.
+pub(super) struct Around<'a> {
+    pub(super) counts: &'a InterfaceCounts,
+    pub(super) tls: Option<&'a Arc<Tls>>,
+    pub(super) trails: &'a Trails,
+}
+
 impl Listeners {
     /// Those of the configuration, over the two interfaces.
     pub(super) fn new(
         config: &ServerConfig,
         (rest, grpc): (http::Parts, grpc::Parts),
-        (counts, tls): (&InterfaceCounts, Option<&Arc<Tls>>),
+        Around { counts, tls, trails }: Around<'_>,
     ) -> Self {
         let (in_flight, closing) = (rest.in_flight.clone(), rest.closing.clone());
-        let grpc = Front::of_grpc(Grpc::new(grpc), in_flight.clone());
+        let grpc = Front::of_grpc(Grpc::new(grpc), in_flight.clone(), trails.clone());
         let both = grpc.clone().with_rest(Rest::new(rest));
         let listener = |place, front, (protocols, open): (_, &InFlight)| {
             let (answers, open) = (Arc::new(front), open.clone());

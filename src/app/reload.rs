@@ -9,12 +9,13 @@ use tracing::{Level, enabled};
 use super::cpu::cores;
 use super::secure;
 use crate::auth::Guard;
-use crate::config::{Config, ConfigError, Effective, Layers, Reloaded};
+use crate::config::{Config, ConfigError, Effective, Layers, Reloaded, TelemetryConfig};
 use crate::http::Limits;
 use crate::lifecycle::{Event, EventBus, LifecycleManager, LogControl};
 use crate::model::{ModelLifecycleManager, Terms};
 use crate::telemetry::Logs;
 use crate::tls::Tls;
+use crate::trail::{self, Trails};
 
 /// The configuration in effect, with what it was made from and will be made from again.
 #[derive(Debug)]
@@ -72,6 +73,7 @@ pub(super) struct Reloading {
     pub(super) events: EventBus,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) guard: Option<Arc<Guard>>,
+    pub(super) trails: Trails,
 }
 
 impl Reloading {
@@ -117,7 +119,16 @@ impl Reloading {
         self.limits.store(Arc::new(limits(config)));
         self.lifecycle.reconfigure(config.lifecycle);
         self.models.reconfigure(terms(config));
+        self.trails.set(trail_terms(config));
+        let ratio = config.telemetry.trace_sample_ratio;
+        self.trails.recorder().record_millionths(ratio.millionths());
     }
+}
+
+/// What is written of requests beside their spans.
+pub(super) fn trail_terms(config: &Config) -> trail::Terms {
+    let TelemetryConfig { access_log, slow_request, .. } = &config.telemetry;
+    trail::Terms { access_log: *access_log, slow_request: slow_request.on().copied() }
 }
 
 /// What one request may take.

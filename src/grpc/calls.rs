@@ -33,6 +33,7 @@ use crate::oip::metadata::{self, EXTENSIONS, ModelMetadata};
 use crate::oip::model_config::ModelConfig;
 use crate::oip::repository::Given;
 use crate::oip::{Refusal, repository, statistics};
+use crate::trail::Trail;
 
 /// The metadata by which a prediction can be traced to the files that made it.
 const DIGEST: &str = "x-onward-digest";
@@ -142,10 +143,12 @@ impl GrpcInferenceService for Parts {
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
         let caller = Caller::of(self, &request)?;
+        let trail = request.extensions().get::<Trail>().cloned();
         let (terms, request) = parted(request);
         caller.on_model(&request.model_name)?;
         let bounds = terms.bounds(terms.received);
-        let answered = infer::answer((&self.models, &self.traces), request, (&terms, bounds)).await;
+        let serving = (&self.models, &*self.traces);
+        let answered = infer::answer(serving, (request, trail), (&terms, bounds)).await;
         let Answered { response, digest, cache } = answered.map_err(|refusal| refused(&refusal))?;
         let mut response = Response::new(response);
         if let Some(lookup) = cache {
@@ -161,6 +164,8 @@ impl GrpcInferenceService for Parts {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Answers>, Status> {
         let caller = Caller::of(self, &request)?;
+        let trail = request.extensions().get::<Trail>().cloned();
+        trail.as_ref().inspect(|trail| trail.is_stream());
         let (terms, requests) = parted(request);
         let limit = (self.limits)().max_message_size;
         let serving = stream::Serving {
@@ -169,6 +174,7 @@ impl GrpcInferenceService for Parts {
             terms: Arc::new(terms),
             caller,
             limit,
+            trail,
         };
         Ok(Response::new(stream::answers(serving, requests, self.closing.clone())))
     }
@@ -210,7 +216,7 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<RepositoryModelLoadRequest>,
     ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
-        let caller = Caller::of(self, &request)?;
+        let (caller, origin) = (Caller::of(self, &request)?, origin(&request));
         let RepositoryModelLoadRequest { model_name, parameters, .. } = request.into_inner();
         caller.on_model(&model_name)?;
         let given = parameters.into_iter().map(|(name, parameter)| (name, given(parameter)));
@@ -221,7 +227,7 @@ impl GrpcInferenceService for Parts {
         }
         let load = async {
             let model = ModelName::new(&model_name)?;
-            repository::load(&self.models, &model, overrides).await
+            repository::load(&self.models, (&model, origin), overrides).await
         };
         load.await.map_err(|refusal| refused(&refusal))?;
         Ok(Response::new(RepositoryModelLoadResponse {}))
@@ -231,16 +237,21 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
-        let caller = Caller::of(self, &request)?;
+        let (caller, origin) = (Caller::of(self, &request)?, origin(&request));
         let RepositoryModelUnloadRequest { model_name, .. } = request.into_inner();
         caller.on_model(&model_name)?;
         let unload = async {
             let model = ModelName::new(&model_name)?;
-            repository::unload(&self.models, &model).await
+            repository::unload(&self.models, (&model, origin)).await
         };
         unload.await.map_err(|refusal| refused(&refusal))?;
         Ok(Response::new(RepositoryModelUnloadResponse {}))
     }
+}
+
+/// By what is found what a call asks for, as it is kept with that.
+fn origin<T>(request: &Request<T>) -> Option<String> {
+    request.extensions().get().and_then(Trail::context)
 }
 
 /// What a call says of how it is to be served, and what it asks.

@@ -67,6 +67,11 @@ impl Method {
         let known = METHODS.iter().position(|known| *known == name);
         Self(known.unwrap_or(METHODS.len() - 1))
     }
+
+    /// With its service; `unknown` for what is none.
+    pub(super) fn name(self) -> &'static str {
+        METHODS[self.0]
+    }
 }
 
 /// Calls by method, counted without a lock.
@@ -103,10 +108,14 @@ impl MethodCounts {
 
     /// Counts a call. One whose answer is a stream is counted when that begins.
     pub(super) fn add(&self, Method(method): Method, response: &Response, took: Duration) {
-        let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok());
-        let code = code.map_or(Ok(0), str::parse).unwrap_or(2);
-        self.0[method].add(code, took);
+        self.0[method].add(code(response).into(), took);
     }
+}
+
+/// The number of the code that a call is answered with. That of a stream that begins is 0.
+pub fn code(response: &Response) -> u16 {
+    let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok());
+    code.map_or(Ok(0), str::parse).unwrap_or(2)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use super::terms::Terms;
 use super::upload::Timely;
 use super::{Parts, gate};
 use crate::oip::{Code, Refusal};
+use crate::trail::Trail;
 
 /// The call that has no end of its own.
 const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
@@ -78,8 +79,15 @@ impl Grpc {
         }
         let (started, method) = (Instant::now(), Method::of(request.uri().path()));
         // What a handler has shared with others is as safe from its panic as their own locks make it.
-        let admitted = AssertUnwindSafe(self.admitted(request, peer)).catch_unwind().await;
-        let response = admitted.unwrap_or_else(|panic| answer(&status::bug(panic.as_ref())));
+        let trail = request.extensions().get::<Trail>().cloned();
+        let admitted = AssertUnwindSafe(self.admitted(request, peer)).catch_unwind();
+        let called =
+            admitted.map(|made| made.unwrap_or_else(|panic| answer(&status::bug(panic.as_ref()))));
+        let response = match trail {
+            None => called.await,
+            // On the heap, where it is out of the way of what leaves nothing behind.
+            Some(trail) => Box::pin(followed(trail, method, called)).await,
+        };
         self.parts.counts.add(method, &response, started.elapsed());
         response
     }
@@ -171,6 +179,19 @@ fn complete(response: Response, call: &str, limit: usize) -> Response {
         }
         _ => response,
     }
+}
+
+/// Has a call made that leaves something behind.
+async fn followed(
+    trail: Trail,
+    method: Method,
+    called: impl Future<Output = Response>,
+) -> Response {
+    trail.routed(method.name());
+    let response = trail.clone().around(called).await;
+    let code = response.headers().get(status::CODE).and_then(|code| code.to_str().ok());
+    code.inspect(|code| trail.failed((*code).to_owned()));
+    response
 }
 
 async fn not_offered(uri: Uri) -> Response {

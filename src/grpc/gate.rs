@@ -14,6 +14,7 @@ use super::front::answer;
 use super::status::refused;
 use crate::auth::{Access, Act, Deed, Denied, Guard, Presented, Reach, Rule};
 use crate::oip::Refusal;
+use crate::trail::Trail;
 
 /// The metadata that has a key.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -189,6 +190,9 @@ pub(super) async fn guarded<B, F: Future<Output = Response>>(
     });
     match admitted {
         Ok(access) => {
+            if let Some(trail) = request.extensions().get::<Trail>() {
+                trail.is_by(access.who());
+            }
             let (guard, model) = (Arc::clone(guard), OnceLock::new());
             called(Arc::new(Known { guard, access, deed, place, model }), request, next).await
         }

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-pub use counts::{MethodCounts, MethodReport};
+pub use counts::{MethodCounts, MethodReport, code};
 pub use front::{Grpc, is_grpc};
 pub use gate::rules;
 

@@ -8,6 +8,7 @@ use tracing::{debug, error};
 
 use crate::causes;
 use crate::oip::{Code, Refusal, shortened};
+use crate::trail::Ids;
 
 /// The trailer with an error's code, which programs may rely on.
 pub(super) const CODE: &str = "onward-error-code";
@@ -91,7 +92,9 @@ pub(super) fn bug(panic: &(dyn Any + Send)) -> Status {
 /// Logs what the operator should know of: a bug, or an engine that failed.
 fn log(code: Code, text: &str, secret: Option<&str>) {
     if code == Code::Internal {
-        error!(code = code.name(), cause = secret.unwrap_or(text), "gRPC call failed");
+        let (ids, cause) = (Ids::here(), secret.unwrap_or(text));
+        let (trace_id, span_id) = (ids.trace(), ids.span());
+        error!(code = code.name(), cause, trace_id, span_id, "gRPC call failed");
     } else {
         debug!(code = code.name(), text, "gRPC call refused");
     }

@@ -20,6 +20,7 @@ use super::status::{self, CODE, status};
 use super::terms::Terms;
 use crate::model::{ModelLifecycleManager, Traces};
 use crate::oip::{Code, FINAL_RESPONSE, FINAL_RESPONSE_WANTED};
+use crate::trail::Trail;
 
 /// How many requests of one stream are worked on at once; further ones are not read until the first of
 /// them is answered.
@@ -43,6 +44,8 @@ pub(super) struct Serving {
     pub(super) caller: Caller,
     /// The largest message.
     pub(super) limit: usize,
+    /// What the stream leaves behind, if it does.
+    pub(super) trail: Option<Trail>,
 }
 
 /// One answer for each request, in their order. A request that fails does not end the stream; one that
@@ -71,13 +74,25 @@ async fn answer(
     request: Result<ModelInferRequest, Status>,
 ) -> Result<ModelStreamInferResponse, Status> {
     let request = request.map_err(|found| status::of_library(&found, CALL, serving.limit))?;
+    let Some(trail) = serving.trail.as_ref().map(Trail::message) else {
+        return Ok(answered(serving, request, None).await);
+    };
+    let work = answered(serving, request, Some(trail.clone()));
+    Ok(Box::pin(trail.around(work)).await)
+}
+
+async fn answered(
+    serving: Serving,
+    request: ModelInferRequest,
+    trail: Option<Trail>,
+) -> ModelStreamInferResponse {
     let (model_name, id) = (request.model_name.clone(), request.id.clone());
     let tells_final = wants_final(&request);
     let bounds = serving.terms.bounds(Instant::now());
     let work = async {
         serving.caller.still_on_model(&request.model_name)?;
         let models = (&serving.models, &*serving.traces);
-        infer::answer(models, request, (&serving.terms, bounds)).await
+        infer::answer(models, (request, trail.clone()), (&serving.terms, bounds)).await
     };
     let failure = match AssertUnwindSafe(work).catch_unwind().await {
         Ok(Ok(Answered { mut response, .. })) => {
@@ -86,13 +101,22 @@ async fn answer(
                     InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
                 response.parameters.insert(FINAL_RESPONSE.to_owned(), told);
             }
+            trail.inspect(|trail| trail.answered(0, None));
             let error_message = String::new();
-            return Ok(ModelStreamInferResponse { error_message, infer_response: Some(response) });
+            return ModelStreamInferResponse { error_message, infer_response: Some(response) };
         }
         Ok(Err(refusal)) => status::refused(&refusal),
         Err(panic) => status::bug(panic.as_ref()),
     };
-    Ok(failed(&failure, ModelInferResponse { model_name, id, ..ModelInferResponse::default() }))
+    trail.inspect(|trail| note(trail, &failure));
+    failed(&failure, ModelInferResponse { model_name, id, ..ModelInferResponse::default() })
+}
+
+/// Notes what a message failed for.
+fn note(trail: &Trail, failure: &Status) {
+    let code = failure.metadata().get(CODE).and_then(|code| code.to_str().ok());
+    code.inspect(|code| trail.failed((*code).to_owned()));
+    trail.answered(u16::try_from(i32::from(failure.code())).unwrap_or_default(), None);
 }
 
 /// Whether the client wants to be told that an answer is the last to its request.

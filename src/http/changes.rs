@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::operations::{self, Asked, Wait};
 use super::query::Parameters;
 use super::target::{AliasTarget, Target};
-use super::{Services, Shared, body};
+use super::{Services, Shared, body, trail};
 use crate::auth::Access;
 use crate::model::{
     Bake, CanaryPlan, Change, Keep, Limits, LoadOptions, RollbackOptions, RoutingChange, Strategy,
@@ -334,12 +334,12 @@ async fn read(
     wait: Parameters<Wait>,
     request: Request,
 ) -> Result<(Asked, axum::body::Bytes), ApiError> {
-    let headers = request.headers().clone();
+    let (headers, origin) = (request.headers().clone(), trail::origin(&request));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let caller = request.extensions().get().map(Access::who).unwrap_or_default();
     let body = body::read_small(request, &services.limits()).await?;
     let text = format!("{method} {path} {}", String::from_utf8_lossy(&body));
-    Ok((Asked::read(services, &headers, wait, (caller, text))?, body))
+    Ok((Asked::read(services, &headers, wait, (caller, text, origin))?, body))
 }
 
 /// A version or an alias with its share, from percent to hundredths of a percent.

@@ -97,6 +97,11 @@ impl RouteCounts {
         place.expect("every method has a place without a route")
     }
 
+    /// The template of a route; `None` for what has none.
+    pub(super) fn route(&self, place: usize) -> Option<&'static str> {
+        Some(self.counts[place].route).filter(|route| *route != NO_ROUTE)
+    }
+
     pub(super) fn add(&self, place: usize, status: StatusCode, took: Duration) {
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
         self.counts[place].calls.add(class, took);

@@ -16,9 +16,10 @@ use super::Services;
 use super::error::{ApiError, Failure};
 use super::request_id::{self, RequestId};
 use super::routes::methods;
-use super::unread;
+use super::{trail, unread};
 use crate::causes;
 use crate::lifecycle::AppState;
+use crate::trail::{Ids, Trail};
 
 /// Counts the request, has it handled, and completes its answer.
 pub(super) async fn finish<F: Future<Output = Response>>(
@@ -30,6 +31,7 @@ pub(super) async fn finish<F: Future<Output = Response>>(
     let started = Instant::now();
     let (request, unread) = unread::watched(request);
     let id = services.request_ids.of(request.headers());
+    let trail = trail::of(&request);
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = match cross_site(&request) {
         Some(refusal) => refusal.into_response(),
@@ -43,10 +45,16 @@ pub(super) async fn finish<F: Future<Output = Response>>(
         // Over HTTP/2, a body would be sent although nobody has asked for it.
         let is_sent = method != Method::HEAD;
         *response.body_mut() = if is_sent { Body::from(body) } else { Body::empty() };
-        log_failure(&failure, &response, (&method, uri.path()), request_id);
+        let ids = trail.as_ref().map(Trail::ids).unwrap_or_default();
+        log_failure(&failure, &response, (&method, uri.path()), (request_id, ids));
+        trail.as_ref().inspect(|trail| trail.failed(failure.code()));
     }
     let took = started.elapsed();
-    count(services, (&method, uri.path()), (&mut response, took));
+    let route = count(services, (&method, uri.path()), (&mut response, took));
+    if let Some(trail) = &trail {
+        trail.identified(id.to_bytes());
+        route.inspect(|route| trail.routed(route));
+    }
     let (status, duration_ms) = (response.status().as_u16(), took.as_secs_f64() * 1000.0);
     debug!(%method, path = uri.path(), status, duration_ms, request_id, "request answered");
     response.headers_mut().insert(request_id::HEADER, id.to_header());
@@ -58,13 +66,19 @@ pub(super) async fn finish<F: Future<Output = Response>>(
     response
 }
 
-fn count(services: &Services, place: (&Method, &str), answer: (&mut Response, Duration)) {
+/// Counts an answer; the template of its route, if it has one.
+fn count(
+    services: &Services,
+    place: (&Method, &str),
+    answer: (&mut Response, Duration),
+) -> Option<&'static str> {
     let (counts, (method, path), (response, took)) = (&services.parts.counts, place, answer);
     let place = counts.of_inference(method, path).unwrap_or_else(|| {
         let matched = response.extensions_mut().remove::<MatchedPath>();
         counts.place(method, matched.as_ref().map(MatchedPath::as_str))
     });
     counts.add(place, response.status(), took);
+    counts.route(place)
 }
 
 /// Refuses what a page of another site lets its reader's browser send: browsers send it also to
@@ -87,14 +101,19 @@ fn cross_site(request: &Request) -> Option<ApiError> {
 }
 
 /// Logs what the operator should know of: a bug, or an engine that failed.
-fn log_failure(failure: &Failure, response: &Response, place: (&Method, &str), request_id: &str) {
-    let (method, path) = place;
+fn log_failure(
+    failure: &Failure,
+    response: &Response,
+    (method, path): (&Method, &str),
+    (request_id, ids): (&str, Ids),
+) {
     let (code, text) = (failure.code(), failure.text());
     if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
         let cause = failure.secret.as_deref().unwrap_or(text);
-        error!(%method, path, code, cause, request_id, "request failed");
+        let (trace_id, span_id) = (ids.trace(), ids.span());
+        error!(%method, path, code, cause, request_id, trace_id, span_id, "request failed");
     } else {
-        debug!(%method, path, code, text, request_id, "request refused");
+        debug!(%method, path, code, text, request_id, trace_id = ids.trace(), "request refused");
     }
 }
 

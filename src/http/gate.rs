@@ -17,6 +17,7 @@ use super::request_id::RequestId;
 use super::target::param;
 use super::tfs;
 use crate::auth::{Access, Act, Deed, Denied, Guard, Presented, Reach};
+use crate::trail::Trail;
 
 /// The header that has a key, where `Authorization` is for a proxy.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -39,6 +40,7 @@ pub(super) fn inference(
     (id, peer): (&RequestId, SocketAddr),
 ) -> Result<(), Denied> {
     let admitted = guard.admit(presented(request), Deed::Infer);
+    note(request, &admitted);
     let reached = |access: &Access| access.on_model(model);
     match admitted {
         Ok(access) => reached(&access).inspect_err(|denied| {
@@ -64,6 +66,7 @@ pub(super) async fn guarded(
     let peer = request.extensions().get::<SocketAddr>().copied();
     let peer = peer.expect("it was given with the request");
     let admitted = guard.admit(presented(&request), deed);
+    note(&request, &admitted);
     let id = request.extensions().get::<RequestId>();
     let act = act(&request, (admitted.as_ref().ok(), model.as_deref()), (id, peer));
     let admitted = admitted.and_then(|access| {
@@ -94,6 +97,13 @@ fn model(params: &RawPathParams, request: &Request) -> Option<String> {
     let predicts = is_last && tfs::predicts(request);
     let name = if predicts { tfs::without_predict(model) } else { model };
     Some(name.to_owned())
+}
+
+/// Notes whose request it is.
+fn note(request: &Request, admitted: &Result<Access, Denied>) {
+    if let (Some(trail), Ok(access)) = (request.extensions().get::<Trail>(), admitted) {
+        trail.is_by(access.who());
+    }
 }
 
 fn presented(request: &Request) -> Presented<'_> {

@@ -47,6 +47,7 @@ mod statistics;
 mod target;
 mod tfs;
 mod trace;
+mod trail;
 mod unread;
 mod watched_stream;
 mod wire;

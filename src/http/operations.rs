@@ -131,8 +131,8 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Reads `?wait=`, `If-Match` and `Idempotency-Key`. `request` is what is asked for, as text, and `caller`
-    /// who asks.
+    /// Reads `?wait=`, `If-Match` and `Idempotency-Key`. `request` is what is asked for, as text, `caller` who asks,
+    /// and `origin` by what the request is found.
     ///
     /// # Errors
     /// What is wrong with them.
@@ -140,12 +140,12 @@ impl Asked {
         services: &Services,
         headers: &HeaderMap,
         Parameters(Wait { wait }): Parameters<Wait>,
-        (caller, request): (String, String),
+        (caller, request, origin): (String, String, Option<String>),
     ) -> Result<Self, ApiError> {
         let wait = self::wait(wait)?;
         let generation = models::expected(services, headers)?;
         let key = key(headers)?.map(|key| IdempotencyKey { caller, key, request });
-        Ok(Self { conditions: Conditions { generation, key }, wait })
+        Ok(Self { conditions: Conditions { generation, key, origin }, wait })
     }
 }
 

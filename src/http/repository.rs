@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::error::ApiError;
 use super::target::Target;
 use super::wire::json;
-use super::{Services, Shared, body};
+use super::{Services, Shared, body, trail};
 use crate::auth::Access;
 use crate::model::{IndexEntry, Overrides};
 use crate::oip::repository::{self, FILE, Given};
@@ -61,14 +61,14 @@ pub(super) async fn load(
     target: Target,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let limits = services.limits();
+    let (limits, origin) = (services.limits(), trail::origin(&request));
     let body = body::read(request, &limits, Instant::now() + limits.request_timeout).await?;
     let overrides = services.heavy.run(body.len(), move || overrides(&body)).await?;
     if overrides.is_some() {
         // What it brings may be made of models that the caller may not see.
         access.on_server()?;
     }
-    repository::load(&services.parts.models, &target.model, overrides).await?;
+    repository::load(&services.parts.models, (&target.model, origin), overrides).await?;
     Ok(().into_response())
 }
 
@@ -78,9 +78,10 @@ pub(super) async fn unload(
     target: Target,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let origin = trail::origin(&request);
     let body = read(&services, request).await?;
     let ChangeRequest { .. } = body::parse_or_default(&body)?;
-    repository::unload(&services.parts.models, &target.model).await?;
+    repository::unload(&services.parts.models, (&target.model, origin)).await?;
     Ok(().into_response())
 }
 

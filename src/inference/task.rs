@@ -26,6 +26,13 @@ pub struct Timings {
     pub input: Duration,
     /// Of that, from the moment when all was computed; zero where it does not tell.
     pub output: Duration,
+    /// Of the time in the queue, from the moment when a thread had taken it until the run that it might share
+    /// with others began; `None` where it shares none.
+    pub gathering: Option<Duration>,
+    /// Requests that its run has answered, this one included.
+    pub requests: u32,
+    /// Entries of the batch of that run.
+    pub entries: u32,
 }
 
 /// On which terms a request is run.
@@ -155,7 +162,24 @@ impl Task {
             compute: ended - started,
             input: computing.map(|at| since(started, at)).unwrap_or_default(),
             output: computed.map(|at| since(at, ended)).unwrap_or_default(),
+            ..Timings::default()
         }
+    }
+}
+
+impl Timings {
+    /// The same of a run of so many requests, with so many entries, which were gathered from `gathered` on.
+    pub(super) fn shared(
+        self,
+        (requests, entries): (usize, usize),
+        gathered: Option<Instant>,
+    ) -> Self {
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let gathering = gathered.zip(self.admitted).map(|(gathered, admitted)| {
+            // It may have come while others were waited for.
+            self.queue.saturating_sub(gathered.saturating_duration_since(admitted))
+        });
+        Self { gathering, requests: number(requests), entries: number(entries), ..self }
     }
 }
 

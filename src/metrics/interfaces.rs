@@ -11,8 +11,19 @@ pub struct Interfaces {
     pub grpc: Vec<GrpcMethod>,
     /// Requests and calls that are being answered.
     pub in_flight: usize,
+    /// Spans of traces.
+    pub spans: SpanCounts,
     /// Connections that are open, by the name of what listens.
     pub connections: Vec<(&'static str, usize)>,
+}
+
+/// What became of spans.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SpanCounts {
+    /// Those that the collector has taken.
+    pub sent: u64,
+    /// Those that nobody has, by why.
+    pub dropped: [(&'static str, u64); 3],
 }
 
 /// The requests of one route.

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 
 use prometheus::TextEncoder;
 
-pub use interfaces::{GrpcMethod, HttpRoute, Interfaces};
+pub use interfaces::{GrpcMethod, HttpRoute, Interfaces, SpanCounts};
 
 use crate::lifecycle::{EventStream, HealthRegistry, LifecycleManager, ResourceManager};
 use crate::model::{ModelLifecycleManager, ModelObserver, UsageReader, VersionId};

@@ -88,6 +88,10 @@ names! {
             "HTTP requests and gRPC calls that are being answered.";
         CONNECTIONS_OPEN Gauge "onward_connections_open" ["listener"]
             "Connections that are open: http has REST and gRPC, grpc has gRPC alone.";
+        TRACE_SPANS_SENT_TOTAL Counter "onward_trace_spans_sent_total" []
+            "Spans of traces that the collector has taken.";
+        TRACE_SPANS_DROPPED_TOTAL Counter "onward_trace_spans_dropped_total" ["reason"]
+            "Spans that it has not: the queue had no room for them (queue_full), they could not be sent (failed), or the collector did not want them (rejected).";
     }
     INFERENCE {
         INFERENCE_REQUESTS_TOTAL Counter "onward_inference_requests_total"

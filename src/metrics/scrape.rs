@@ -209,6 +209,10 @@ fn interfaces(page: &mut Page, interfaces: &Interfaces) {
         let durations = (&method.durations, Grain::Fine);
         page.durations(&names::GRPC_CALL_DURATION_SECONDS, &[method.method], durations);
     }
+    page.set(&names::TRACE_SPANS_SENT_TOTAL, &[], float(interfaces.spans.sent));
+    for (reason, count) in interfaces.spans.dropped {
+        page.set(&names::TRACE_SPANS_DROPPED_TOTAL, &[reason], float(count));
+    }
     page.set(&names::REQUESTS_IN_FLIGHT, &[], size(interfaces.in_flight));
     for (listener, open) in &interfaces.connections {
         page.set(&names::CONNECTIONS_OPEN, &[listener], size(*open));

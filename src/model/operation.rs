@@ -146,6 +146,7 @@ pub struct Operation {
     cancelled: CancellationToken,
     /// The generation that the model must have for the change to be made.
     expected: Option<u64>,
+    origin: Option<String>,
     progress: Mutex<Progress>,
     ended: watch::Sender<bool>,
 }
@@ -180,6 +181,8 @@ pub struct OperationReport {
     pub kind: OperationKind,
     /// The model.
     pub model: ModelName,
+    /// By what the caller finds what it has asked for, as in [`Conditions`].
+    pub origin: Option<String>,
     /// When it was begun.
     pub started: SystemTime,
     /// What it did so far, in order.
@@ -210,6 +213,8 @@ pub struct Conditions {
     pub generation: Option<u64>,
     /// What makes a second request of the caller the same as the first.
     pub key: Option<IdempotencyKey>,
+    /// By what the caller finds what it has asked for: a text of its own, which is kept as it is.
+    pub origin: Option<String>,
 }
 
 /// A caller's own name for what it asks for.
@@ -275,6 +280,7 @@ impl Operations {
             events: self.events.clone(),
             cancelled: CancellationToken::new(),
             expected: conditions.generation,
+            origin: conditions.origin,
             progress: Mutex::default(),
             ended: watch::Sender::new(false),
         });
@@ -388,6 +394,7 @@ impl Operation {
             id: self.id.clone(),
             kind: self.kind,
             model: self.model.clone(),
+            origin: self.origin.clone(),
             started: self.started,
             steps: progress.steps.clone(),
             cancellable: progress.end.is_none() && !progress.committed,

@@ -13,9 +13,10 @@ use super::refusal::Refusal;
 use super::trace::Trace;
 use crate::inference::{DataType, Dim, InferenceRequest, NamedTensor, RunTerms, Signature, Tensor};
 use crate::model::{
-    CacheLookup, ModelLifecycleManager, ModelName, Protocol, Traces, VersionHandle, VersionRef,
-    Wanted,
+    CacheLookup, ModelLifecycleManager, ModelName, Protocol, Traced, Traces, VersionHandle,
+    VersionRef, Wanted,
 };
+use crate::trail::{self, Trail};
 
 /// What a model is to be asked.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct Call {
     pub(crate) protocol: Protocol,
     /// By which it is found in the log where it is traced.
     pub(crate) id: Option<Bytes>,
+    /// What it leaves behind, if it does.
+    pub(crate) trail: Option<Trail>,
     pub(crate) model: ModelName,
     pub(crate) version: Option<VersionRef>,
     pub(crate) options: RequestOptions,
@@ -99,6 +102,9 @@ impl Call {
         models: &ModelLifecycleManager,
         bounds: (Instant, Duration),
     ) -> Result<VersionHandle, Refusal> {
+        if let Some(trail) = &self.trail {
+            trail.for_model(Bytes::copy_from_slice(self.model.as_str().as_bytes()));
+        }
         let wanted = Wanted::new(self.version.as_ref(), self.options.routing_key.as_deref());
         let deadline = self.options.deadline(bounds);
         let version = models.acquire_waiting(self.model.as_str(), wanted, deadline).await?;
@@ -115,19 +121,27 @@ impl Call {
         traces: &Traces,
         bounds: (Instant, Duration),
     ) -> Result<Reply, Refusal> {
-        let Self { id, model, options, inputs, outputs, .. } = self;
+        let Self { id, trail, model, options, inputs, outputs, .. } = self;
+        if let Some(trail) = &trail {
+            let Traced { model, version, digest } = version.traced().clone();
+            trail.asks(trail::Version { model, version, digest });
+        }
         let deadline = options.deadline(bounds);
         let (received, _) = bounds;
         let inputs = fitting(&model, &version, inputs).inspect_err(|_| version.refused())?;
         let names = outputs.iter().map(|output| output.name.clone()).collect();
         let request = InferenceRequest { inputs, outputs: names };
-        let trace = traces.sample(&model).map(|number| Trace { number, id, received });
+        let ids = trail.as_ref().map(Trail::ids).unwrap_or_default();
+        let trace = traces.sample(&model).map(|number| Trace { number, id, ids, received });
         let terms = RunTerms { deadline, priority: options.priority };
         let answer = version.infer(request, terms).await;
         if let Some(trace) = trace {
             trace.write(version.id(), answer.as_ref());
         }
         let answer = answer?;
+        if let Some(trail) = &trail {
+            trail.ran(answer.timings, answer.cache.map(CacheLookup::name));
+        }
         let mut tensors = Vec::with_capacity(answer.outputs.len());
         for (place, (position, tensor)) in answer.outputs.into_iter().enumerate() {
             let name = version.signature().outputs[position].name.clone();

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::refusal::Refusal;
 use crate::model::{
-    IndexEntry, ModelLifecycleManager, ModelName, OverrideFile, Overrides, StateKind, Version,
+    Change, Conditions, IndexEntry, LoadOptions, ModelLifecycleManager, ModelName, OverrideFile,
+    Overrides, StateKind, Version,
 };
 
 /// The parameter with a model's configuration, as JSON.
@@ -87,19 +88,27 @@ fn file(path: &str, content: Given) -> Result<OverrideFile, Refusal> {
     Ok(OverrideFile { version, name: name.to_owned(), content })
 }
 
-/// Loads a model, with what the load brings, and waits for it.
+/// Loads a model, with what the load brings, and waits for it. `origin` is by what the caller finds it.
 ///
 /// # Errors
 /// Where the load fails.
 pub(crate) async fn load(
     models: &ModelLifecycleManager,
-    model: &ModelName,
+    (model, origin): (&ModelName, Option<String>),
     overrides: Option<Overrides>,
 ) -> Result<(), Refusal> {
-    match overrides {
-        None => models.load(model).await?,
-        Some(overrides) => models.load_with(model, overrides).await?,
-    };
+    let plain = || Change::Load(LoadOptions::default());
+    let change = overrides.map_or_else(plain, Change::LoadWith);
+    make(models, (model, origin), change).await
+}
+
+async fn make(
+    models: &ModelLifecycleManager,
+    (model, origin): (&ModelName, Option<String>),
+    change: Change,
+) -> Result<(), Refusal> {
+    let conditions = Conditions { origin, ..Conditions::default() };
+    models.begin(model, change, conditions)?.done().await?;
     Ok(())
 }
 
@@ -110,10 +119,9 @@ pub(crate) async fn load(
 /// Where the unload fails.
 pub(crate) async fn unload(
     models: &ModelLifecycleManager,
-    model: &ModelName,
+    of: (&ModelName, Option<String>),
 ) -> Result<(), Refusal> {
-    models.unload(model).await?;
-    Ok(())
+    make(models, of, Change::Unload(None)).await
 }
 
 /// The protocol's word for a state.

@@ -15,6 +15,7 @@ use crate::model::{
     Answer, LookupError, ModelLifecycleManager, ModelName, TraceChange, TraceLevel, TraceSettings,
     Traces, Update, VersionId,
 };
+use crate::trail::Ids;
 
 /// What traces are logged under.
 const TARGET: &str = "onward::trace";
@@ -152,6 +153,8 @@ pub(crate) struct Trace {
     pub(crate) number: u64,
     /// The request's id.
     pub(crate) id: Option<Bytes>,
+    /// By what it is found in its trace, where that is one of several programs.
+    pub(crate) ids: Ids,
     /// When the request came.
     pub(crate) received: Instant,
 }
@@ -160,11 +163,11 @@ impl Trace {
     /// Writes the line that tells where its time went, once the model has answered. Moments are
     /// nanoseconds since 1970.
     pub(crate) fn write(self, version: &VersionId, answer: Result<&Answer, &InferError>) {
-        let Self { number, id, received } = self;
+        let Self { number, id, ids, received } = self;
         let (now, wall) = (Instant::now(), SystemTime::now());
         let at = |moment: Instant| nanoseconds(wall, now.saturating_duration_since(moment));
         let request_id = String::from_utf8_lossy(id.as_deref().unwrap_or_default());
-        let request_id = &*request_id;
+        let (request_id, trace_id, span_id) = (&*request_id, ids.trace(), ids.span());
         let (request_start_ns, request_end_ns) = (at(received), at(now));
         let total_us = microseconds(now.saturating_duration_since(received));
         let (model, version): (&dyn Display, &dyn Display) = (&version.model, &version.version);
@@ -174,7 +177,8 @@ impl Trace {
                 let queued = timings.admitted.unwrap_or(received);
                 let begun = queued + timings.queue;
                 info!(
-                    target: TARGET, trace = number, request_id, %model, %version, outcome = "success",
+                    target: TARGET, trace = number, request_id, trace_id, span_id, %model, %version,
+                    outcome = "success",
                     request_start_ns, queue_start_ns = at(queued), compute_start_ns = at(begun),
                     compute_end_ns = at(begun + timings.compute), request_end_ns,
                     queue_us = microseconds(timings.queue),
@@ -182,7 +186,8 @@ impl Trace {
                 );
             }
             Err(error) => info!(
-                target: TARGET, trace = number, request_id, %model, %version, outcome = "failure",
+                target: TARGET, trace = number, request_id, trace_id, span_id, %model, %version,
+                outcome = "failure",
                 cause = %error, request_start_ns, request_end_ns, total_us, "request traced"
             ),
         }

@@ -11,8 +11,9 @@ use crate::lifecycle::{LogChange, LogSettings};
 /// ONNX Runtime tells much at its own `info`; a filter of the user's can ask for it.
 const ENGINE_FILTER: &str = "ort=warn,ort::logging=off";
 
-/// Lines of traces are asked for one by one, and written whatever else is.
-const TRACES: &str = "onward::trace";
+/// Lines that are asked for by a setting of their own, and written whatever else is: of traces, and of
+/// requests.
+const ASKED_FOR: [&str; 3] = ["onward::trace", "onward::access", "onward::slow"];
 
 /// Lines that tell who has changed what, and who was denied it.
 const AUDIT: &str = "onward::audit";
@@ -29,13 +30,13 @@ pub(super) fn of(level: &LogFilter, switched: LogChange) -> Result<Filter, Parse
     let configured = EnvFilter::try_new(format!("{ENGINE_FILTER},{}", level.as_str()))?;
     let switched_on = filter_fn(move |line| is_own(line) && verdict(switched, line) == Some(true));
     let not_off = filter_fn(move |line| line.is_span() || verdict(switched, line) != Some(false));
-    let traces = filter_fn(|line| line.target() == TRACES);
+    let asked_for = filter_fn(|line| ASKED_FOR.contains(&line.target()));
     let on = switched_on.with_max_level_hint(most_verbose(switched));
     let not_off = not_off.with_max_level_hint(LevelFilter::TRACE);
-    let traces = traces.with_max_level_hint(LevelFilter::INFO);
+    let asked_for = asked_for.with_max_level_hint(LevelFilter::INFO);
     // Nobody may switch off over the network what tells who has done so.
     let audit = EnvFilter::try_new(level.as_str())?.and(filter_fn(|line| line.target() == AUDIT));
-    Ok(Box::new(configured.or(on).and(not_off).or(traces).or(audit)))
+    Ok(Box::new(configured.or(on).and(not_off).or(asked_for).or(audit)))
 }
 
 /// What is written by that, as switches.

@@ -1,6 +1,7 @@
-//! Logs, by `tracing`, to standard error.
+//! Logs, by `tracing`, to standard error; and spans, to a collector.
 
 mod filter;
+mod otlp;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use tracing_subscriber::{Layer, Registry, reload};
 use crate::config::{LogFilter, LogFormat, TelemetryConfig};
 use crate::lifecycle::{LogChange, LogControl, LogSettings};
 use filter::Filter;
+pub use otlp::{Exporter, OtlpError, export};
 
 /// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +92,9 @@ impl fmt::Debug for Logs {
 pub fn init(config: &TelemetryConfig) -> Result<Logs, TelemetryError> {
     let decided = Decided { level: config.log_level.clone(), switched: LogChange::default() };
     let (filter, handle) = reload::Layer::new(filter::of(&decided.level, decided.switched)?);
-    let lines = lines::layer().with_writer(std::io::stderr);
+    // What cannot be written, as on a disk that is full, is lost. Told of on standard error too, it would be
+    // a panic of whoever has a line to write.
+    let lines = lines::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let logs = tracing_subscriber::registry();
     match config.log_format {
         LogFormat::Text => logs.with(lines.with_ansi(false).with_filter(filter)).try_init()?,

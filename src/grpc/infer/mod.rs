@@ -15,6 +15,10 @@ use super::proto::{ModelInferRequest, ModelInferResponse};
 use super::terms::Terms;
 use crate::model::{CacheLookup, ModelLifecycleManager, Traces};
 use crate::oip::Refusal;
+use crate::trail::Trail;
+
+/// The longest id of a request that is told of it elsewhere.
+const LONGEST_ID: usize = 128;
 
 /// An answer, and what its metadata tell.
 pub(super) struct Answered {
@@ -32,15 +36,24 @@ pub(super) struct Answered {
 /// [`Refusal`].
 pub(super) async fn answer(
     serving: (&ModelLifecycleManager, &Traces),
-    request: ModelInferRequest,
+    (request, trail): (ModelInferRequest, Option<Trail>),
     (terms, bounds): (&Terms, (Instant, Duration)),
 ) -> Result<Answered, Refusal> {
     let id = request.id.clone();
     let mut call = request::read(request)?;
+    if let (Some(trail), Some(id)) = (&trail, call.id.as_ref().filter(|id| is_shown(id))) {
+        trail.identified(id.clone());
+    }
+    call.trail = trail;
     if terms.routing_key.is_some() {
         call.options.routing_key.clone_from(&terms.routing_key);
     }
     let reply = call.run(serving, bounds).await?;
     let (digest, cache) = (reply.version.traced().digest.clone(), reply.cache);
     Ok(Answered { response: response::write(&reply, id), digest, cache })
+}
+
+/// Whether a request's id may stand in a line of the log.
+fn is_shown(id: &[u8]) -> bool {
+    id.len() <= LONGEST_ID && id.iter().all(u8::is_ascii_graphic)
 }

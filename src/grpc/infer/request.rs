@@ -29,7 +29,7 @@ pub(super) fn read(request: ModelInferRequest) -> Result<Call, Refusal> {
     let outputs = outputs.into_iter().map(output).collect::<Result<_, _>>()?;
     let id = (!id.is_empty()).then(|| id.into());
     let (protocol, inputs) = (Protocol::Grpc, Inputs::Tensors(tensors));
-    Ok(Call { protocol, id, model, version, options, inputs, outputs })
+    Ok(Call { protocol, id, trail: None, model, version, options, inputs, outputs })
 }
 
 fn raw_tensors(

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::ApiError;
 use super::request_id::{self, RequestId};
 use super::target::Target;
-use super::{Services, Shared, body};
+use super::{Services, Shared, body, trail};
 use crate::inference::InferError;
 use crate::model::{ModelName, Protocol};
 use crate::oip::{Call, Inputs, RequestOptions};
@@ -49,6 +49,7 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     let limits = services.limits();
     let received = Instant::now();
+    let trail = trail::of(&request);
     let headers = Headers::read(request.headers());
     let deadline = received + limits.request_timeout;
     let header = headers.as_ref().ok().and_then(|headers| headers.length).unwrap_or_default();
@@ -68,7 +69,7 @@ pub(super) async fn answer(
     let options = RequestOptions { routing_key, ..options };
     let call_id = id.clone().map(Bytes::from).or(request_id.map(|id| id.to_bytes()));
     let (protocol, id_of_call) = (Protocol::Http, call_id);
-    let call = Call { protocol, id: id_of_call, model, version, options, inputs, outputs };
+    let call = Call { protocol, id: id_of_call, trail, model, version, options, inputs, outputs };
     let serving = (&services.parts.models, &*services.parts.traces);
     let reply = call.run(serving, (received, limits.request_timeout)).await?;
     let wanted = Wanted { id, form, coding: headers.coding };

@@ -14,7 +14,7 @@ use axum::response::Response;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
-use super::{Shared, body, infer, request_id};
+use super::{Shared, body, infer, request_id, trail};
 use crate::inference::InferError;
 use crate::model::Protocol;
 use crate::oip::{Call, Inputs, RequestOptions};
@@ -32,12 +32,14 @@ pub(super) async fn predict(
     let limits = services.limits();
     let received = Instant::now();
     let id = request_id::of(&request).map(|id| id.to_bytes());
+    let trail = trail::of(&request);
     let routing_key = infer::routing_key(request.headers())?;
     let deadline = received + limits.request_timeout;
     let body = body::read_coded(request, &limits, (deadline, 0)).await?;
     let call = Call {
         protocol: Protocol::Http,
         id,
+        trail,
         model: target.model,
         version: target.version,
         options: RequestOptions { routing_key, ..RequestOptions::default() },

@@ -79,20 +79,24 @@ impl Shared {
         }
         let mut instance = self.queue.claim()?;
         let _watched = self.watch.begin(task.terms.deadline, &task.control)?;
-        Some(self.run(task, instance.as_mut()))
+        Some(self.run(task, instance.as_mut(), None))
     }
 
+    /// Runs a request alone, for which others may have been looked for since `gathered`.
     pub(super) fn run(
         &self,
         task: &Task,
         instance: &mut dyn Instance,
+        gathered: Option<Instant>,
     ) -> Result<Completion, InferError> {
         let started = Instant::now();
-        let answer = task.run(instance);
+        let mut answer = task.run(instance);
         let (took, size) = (started.elapsed(), task.size);
         self.pace.ran(Ran { took, size, answered: answer.is_ok() });
-        if let Ok(completion) = &answer {
-            self.runs.add(self.entries(task) as u64, &completion.timings);
+        if let Ok(Completion { timings, .. }) = &mut answer {
+            let entries = self.entries(task);
+            self.runs.add(entries as u64, timings);
+            *timings = timings.shared((1, entries), gathered);
         }
         answer
     }

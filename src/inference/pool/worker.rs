@@ -124,22 +124,22 @@ impl Shared {
                 _ => {}
             }
             self.room.notify_one();
-            let others = self.gather(&job);
+            let (others, gathered) = self.gather(&job);
             if others.is_empty() {
-                self.run_alone(job, instance);
+                self.run_alone(job, gathered, instance);
             } else {
-                self.run_together(job, others, instance);
+                self.run_together((job, others), gathered, instance);
             }
         }
     }
 
-    /// Those that wait and are to share the run of `first`. Where the version's settings ask for that, it
-    /// waits for more to come.
-    fn gather(&self, first: &Job) -> Vec<Job> {
+    /// Those that wait and are to share the run of `first`, and since when they were looked for. Where the
+    /// version's settings ask for that, it waits for more to come.
+    fn gather(&self, first: &Job) -> (Vec<Job>, Option<Instant>) {
         let gathering = self.batching.as_ref().ok();
         let Some(mut gathering) = gathering.and_then(|batching| Gathering::of(first, batching))
         else {
-            return Vec::new();
+            return (Vec::new(), None);
         };
         let mut others = self.queue.take(|job| gathering.pick(job));
         self.tell_of_room(others.len());
@@ -151,7 +151,7 @@ impl Shared {
             self.tell_of_room(more.len());
             others.extend(more);
         }
-        others
+        (others, Some(gathering.now))
     }
 
     /// Tells of places that have come free in the queue.
@@ -161,9 +161,9 @@ impl Shared {
         }
     }
 
-    fn run_alone(&self, job: Job, mut instance: Claim<'_, Job, Server>) {
+    fn run_alone(&self, job: Job, gathered: Option<Instant>, mut instance: Claim<'_, Job, Server>) {
         let measured = self.batching.as_ref().ok().map(|batching| (batching, Stopwatch::start()));
-        let answer = self.run(&job.task, instance.as_mut());
+        let answer = self.run(&job.task, instance.as_mut(), gathered);
         drop(instance);
         if let Some((batching, watch)) = measured.filter(|_| answer.is_ok()) {
             let (entries, bytes) = (self.entries(&job.task), job.task.size);
@@ -173,7 +173,12 @@ impl Shared {
     }
 
     /// Runs what shares a run. What has no answer afterwards waits again, for a run of its own.
-    fn run_together(&self, first: Job, others: Vec<Job>, mut instance: Claim<'_, Job, Server>) {
+    fn run_together(
+        &self,
+        (first, others): (Job, Vec<Job>),
+        gathered: Option<Instant>,
+        mut instance: Claim<'_, Job, Server>,
+    ) {
         let now = Instant::now();
         let mut jobs = Vec::with_capacity(others.len() + 1);
         for job in std::iter::once(first).chain(others) {
@@ -190,10 +195,14 @@ impl Shared {
         let (padding, most) = (&batching.options.padding, batching.patience(bytes));
         let (group, watch) = (Group { padding, watch: &self.watch, most }, Stopwatch::start());
         match group.run(&tasks, instance.as_mut()) {
-            Ok(completions) => {
+            Ok(mut completions) => {
                 drop(instance);
                 let run = Run { entries, bytes, took: watch.took() };
                 self.ran_together(batching, run, &completions);
+                let shared = (completions.len(), entries);
+                for Completion { timings, .. } in &mut completions {
+                    *timings = timings.shared(shared, gathered);
+                }
                 let answered = jobs.into_iter().zip(completions);
                 answered.for_each(|(job, completion)| job.answer(Ok(completion)));
             }

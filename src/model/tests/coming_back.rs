@@ -163,7 +163,7 @@ async fn a_trial_is_not_ended_by_who_knows_the_model_otherwise() {
     let trial = fixture.manager.begin(&name("a"), swap, Conditions::default()).unwrap();
     fixture.comes_to(|fixture| fixture.report("a").current == Some(version(2))).await;
     let back = |generation| {
-        let conditions = Conditions { generation: Some(generation), key: None };
+        let conditions = Conditions { generation: Some(generation), ..Conditions::default() };
         let change = Change::Rollback(RollbackOptions::default());
         fixture.manager.begin(&name("a"), change, conditions).unwrap()
     };

@@ -113,7 +113,7 @@ async fn the_same_key_begins_one_operation() {
 async fn a_change_of_what_the_caller_does_not_know_is_refused() {
     let fixture = with_two().await;
     let known = fixture.report("a").generation;
-    let knowing = |generation| Conditions { generation: Some(generation), key: None };
+    let knowing = |generation| Conditions { generation: Some(generation), ..Conditions::default() };
     let stale = soon(fixture.begin(knowing(known + 1)).unwrap().done()).await.unwrap_err();
     assert!(matches!(*stale, ChangeError::Generation { .. }), "{stale:?}");
     soon(fixture.begin(knowing(known)).unwrap().done()).await.unwrap();
