@@ -50,6 +50,7 @@ mod support;
 mod swapping;
 mod tensorflow;
 mod tls;
+mod tracing;
 mod traffic;
 mod triton_repository;
 mod webhooks;

@@ -1,6 +1,7 @@
 //! What the tests have in common.
 
 pub(crate) mod certificates;
+pub(crate) mod collector;
 pub(crate) mod connection;
 pub(crate) mod contract;
 pub(crate) mod grpc;
