@@ -1,7 +1,8 @@
 //! Events as CloudEvents: the one form in which they leave the process.
 //!
 //! Structured mode of [CloudEvents 1.0](https://github.com/cloudevents/spec), in JSON, with the
-//! extension attribute `sequence`.
+//! extension attribute `sequence`, and with `traceparent` where the request that has asked for what happened
+//! is part of a trace.
 
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ struct CloudEvent<'a> {
     datacontenttype: &'static str,
     /// Sequence numbers are texts in the extension that has them.
     sequence: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
     data: Value,
 }
 
@@ -68,9 +71,18 @@ impl CloudEvents {
             subject: subject(&record.event),
             datacontenttype: "application/json",
             sequence: record.sequence.to_string(),
+            traceparent: traceparent(&record.event),
             data: data(&record.event),
         };
         serde_json::to_value(event).expect("an event has no maps with keys of other types")
+    }
+}
+
+/// The trace of what has asked for what happened, where it has one.
+pub fn traceparent(event: &Event) -> Option<&str> {
+    match event {
+        Event::Operation { origin, .. } => origin.as_deref(),
+        _ => None,
     }
 }
 
@@ -110,7 +122,7 @@ fn data(event: &Event) -> Value {
             let text = |version: &Option<u64>| version.map(|version| version.to_string());
             json!({ "model": model, "from": text(from), "to": text(to) })
         }
-        Event::Operation { id, operation, model, state, detail } => json!({
+        Event::Operation { id, operation, model, state, detail, .. } => json!({
             "id": id, "operation": operation, "model": model, "state": state, "detail": detail,
         }),
         Event::ModelDecision { model, version, decision, figures } => json!({

@@ -45,7 +45,7 @@ fn moved(from: &'static str, to: &'static str) -> Event {
 
 fn ended(operation: &'static str, state: &'static str) -> Event {
     let (model, id, detail) = ("m".to_owned(), String::new(), String::new());
-    Event::Operation { id, operation, model, state, detail }
+    Event::Operation { id, operation, model, state, origin: None, detail }
 }
 
 fn decided(decision: &'static str) -> Event {

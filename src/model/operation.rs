@@ -475,6 +475,7 @@ impl Operation {
             operation: self.kind.name(),
             model: self.model.to_string(),
             state,
+            origin: self.origin.clone(),
             detail,
         });
     }

@@ -86,9 +86,10 @@ impl Sender {
     ) -> Result<(), SendError> {
         let id = self.events.id(record.sequence);
         let body = self.events.value(record).to_string();
+        let parent = cloudevents::traceparent(&record.event);
         let mut attempt = 1;
         loop {
-            let Err(error) = self.try_send(&id, &body).await else {
+            let Err(error) = self.try_send(&id, (&body, parent)).await else {
                 return Ok(());
             };
             if attempt >= self.options.attempts || !error.may_pass() {
@@ -103,7 +104,11 @@ impl Sender {
         }
     }
 
-    async fn try_send(&self, id: &str, body: &str) -> Result<(), SendError> {
+    async fn try_send(
+        &self,
+        id: &str,
+        (body, parent): (&str, Option<&str>),
+    ) -> Result<(), SendError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut request = self
             .client
@@ -111,6 +116,9 @@ impl Sender {
             .header(CONTENT_TYPE, cloudevents::CONTENT_TYPE)
             .header("webhook-id", id)
             .header("webhook-timestamp", now);
+        if let Some(parent) = parent {
+            request = request.header("traceparent", parent);
+        }
         if let Some(secret) = &self.options.secret {
             request = request.header("webhook-signature", secret.sign(id, now, body.as_bytes()));
         }

@@ -3,16 +3,20 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tonic::Request;
 
 use crate::support::collector::{Collector, Span};
 use crate::support::onnx::{add_constant, slow};
-use crate::support::process::onward;
+use crate::support::process::{PATIENCE, onward};
 use crate::support::{Answer, Repository, Server, grpc, project, x};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -215,11 +219,27 @@ async fn of_traces_that_begin_here_a_part_is_recorded() {
     assert_eq!(requests.iter().map(|span| &span.trace).collect::<Vec<_>>(), [TRACE]);
 }
 
+/// The address of an endpoint for events, and what comes there: the trace in the head, and the event.
+async fn webhook() -> (String, mpsc::Receiver<(Option<String>, Value)>) {
+    let (sender, posts) = mpsc::channel(1000);
+    let take = move |headers: HeaderMap, body: String| async move {
+        let header = headers.get("traceparent").map(|value| value.to_str().unwrap().to_owned());
+        sender.send((header, serde_json::from_str(&body).unwrap())).await.unwrap();
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let router = Router::new().route("/", post(take));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (url, posts)
+}
+
 #[tokio::test]
 async fn changes_are_recorded_with_their_steps_under_who_asked() {
     let collector = Collector::start().await;
     let repository = Repository::of("add", &add_constant(1.0)).and("add", 2, &add_constant(2.0));
-    let server = traced_of(repository, &collector, &[]).await;
+    let (hook, mut posts) = webhook().await;
+    let settings = [("webhooks.urls", hook.as_str()), ("webhooks.kinds", "operation")];
+    let server = traced_of(repository, &collector, &settings).await;
     let by_itself = collector.span(|span| span.name == "load").await;
     assert_eq!(by_itself.parent, "");
     by_itself.tells(&[("onward.model.name", "add")]);
@@ -233,6 +253,15 @@ async fn changes_are_recorded_with_their_steps_under_who_asked() {
     assert_eq!(request.name, "POST /lifecycle/models/{model}/swap");
     let swap = collector.part(&request, "swap").await;
     collector.part(&swap, "flip").await;
+    let asked = format!("00-{TRACE}-{}-01", request.id);
+    loop {
+        let (header, event) = timeout(PATIENCE, posts.recv()).await.unwrap().unwrap();
+        assert_eq!(header.as_deref(), event["traceparent"].as_str());
+        if event["data"]["operation"] == "swap" {
+            assert_eq!(header, Some(asked));
+            break;
+        }
+    }
     let load = server.request(Method::POST, "/v2/repository/models/nothing/load");
     let load = load.header("traceparent", parent("01"));
     assert_eq!(load.send().await.unwrap().status(), 404);

@@ -72,6 +72,8 @@ pub enum Event {
         model: String,
         /// `begun`, `succeeded`, `failed` or `cancelled`.
         state: &'static str,
+        /// By what its caller finds what it has asked for: a text of the caller's own, such as a `traceparent`.
+        origin: Option<String>,
         /// Why it failed; empty otherwise.
         detail: String,
     },
@@ -237,7 +239,7 @@ pub(super) fn log(event: &Event) {
         Event::ModelSwapped { model, from, to } => {
             info!(model, from, to, "current version changed");
         }
-        Event::Operation { id, operation, model, state, detail } if detail.is_empty() => {
+        Event::Operation { id, operation, model, state, detail, .. } if detail.is_empty() => {
             debug!(id, operation, model, state, "operation");
         }
         Event::Operation { id, operation, model, detail, .. } => {
