@@ -7,12 +7,13 @@ pub use crate::grpc::fuzzing::grpc_infer;
 pub use crate::http::fuzzing::{body_coding, infer_binary, infer_json, tfs_predict};
 pub use crate::repository::fuzzing::{config_pbtxt, golden, manifest, model_yaml};
 pub use crate::state_file::fuzzing::state_file;
+pub use crate::trail::fuzzing::trace_context;
 
 /// Something that takes any bytes, with its name.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("body_coding", body_coding),
     ("config_pbtxt", config_pbtxt),
     ("credential", credential),
@@ -25,6 +26,7 @@ pub const TARGETS: [Target; 12] = [
     ("model_yaml", model_yaml),
     ("state_file", state_file),
     ("tfs_predict", tfs_predict),
+    ("trace_context", trace_context),
 ];
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! what was asked for of it. Nothing of what a request has in its body gets into any of that.
 
 mod context;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod lines;
 mod operation;
 mod recorder;

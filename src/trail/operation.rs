@@ -61,7 +61,7 @@ impl Recorder {
                 ("onward.model.name", change.model.into()),
                 ("onward.operation.id", change.id.into()),
             ],
-            failure: change.failure,
+            failure: change.failure.map(|why| why.trim_end().to_owned()),
         });
     }
 

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::context::{Context, Parent};
+use super::context::{Context, Parent, SpanId, TraceId};
 use super::recorder::Recorder;
 use super::span::Place;
 use super::{lines, spans};
@@ -74,7 +74,10 @@ pub struct Version {
 
 /// By what a request is found in its trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Ids(Option<Context>, bool);
+pub struct Ids {
+    trace: Option<TraceId>,
+    span: Option<SpanId>,
+}
 
 /// A request that leaves something behind. Clones are of the same request, which has ended when the last of
 /// them is dropped: then its spans and its lines are written.
@@ -182,12 +185,12 @@ impl Ids {
 
     /// The trace's id, as text.
     pub fn trace(self) -> Option<String> {
-        self.0.map(|context| context.trace.to_string())
+        self.trace.map(|trace| trace.to_string())
     }
 
-    /// The id of the request's own span, as text.
+    /// The id of the request's own span, as text; `None` where it has none.
     pub fn span(self) -> Option<String> {
-        self.0.filter(|_| self.1).map(|context| context.span.to_string())
+        self.span.map(|span| span.to_string())
     }
 }
 
@@ -291,7 +294,8 @@ impl Course {
     }
 
     pub(super) fn ids(&self) -> Ids {
-        Ids(self.context(), self.place.is_some())
+        let span = self.place.as_ref().map(|place| place.span);
+        Ids { trace: self.context().map(|context| context.trace), span }
     }
 }
 
