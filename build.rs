@@ -15,8 +15,8 @@ use zip::read::root_dir_common_filter;
 
 const FILES: [&str; 2] = ["inference.proto", "health.proto"];
 
-/// What spans are sent as, with all that it takes in.
-const SPANS: &str = "opentelemetry/proto/collector/trace/v1/trace_service.proto";
+/// What spans are sent as.
+const SPANS: &str = "traces.proto";
 
 /// What `/docs` has of our own.
 const OWN: [&str; 2] = ["index.html", "start.js"];
@@ -60,9 +60,7 @@ fn spans(out: &Path) -> Result<(), Box<dyn Error>> {
         let folder = out.join(folder);
         fs::create_dir_all(&folder)?;
         let generated = tonic_prost_build::configure().build_transport(false);
-        let generated = generated.build_server(takes).build_client(!takes);
-        // One file, which has the others.
-        let generated = generated.include_file("all.rs").out_dir(folder);
+        let generated = generated.build_server(takes).build_client(!takes).out_dir(folder);
         generated.compile_fds(descriptors.clone())?;
     }
     Ok(())

@@ -78,11 +78,8 @@ impl Grpc {
             return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
         }
         let (started, method) = (Instant::now(), Method::of(request.uri().path()));
-        // What a handler has shared with others is as safe from its panic as their own locks make it.
         let trail = request.extensions().get::<Trail>().cloned();
-        let admitted = AssertUnwindSafe(self.admitted(request, peer)).catch_unwind();
-        let called =
-            admitted.map(|made| made.unwrap_or_else(|panic| answer(&status::bug(panic.as_ref()))));
+        let called = self.called(request, peer);
         let response = match trail {
             None => called.await,
             // On the heap, where it is out of the way of what leaves nothing behind.
@@ -90,6 +87,12 @@ impl Grpc {
         };
         self.parts.counts.add(method, &response, started.elapsed());
         response
+    }
+
+    async fn called(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
+        // What a handler has shared with others is as safe from its panic as their own locks make it.
+        let admitted = AssertUnwindSafe(self.admitted(request, peer)).catch_unwind().await;
+        admitted.unwrap_or_else(|panic| answer(&status::bug(panic.as_ref())))
     }
 
     /// What a call is told that is not let in.

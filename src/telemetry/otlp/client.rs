@@ -12,8 +12,8 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use super::OtlpError;
-use super::proto::collector::trace_service_client::TraceServiceClient;
-use super::proto::collector::{
+use super::proto::trace_service_client::TraceServiceClient;
+use super::proto::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use crate::causes;

@@ -2,13 +2,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::proto::collector::ExportTraceServiceRequest;
-use super::proto::common::any_value::Value;
-use super::proto::common::{AnyValue, InstrumentationScope, KeyValue};
-use super::proto::resource::Resource;
-use super::proto::trace::span::SpanKind;
-use super::proto::trace::status::StatusCode;
-use super::proto::trace::{ResourceSpans, ScopeSpans, Span as Message, Status};
+use super::proto::ExportTraceServiceRequest;
+use super::proto::Resource;
+use super::proto::any_value::Value;
+use super::proto::span::SpanKind;
+use super::proto::status::StatusCode;
+use super::proto::{AnyValue, InstrumentationScope, KeyValue};
+use super::proto::{ResourceSpans, ScopeSpans, Span as Message, Status};
 use crate::trail::{Attribute, Span};
 
 /// Of a span's flags: it is recorded; whether its parent is another program's is known; it is.
@@ -29,19 +29,18 @@ impl Encoder {
             ("service.instance.id", instance),
         ];
         let attributes = attributes.map(|(key, text)| pair(key, Value::StringValue(text.into())));
-        Self { resource: Resource { attributes: attributes.to_vec(), ..Resource::default() } }
+        Self { resource: Resource { attributes: attributes.to_vec() } }
     }
 
     pub(super) fn message(&self, spans: Vec<Span>) -> ExportTraceServiceRequest {
         let scope = InstrumentationScope {
             name: env!("CARGO_PKG_NAME").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..InstrumentationScope::default()
         };
         let spans = spans.into_iter().map(Message::from).collect();
-        let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }];
+        let scope_spans = vec![ScopeSpans { scope: Some(scope), spans }];
         let resource = Some(self.resource.clone());
-        let resource_spans = ResourceSpans { resource, scope_spans, ..ResourceSpans::default() };
+        let resource_spans = ResourceSpans { resource, scope_spans };
         ExportTraceServiceRequest { resource_spans: vec![resource_spans] }
     }
 }
@@ -66,7 +65,6 @@ impl From<Span> for Message {
             end_time_unix_nano: nanoseconds(to),
             attributes: attributes.map(|(key, value)| pair(key, value.into())).collect(),
             status: span.failure.map(failed),
-            ..Self::default()
         }
     }
 }
@@ -82,7 +80,7 @@ impl From<Attribute> for Value {
 
 fn pair(key: &str, value: Value) -> KeyValue {
     let value = Some(AnyValue { value: Some(value) });
-    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+    KeyValue { key: key.to_owned(), value }
 }
 
 fn nanoseconds(moment: SystemTime) -> u64 {

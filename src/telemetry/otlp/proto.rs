@@ -1,4 +1,4 @@
-//! What is generated from OpenTelemetry's files in `proto/`.
+//! What is generated from `proto/traces.proto`.
 
 #![allow(
     clippy::all,
@@ -12,9 +12,4 @@
     reason = "generated"
 )]
 
-include!(concat!(env!("OUT_DIR"), "/otlp/all.rs"));
-
-pub(super) use opentelemetry::proto::collector::trace::v1 as collector;
-pub(super) use opentelemetry::proto::common::v1 as common;
-pub(super) use opentelemetry::proto::resource::v1 as resource;
-pub(super) use opentelemetry::proto::trace::v1 as trace;
+include!(concat!(env!("OUT_DIR"), "/otlp/opentelemetry.proto.collector.trace.v1.rs"));

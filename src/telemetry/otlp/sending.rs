@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::Client;
 use super::encoding::Encoder;
 use super::outage::Outage;
-use super::proto::collector::ExportTraceServiceRequest;
+use super::proto::ExportTraceServiceRequest;
 use crate::trail::{Span, Spans};
 
 /// The most spans of a batch.

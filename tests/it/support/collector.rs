@@ -19,15 +19,15 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use super::process::PATIENCE;
-use proto::opentelemetry::proto::collector::trace::v1 as collector;
-use proto::opentelemetry::proto::common::v1::any_value::Value;
-use proto::opentelemetry::proto::common::v1::{AnyValue, KeyValue};
-use proto::opentelemetry::proto::trace::v1::Span as Sent;
+use proto as collector;
+use proto::Span as Sent;
+use proto::any_value::Value;
+use proto::{AnyValue, KeyValue};
 
 #[allow(clippy::all, clippy::pedantic, clippy::clone_on_ref_ptr, dead_code, reason = "generated")]
 #[allow(unreachable_pub, unused_qualifications, reason = "generated")]
 mod proto {
-    include!(concat!(env!("OUT_DIR"), "/otlp_server/all.rs"));
+    include!(concat!(env!("OUT_DIR"), "/otlp_server/opentelemetry.proto.collector.trace.v1.rs"));
 }
 
 /// A span as it came.
@@ -196,6 +196,8 @@ fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
 
 fn hex(bytes: &[u8]) -> String {
     let mut text = String::new();
-    bytes.iter().for_each(|byte| write!(text, "{byte:02x}").expect("a string takes every text"));
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("a string takes every text");
+    }
     text
 }
