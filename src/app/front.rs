@@ -75,12 +75,9 @@ impl Front {
 
 impl Answers for Front {
     async fn answer(&self, mut request: Request<Incoming>, client: Client) -> Response {
-        if !self.trails.is_on() {
-            return self.answered(request, client).await;
-        }
-        let Some(trail) = self.trail(&request, client) else {
-            return self.answered(request, client).await;
-        };
+        let is_followed = self.trails.is_on();
+        let trail = is_followed.then(|| self.trail(&request, client)).flatten();
+        let Some(trail) = trail else { return self.answered(request, client).await };
         let is_rest = self.rest(&request).is_some();
         request.extensions_mut().insert(trail.clone());
         // On the heap, where it is out of the way of what leaves nothing behind.

@@ -141,8 +141,7 @@ fn the_tables_cover_what_the_core_must_not_know() {
         assert!(adapters.iter().all(|adapter| !allowed[module].contains(*adapter)), "{module}");
     }
     let homes = table("| crate | used only in |");
-    for name in ["axum", "hyper", "tower", "tower-http", "ort", "prometheus", "serde", "serde_json"]
-    {
+    for name in ["axum", "hyper", "tower", "ort", "prometheus", "serde", "serde_json"] {
         let modules = homes.get(name).unwrap_or_else(|| panic!("no row for {name}"));
         assert!(
             core.iter().all(|module| !modules.contains(*module)),

@@ -161,6 +161,7 @@ async fn who_asks_too_often_is_told_when_to_come_again() {
         }
     }
     assert!(refusals > 4, "{refusals}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let page = String::from_utf8(server.get("/metrics").await.body).unwrap();
     let method = "inference.GRPCInferenceService/ModelInfer";
     let counted = format!(
