@@ -29,6 +29,11 @@ impl<T: Clone + PartialEq> Settled<T> {
         Self { seen: taken.clone(), taken }
     }
 
+    /// Somebody else has taken this.
+    pub(crate) fn took(&mut self, taken: T) {
+        self.taken = taken;
+    }
+
     /// Whether what is found now is to be taken: it is not what was taken last, and has stayed the same
     /// since the last look, or is wanted `at_once`.
     pub(crate) fn look(&mut self, found: &T, at_once: bool) -> bool {
@@ -76,5 +81,7 @@ mod tests {
         assert!(!look(Some("new")));
         assert!(look(Some("new")), "it may be told again");
         assert!(settled.look(&Some("now"), true));
+        settled.took(Some("then"));
+        assert!(settled.look(&Some("now"), true), "it has come back");
     }
 }

@@ -42,11 +42,16 @@ impl Front {
         self.rest.as_ref().filter(|_| !is_call)
     }
 
+    fn carrier(&self, request: &Request<Incoming>) -> Carrier {
+        let is_call = self.rest(request).is_none() && is_grpc(request.headers());
+        if is_call { Carrier::Grpc } else { Carrier::Http }
+    }
+
     /// What the request leaves behind, if it does.
     fn trail(&self, request: &Request<Incoming>, client: Client) -> Option<Trail> {
         let path = request.uri().path();
         let is_probe = is_probe(path) || path == "/metrics";
-        let carrier = if self.rest(request).is_some() { Carrier::Http } else { Carrier::Grpc };
+        let carrier = self.carrier(request);
         self.trails.begin((parent(request.headers()), is_probe), || Arriving {
             carrier,
             method: request.method().to_string(),
@@ -63,7 +68,7 @@ impl Front {
             // On the heap, where it is out of the way of what is let in.
             (Some(rest), Some(refusal)) => Box::pin(rest.refuse(request, refusal)).await,
             (None, Some(refusal)) if is_grpc(request.headers()) => {
-                self.grpc.refuse(request.uri().path(), &refusal)
+                self.grpc.refuse(&request, &refusal)
             }
             (None, _) => {
                 let _counted = self.in_flight.enter();
@@ -78,11 +83,14 @@ impl Answers for Front {
         let is_followed = self.trails.is_on();
         let trail = is_followed.then(|| self.trail(&request, client)).flatten();
         let Some(trail) = trail else { return self.answered(request, client).await };
-        let is_rest = self.rest(&request).is_some();
+        let carrier = self.carrier(&request);
         request.extensions_mut().insert(trail.clone());
         // On the heap, where it is out of the way of what leaves nothing behind.
         let response = Box::pin(self.answered(request, client)).await;
-        let status = if is_rest { response.status().as_u16() } else { grpc::code(&response) };
+        let status = match carrier {
+            Carrier::Http => response.status().as_u16(),
+            Carrier::Grpc => grpc::code(&response),
+        };
         trail.answered(status, response.body().size_hint().exact());
         response
     }

@@ -74,12 +74,13 @@ impl Grpc {
 
     /// Answers a call. What is no gRPC has no way to be told an error of it; all else is counted.
     pub(crate) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
+        let trail = request.extensions().get::<Trail>().cloned();
         if !is_grpc(request.headers()) {
+            trail.inspect(|trail| trail.failed(Code::UnsupportedEncoding.name()));
             return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
         }
         let (started, method) = (Instant::now(), Method::of(request.uri().path()));
-        let trail = request.extensions().get::<Trail>().cloned();
-        let called = self.called(request, peer);
+        let called = self.admitted(request, peer);
         let response = match trail {
             None => called.await,
             // On the heap, where it is out of the way of what leaves nothing behind.
@@ -89,16 +90,14 @@ impl Grpc {
         response
     }
 
-    async fn called(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
-        // What a handler has shared with others is as safe from its panic as their own locks make it.
-        let admitted = AssertUnwindSafe(self.admitted(request, peer)).catch_unwind().await;
-        admitted.unwrap_or_else(|panic| answer(&status::bug(panic.as_ref())))
-    }
-
     /// What a call is told that is not let in.
-    pub(crate) fn refuse(&self, path: &str, refusal: &Refusal) -> Response {
-        let response = answer(&status::refused(refusal));
-        self.parts.counts.add(Method::of(path), &response, Duration::ZERO);
+    pub(crate) fn refuse<B>(&self, request: &Request<B>, refusal: &Refusal) -> Response {
+        let (response, method) =
+            (answer(&status::refused(refusal)), Method::of(request.uri().path()));
+        if let Some(trail) = request.extensions().get::<Trail>() {
+            note(trail, method, &response);
+        }
+        self.parts.counts.add(method, &response, Duration::ZERO);
         response
     }
 
@@ -115,11 +114,17 @@ impl Grpc {
     /// Has the call made, those of the protocol without the router, which takes as long as all that is
     /// around them.
     async fn made(&self, request: Request<Incoming>) -> Response {
-        if request.method() == axum::http::Method::POST && is_of_protocol(request.uri().path()) {
-            inference(&self.parts, request).await
-        } else {
-            self.others.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
-        }
+        let called = async {
+            let is_post = request.method() == axum::http::Method::POST;
+            if is_post && is_of_protocol(request.uri().path()) {
+                inference(&self.parts, request).await
+            } else {
+                self.others.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+            }
+        };
+        // What a handler has shared with others is as safe from its panic as their own locks make it.
+        let called = AssertUnwindSafe(called).catch_unwind().await;
+        called.unwrap_or_else(|panic| answer(&status::bug(panic.as_ref())))
     }
 }
 
@@ -190,11 +195,16 @@ async fn followed(
     method: Method,
     called: impl Future<Output = Response>,
 ) -> Response {
-    trail.routed(method.name());
     let response = trail.clone().around(called).await;
+    note(&trail, method, &response);
+    response
+}
+
+/// Notes what a call was, and how it was answered.
+fn note(trail: &Trail, method: Method, response: &Response) {
+    trail.routed(method.name());
     let code = response.headers().get(status::CODE).and_then(|code| code.to_str().ok());
     code.inspect(|code| trail.failed((*code).to_owned()));
-    response
 }
 
 async fn not_offered(uri: Uri) -> Response {

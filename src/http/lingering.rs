@@ -1,13 +1,14 @@
 //! A stream whose end loses nothing of what was written to it.
 
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 /// How long the peer has to be quiet before it is left: one that has said nothing since the end of what is
@@ -17,7 +18,7 @@ const QUIET_TALKER: Duration = Duration::from_millis(500);
 
 /// How long a peer may go on that has everything, and one that takes nothing of what waits for it.
 const TALK: Duration = Duration::from_secs(5);
-const STUCK: Duration = Duration::from_secs(10);
+const STUCK: Duration = Duration::from_secs(5);
 
 /// What is read at once of what nobody wants any more.
 const SCRAP: usize = 16 * 1024;
@@ -41,6 +42,8 @@ pub(super) struct Lingering<S> {
 #[derive(Debug)]
 struct Farewell {
     look: Pin<Box<Sleep>>,
+    /// When the last look was.
+    looked: Instant,
     scrap: Box<[u8]>,
     /// Whether the peer has said anything since the last look, and ever.
     heard: bool,
@@ -63,6 +66,7 @@ impl Farewell {
         let none = Duration::ZERO;
         Self {
             look: Box::pin(sleep(QUIET)),
+            looked: Instant::now(),
             scrap: vec![0; SCRAP].into(),
             heard: false,
             talks: false,
@@ -75,13 +79,15 @@ impl Farewell {
 
     /// Whether this is the end, where so much is unsent.
     fn is_over(&mut self, unsent: usize) -> bool {
-        let heard = std::mem::take(&mut self.heard);
+        let now = Instant::now();
+        let since = now - mem::replace(&mut self.looked, now);
+        let heard = mem::take(&mut self.heard);
         self.talks |= heard;
         let takes = unsent < self.unsent;
         self.unsent = unsent;
-        self.stuck = if unsent > 0 && !takes { self.stuck + QUIET } else { Duration::ZERO };
-        self.quiet = if unsent > 0 || heard { Duration::ZERO } else { self.quiet + QUIET };
-        self.talk = if unsent == 0 { self.talk + QUIET } else { Duration::ZERO };
+        self.stuck = if unsent > 0 && !takes { self.stuck + since } else { Duration::ZERO };
+        self.quiet = if unsent > 0 || heard { Duration::ZERO } else { self.quiet + since };
+        self.talk = if unsent == 0 { self.talk + since } else { Duration::ZERO };
         let enough = if self.talks { QUIET_TALKER } else { QUIET };
         self.quiet >= enough || self.talk >= TALK || self.stuck >= STUCK
     }
@@ -92,18 +98,19 @@ impl<S: AsyncRead + AsyncWrite + Unsent + Unpin> Lingering<S> {
         let Self { inner, farewell } = self;
         let farewell = farewell.get_or_insert_with(|| Box::pin(Farewell::new(inner.unsent())));
         loop {
-            let mut scrap = ReadBuf::new(&mut farewell.scrap);
-            match Pin::new(&mut *inner).poll_read(context, &mut scrap) {
-                Poll::Ready(Ok(())) if !scrap.filled().is_empty() => farewell.heard = true,
-                // It has closed its side, or is gone.
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => {
-                    ready!(farewell.look.as_mut().poll(context));
-                    if farewell.is_over(inner.unsent()) {
-                        return Poll::Ready(());
-                    }
-                    farewell.look = Box::pin(sleep(QUIET));
+            // At first: a peer that talks on and on leaves no time for it later.
+            if farewell.look.as_mut().poll(context).is_ready() {
+                if farewell.is_over(inner.unsent()) {
+                    return Poll::Ready(());
                 }
+                farewell.look = Box::pin(sleep(QUIET));
+                continue;
+            }
+            let mut scrap = ReadBuf::new(&mut farewell.scrap);
+            match ready!(Pin::new(&mut *inner).poll_read(context, &mut scrap)) {
+                Ok(()) if !scrap.filled().is_empty() => farewell.heard = true,
+                // It has closed its side, or is gone.
+                _ => return Poll::Ready(()),
             }
         }
     }
@@ -178,7 +185,7 @@ impl<S: Unsent> Unsent for TlsStream<S> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-    use tokio::time::{Instant, timeout};
+    use tokio::time::{advance, timeout};
 
     use super::*;
 
@@ -269,6 +276,55 @@ mod tests {
         assert!(took >= TALK && took <= TALK + 2 * QUIET, "{took:?}");
         let took = farewell(1, async |_| {}).await;
         assert!(took >= STUCK && took <= STUCK + 2 * QUIET, "{took:?}");
+    }
+
+    /// Says something whenever it is listened to, as long as the runtime lets the listener.
+    struct Talker;
+
+    impl Unsent for Talker {
+        fn unsent(&self) -> usize {
+            0
+        }
+    }
+
+    impl AsyncRead for Talker {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut tokio::io::repeat(b'x')).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Talker {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_draws_breath_is_left() {
+        let begun = Instant::now();
+        let closing = tokio::spawn(async { Lingering::new(Talker).shutdown().await });
+        while !closing.is_finished() {
+            assert!(begun.elapsed() < 2 * TALK, "it is listened to for ever");
+            advance(QUIET).await;
+        }
+        assert!(begun.elapsed() >= TALK);
+        closing.await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,9 +16,15 @@ impl Tls {
     /// Cancel safe.
     pub async fn follow(self: Arc<Self>, tell: impl Fn(Result<Vec<&'static str>, TlsError>)) {
         let mut looks = interval(LOOK);
-        let mut found = Settled::begin(Some(self.in_use().clone()));
+        let mut in_use = self.in_use().clone();
+        let mut found = Settled::begin(Some(in_use.clone()));
         loop {
             looks.tick().await;
+            let now = self.in_use().clone();
+            if now != in_use {
+                found.took(Some(now.clone()));
+                in_use = now;
+            }
             let read = look(self.files.clone()).await;
             if found.look(&read.as_ref().ok().cloned(), false) {
                 match read.and_then(|content| self.take(content)) {

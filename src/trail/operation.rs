@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::context::{Context, Parent};
 use super::recorder::Recorder;
-use super::span::{Attribute, Place, Span};
+use super::span::{Attribute, Place, Span, cut};
 
 /// A change of a model that has ended.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl Recorder {
                 ("onward.model.name", change.model.into()),
                 ("onward.operation.id", change.id.into()),
             ],
-            failure: change.failure.map(|why| why.trim_end().to_owned()),
+            failure: change.failure.map(|why| cut(why.trim_end().to_owned())),
         });
     }
 

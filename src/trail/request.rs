@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, Parent, SpanId, TraceId};
 use super::recorder::Recorder;
-use super::span::Place;
+use super::span::{Place, cut};
 use super::{lines, spans};
 use crate::inference::Timings;
 
@@ -156,10 +157,14 @@ impl Trails {
         if place.is_none() && parent.is_none() && !has_lines {
             return None;
         }
+        let mut arriving = arriving();
         let came_with = parent.map(|parent| parent.context);
+        let Arriving { method, path, .. } = &mut arriving;
+        // Both are the client's, and may be as long as the head of a request.
+        (*method, *path) = (cut(mem::take(method)), cut(mem::take(path)));
         let course = Course {
             shared: Arc::clone(&self.0),
-            arriving: arriving(),
+            arriving,
             place,
             came_with,
             is_probe,
@@ -301,7 +306,7 @@ impl Course {
 
 impl Drop for Course {
     fn drop(&mut self) {
-        let notes = std::mem::take(&mut *self.notes());
+        let notes = mem::take(&mut *self.notes());
         let took = self.began.elapsed();
         if let Some(place) = &self.place {
             spans::write(&self.shared.recorder, (self, place), (&notes, took));

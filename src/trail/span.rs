@@ -64,14 +64,17 @@ pub enum Text {
 impl Text {
     /// The text, with no more than a kilobyte.
     pub fn into_string(self) -> String {
-        let mut text = match self {
+        cut(match self {
             Self::Static(text) => text.to_owned(),
             Self::Owned(text) => text,
             Self::Shared(text) => String::from_utf8_lossy(&text).into_owned(),
-        };
-        text.truncate(text.floor_char_boundary(LONGEST));
-        text
+        })
     }
+}
+
+/// A text with no more than a kilobyte, and no room for more: many wait where a collector is slow.
+pub(super) fn cut(text: String) -> String {
+    if text.len() <= LONGEST { text } else { text[..text.floor_char_boundary(LONGEST)].to_owned() }
 }
 
 impl From<&'static str> for Attribute {
@@ -82,7 +85,7 @@ impl From<&'static str> for Attribute {
 
 impl From<String> for Attribute {
     fn from(text: String) -> Self {
-        Self::Text(Text::Owned(text))
+        Self::Text(Text::Owned(cut(text)))
     }
 }
 

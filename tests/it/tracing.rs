@@ -309,6 +309,33 @@ async fn a_collector_that_is_away_costs_requests_nothing() {
     }
 }
 
+/// Of the time that the end has, others have need too.
+#[tokio::test]
+async fn a_silent_collector_leaves_time_for_the_rest_of_the_end() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let (hook, mut told) = webhook().await;
+    let settings = [
+        ("telemetry.otlp_endpoint", url.as_str()),
+        ("lifecycle.shutdown_timeout", "4s"),
+        ("webhooks.urls", hook.as_str()),
+        ("webhooks.kinds", "application"),
+    ];
+    let repository = Repository::of("add", &add_constant(1.0));
+    let server = Server::start_with(repository, &settings).await;
+    infer(&server, "add", &[]).await;
+    assert_eq!(server.stop().await, 0);
+    let stopped = async {
+        while let Some((_, event)) = told.recv().await {
+            if event.to_string().contains("STOPPED") {
+                return;
+            }
+        }
+        panic!("nobody was told of the end");
+    };
+    timeout(PATIENCE, stopped).await.unwrap();
+}
+
 #[tokio::test]
 async fn what_is_not_taken_is_counted_by_why() {
     let collector = Collector::answering(StatusCode::UNAUTHORIZED).await;
@@ -379,6 +406,29 @@ async fn every_request_has_a_line_where_that_is_asked_for() {
     line(&server, &["onward::access", "\"/v2\""]).await;
     let log = server.process.log();
     assert!(!log.contains("\"/livez\"") && !log.contains("\"/metrics\""), "{log}");
+}
+
+#[tokio::test]
+async fn calls_that_are_not_let_in_have_a_line_too() {
+    let settings =
+        [("telemetry.access_log", "true"), ("server.rate_limit", "1"), ("server.rate_burst", "1")];
+    let server = Server::start_with(Repository::of("add", &add_constant(1.0)), &settings).await;
+    let mut client = server.grpc().await;
+    while client.model_infer(grpc::x("add", &[1, 4], &[0.0; 4])).await.is_ok() {}
+    let told = line(&server, &["onward::access", "rate_limited"]).await;
+    assert_eq!((&told["status"], &told["outcome"]), (&json!(8), &json!("refused")), "{told}");
+    assert_eq!(told["route"], "inference.GRPCInferenceService/ModelInfer");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let url = format!("http://{}/v2", server.grpc_address().await);
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let refused = client.post(url).header("content-type", "application/grpc-web").send().await;
+    assert_eq!(refused.unwrap().status(), 415);
+    let told = line(&server, &["onward::access", "415"]).await;
+    assert_eq!(
+        (&told["protocol"], &told["outcome"]),
+        (&json!("http"), &json!("refused")),
+        "{told}"
+    );
 }
 
 #[tokio::test]

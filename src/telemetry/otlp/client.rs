@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prost::Message as _;
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{StatusCode, Url};
 use tokio::time::timeout;
@@ -109,7 +109,8 @@ impl Client {
         for header in &self.headers {
             let key = AsciiMetadataKey::from_bytes(header.name().as_bytes());
             let value = AsciiMetadataValue::try_from(header.value());
-            if let (Ok(key), Ok(value)) = (key, value) {
+            if let (Ok(key), Ok(mut value)) = (key, value) {
+                value.set_sensitive(true);
                 request.metadata_mut().insert(key, value);
             }
         }
@@ -127,7 +128,10 @@ impl Client {
     ) -> Result<ExportTraceServiceResponse, Refused> {
         let mut request = client.post(url.clone()).header(CONTENT_TYPE, "application/x-protobuf");
         for header in &self.headers {
-            request = request.header(header.name(), header.value());
+            if let Ok(mut value) = HeaderValue::from_str(header.value()) {
+                value.set_sensitive(true);
+                request = request.header(header.name(), value);
+            }
         }
         let lost = |error: reqwest::Error| Refused::passing(causes::of_error(&error.without_url()));
         let mut answer = request.body(batch.encode_to_vec()).send().await.map_err(lost)?;

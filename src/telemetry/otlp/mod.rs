@@ -23,7 +23,7 @@ use encoding::Encoder;
 use outage::Outage;
 use sending::Sending;
 
-/// Spans that wait to be sent; some megabytes at most.
+/// Spans that wait to be sent; some tens of megabytes at most.
 const ROOM: usize = 8192;
 
 /// Why spans cannot be sent.
@@ -70,10 +70,11 @@ impl Exporter {
         Self { task: tokio::spawn(sending.run(finish.clone())), finish, timeout }
     }
 
-    /// Sends what there is, and ends; by the deadline, and within one attempt's time.
+    /// Sends what there is, and ends: within one attempt's time, and half of what is left, as others have work to
+    /// do until the deadline too.
     pub async fn finish(mut self, deadline: Deadline) {
         self.finish.cancel();
-        let deadline = deadline.at_most(self.timeout);
+        let deadline = deadline.at_most(self.timeout).at_most(deadline.remaining() / 2);
         if deadline.bound(&mut self.task).await.is_none() {
             self.task.abort();
             warn!("the collector has not taken the last spans in time, they are dropped");
