@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,7 +161,8 @@ def in_a_root_of_its_own(folder, secret, where, **more):
     held = f"--reuid {user} --regid {user} --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs"
     arguments = " ".join(container(folder)["args"])
     steps.append(f"mount -o remount,bind,ro {root}")
-    steps.append(f"exec chroot {root} setpriv {held} {program} {arguments}")
+    # The image's own PATH is that of the steps.
+    steps.append(f"exec {shutil.which('chroot')} {root} setpriv {held} {program} {arguments}")
     own = {
         "ONWARD_SERVER_LISTEN": "127.0.0.1:0", "ONWARD_SERVER_GRPC_LISTEN": "127.0.0.1:0",
         "ONWARD_ONNXRUNTIME_LIBRARY": str(library),
