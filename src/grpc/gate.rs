@@ -9,9 +9,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request};
 use axum::response::Response;
 use tonic::Status;
 
-use super::Parts;
 use super::front::answer;
 use super::status::refused;
+use super::{Parts, counts};
 use crate::auth::{Access, Act, Deed, Denied, Guard, Presented, Reach, Rule};
 use crate::oip::Refusal;
 use crate::trail::Trail;
@@ -214,8 +214,7 @@ async fn called<B, F: Future<Output = Response>>(
     let change = (known.deed == Deed::Manage).then(|| known.guard.change(act(&known)));
     request.extensions_mut().insert(Caller(Some(Arc::clone(&known))));
     let response = next(request).await;
-    let status = response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
-    let status = status.and_then(|status| status.parse().ok()).unwrap_or_default();
+    let status = counts::code(&response);
     if let Some(mut change) = change {
         known.model.get().inspect(|model| change.named(model));
         change.answered(status);
