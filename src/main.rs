@@ -12,6 +12,7 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
+use std::time::Duration;
 use std::{env, io};
 
 use mimalloc::MiMalloc;
@@ -45,6 +46,9 @@ mod exit {
     pub(crate) const INTERRUPTED: u8 = 130;
     pub(crate) const TERMINATED: u8 = 143;
 }
+
+/// How long the end of the process waits for who reads its log.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// What to say on standard error, and the exit code that goes with it.
 struct Refusal {
@@ -81,6 +85,7 @@ fn serve(layers: &Layers) -> Result<Infallible, Refusal> {
     let logs = telemetry::init(&config.telemetry);
     let logs = logs.map_err(|error| refuse(exit::CONFIG, error))?;
     let runtime = runtime(config)?;
+    let written = logs.clone();
     let ending = runtime.block_on(async {
         // From here on a signal is an event, and no longer the end.
         let signals = SignalSource::of_process().map_err(|error| refuse(exit::FAILED, error))?;
@@ -93,6 +98,7 @@ fn serve(layers: &Layers) -> Result<Infallible, Refusal> {
         })?;
         Ok(app.run(signals).await)
     })?;
+    written.flush(LAST_LINES);
     leave(code(ending))
 }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::App;
 use super::begun;
 use super::cpu::CpuPlan;
-use super::interfaces::InterfaceCounts;
+use super::interfaces::{InterfaceCounts, Sources};
 use super::listeners::{Around, Listeners};
 use super::managed::{self, ManagedBackend, ManagedRepository, Place, PlaceError};
 use super::reload::{self, Configuration, Reloading};
@@ -34,7 +34,7 @@ use crate::repository::OverlayRepository;
 use crate::state_file::{StateError, StateFolder};
 use crate::telemetry::{OtlpError, export};
 use crate::tls::{Tls, TlsError};
-use crate::trail::{Recorder, Trails};
+use crate::trail::Trails;
 use crate::webhooks::{self, Secret};
 
 /// Why the server cannot be put together.
@@ -109,13 +109,14 @@ impl App {
             desired: None,
         };
         let models = managed_models(manager, config)?;
-        let watch = register_checks(application.health(), config, &place)?;
+        let watch = register_checks(application.health(), &configuration, &place)?;
         let (recorder, exporter) = export(&config.telemetry, &instance)?;
         let trails = Trails::new(recorder, reload::trail_terms(config));
         let guard = guard(&config.auth, application.events())?;
         let following = guard.as_ref().map(Following::start);
-        let counted = (&counts, trails.recorder(), engine_version);
-        let observed = observed(&application, models.clone(), counted);
+        let logs = configuration.logs().clone();
+        let sources = Sources { counts: counts.clone(), recorder: trails.recorder().clone(), logs };
+        let observed = observed(&application, models.clone(), (sources, engine_version));
         let page = move || metrics.render(&observed);
         let around = (&configuration, &application, instance.as_str());
         let parts = parts(around, models.clone(), &counts, page);
@@ -228,10 +229,11 @@ fn register_webhooks(
 /// The checks that are always there.
 fn register_checks(
     health: &HealthRegistry,
-    config: &Config,
+    configuration: &Configuration,
     place: &Place,
 ) -> Result<RuntimeWatch, AssemblyError> {
-    let HealthConfig { max_stall, min_free_disk, max_memory } = config.health;
+    let HealthConfig { max_stall, min_free_disk, max_memory } = configuration.config().health;
+    health.register(configuration.logs().check());
     health.register(disk_space(place.folder(), min_free_disk.get()));
     if let Some(check) = memory_pressure(max_memory.get()) {
         health.register(check);
@@ -257,15 +259,14 @@ pub(super) fn manager_options(config: &Config) -> ManagerOptions {
 fn observed(
     application: &Application,
     models: ModelLifecycleManager,
-    (counts, recorder, engine_version): (&InterfaceCounts, &Recorder, String),
+    (sources, engine_version): (Sources, String),
 ) -> metrics::Observed {
-    let (counts, recorder) = (counts.clone(), recorder.clone());
     metrics::Observed {
         lifecycle: Arc::clone(application.lifecycle()),
         health: application.health().clone(),
         resources: Arc::clone(application.resources()),
         models,
-        interfaces: Box::new(move || counts.read(&recorder)),
+        interfaces: Box::new(move || sources.read()),
         engine_version,
         started: SystemTime::now() - application.lifecycle().process_uptime(),
     }
@@ -289,7 +290,7 @@ fn parts(
         events: application.events().clone(),
         cloud_events: CloudEvents::new(instance),
         hooks: Arc::clone(application.hooks()),
-        log: configuration.log(),
+        log: Arc::new(configuration.logs().clone()),
         traces: Arc::default(),
         guard: None,
         in_flight: counts.in_flight.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::grpc::{MethodCounts, MethodReport};
 use crate::http::{InFlight, RouteCounts, RouteReport};
 use crate::metrics::{GrpcMethod, HttpRoute, Interfaces, SpanCounts};
+use crate::telemetry::{LinesReport, Logs};
 use crate::trail::{Recorder, SpansReport};
 
 /// Classes of statuses, each with whether it is told of a route that has never given it.
@@ -26,18 +27,28 @@ pub(super) struct InterfaceCounts {
     pub(super) management_connections: InFlight,
 }
 
-impl InterfaceCounts {
-    pub(super) fn read(&self, recorder: &Recorder) -> Interfaces {
+/// All who count.
+pub(super) struct Sources {
+    pub(super) counts: InterfaceCounts,
+    pub(super) recorder: Recorder,
+    pub(super) logs: Logs,
+}
+
+impl Sources {
+    pub(super) fn read(&self) -> Interfaces {
+        let counts = &self.counts;
         let connections = [
-            ("http", &self.http_connections),
-            ("grpc", &self.grpc_connections),
-            ("management", &self.management_connections),
+            ("http", &counts.http_connections),
+            ("grpc", &counts.grpc_connections),
+            ("management", &counts.management_connections),
         ];
+        let LinesReport { full, failed } = self.logs.lost();
         Interfaces {
-            http: self.http.report().into_iter().map(HttpRoute::from).collect(),
-            grpc: self.grpc.report().into_iter().map(GrpcMethod::from).collect(),
-            in_flight: self.in_flight.count(),
-            spans: recorder.report().into(),
+            http: counts.http.report().into_iter().map(HttpRoute::from).collect(),
+            grpc: counts.grpc.report().into_iter().map(GrpcMethod::from).collect(),
+            in_flight: counts.in_flight.count(),
+            spans: self.recorder.report().into(),
+            lost_lines: [("queue_full", full), ("failed", failed)],
             connections: connections.map(|(listener, open)| (listener, open.count())).to_vec(),
         }
     }

@@ -11,7 +11,7 @@ use super::secure;
 use crate::auth::Guard;
 use crate::config::{Config, ConfigError, Effective, Layers, Reloaded, TelemetryConfig};
 use crate::http::Limits;
-use crate::lifecycle::{Event, EventBus, LifecycleManager, LogControl};
+use crate::lifecycle::{Event, EventBus, LifecycleManager};
 use crate::model::{ModelLifecycleManager, Terms};
 use crate::telemetry::Logs;
 use crate::tls::Tls;
@@ -41,9 +41,9 @@ impl Configuration {
         self.effective().config().clone()
     }
 
-    /// What decides what of the log is written.
-    pub(super) fn log(&self) -> Arc<dyn LogControl> {
-        Arc::new(self.logs.clone())
+    /// What writes the log.
+    pub(super) const fn logs(&self) -> &Logs {
+        &self.logs
     }
 
     /// What is in effect.

@@ -13,6 +13,8 @@ pub struct Interfaces {
     pub in_flight: usize,
     /// Spans of traces.
     pub spans: SpanCounts,
+    /// Lines of the log that were not written, by why.
+    pub lost_lines: [(&'static str, u64); 2],
     /// Connections that are open, by the name of what listens.
     pub connections: Vec<(&'static str, usize)>,
 }

@@ -66,6 +66,8 @@ names! {
             "Seconds since the process was started.";
         RUNNING_UPTIME_SECONDS Gauge "onward_running_uptime_seconds" []
             "Seconds since the application is RUNNING, else 0.";
+        LOG_LINES_LOST_TOTAL Counter "onward_log_lines_lost_total" ["reason"]
+            "Lines of the log that were not written: too many waited for what reads them (queue_full), or writing failed (failed).";
         HEALTH_CHECK_PASSING Gauge "onward_health_check_passing" ["check" "kind"]
             "1 while the health check passes, 0 while it fails.";
         PROBE_PASSING Gauge "onward_probe_passing" ["kind"]

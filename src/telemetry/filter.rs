@@ -11,9 +11,10 @@ use crate::lifecycle::{LogChange, LogSettings};
 /// ONNX Runtime tells much at its own `info`; a filter of the user's can ask for it.
 const ENGINE_FILTER: &str = "ort=warn,ort::logging=off";
 
-/// Lines that are asked for by a setting of their own, and written whatever else is: of traces, and of
-/// requests.
-const ASKED_FOR: [&str; 3] = ["onward::trace", "onward::access", "onward::slow"];
+/// Lines that are written whatever else is: of traces and of requests, which have settings of their own, and of
+/// lines that were lost.
+const ASKED_FOR: [&str; 4] =
+    ["onward::trace", "onward::access", "onward::slow", super::lines::TARGET];
 
 /// Lines that tell who has changed what, and who was denied it.
 const AUDIT: &str = "onward::audit";

@@ -1,19 +1,22 @@
 //! Logs, by `tracing`, to standard error; and spans, to a collector.
 
 mod filter;
+mod lines;
 mod otlp;
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{fmt, io};
 
-use tracing_subscriber::fmt as lines;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{LogFilter, LogFormat, TelemetryConfig};
-use crate::lifecycle::{LogChange, LogControl, LogSettings};
+use crate::lifecycle::{Check, LogChange, LogControl, LogSettings};
 use filter::Filter;
+use lines::Lines;
+pub use lines::LinesReport;
 pub use otlp::{Exporter, OtlpError, export};
 
 /// Why logs could not be set up.
@@ -28,12 +31,16 @@ pub enum TelemetryError {
     /// There are no logs any more.
     #[error("what is logged cannot be changed")]
     Gone(#[from] reload::Error),
+    /// The system has no thread left.
+    #[error("logs cannot be written")]
+    Thread(#[from] io::Error),
 }
 
-/// Decides what of the logs of this process is written: what the filter `telemetry.log_level` lets
+/// The logs of this process. Decides what of them is written: what the filter `telemetry.log_level` lets
 /// through, and over that what operators have switched on or off since it was set.
 #[derive(Clone)]
 pub struct Logs {
+    lines: Lines,
     handle: reload::Handle<Filter, Registry>,
     /// Held while the filter is changed, so that it is what it says.
     decided: Arc<Mutex<Decided>>,
@@ -53,6 +60,22 @@ impl Logs {
     pub fn set(&self, level: &LogFilter) -> Result<(), TelemetryError> {
         let switched = LogChange::default();
         self.decide(&mut self.decided(), Decided { level: level.clone(), switched })
+    }
+
+    /// A readiness check `log`, not critical, that fails while lines are lost.
+    pub fn check(&self) -> Check {
+        lines::check(&self.lines)
+    }
+
+    /// What has become of lines that were not written.
+    pub fn lost(&self) -> LinesReport {
+        self.lines.report()
+    }
+
+    /// Waits until what was logged is written, for this long at most; only where nobody has read it for a while does
+    /// this take any time.
+    pub fn flush(&self, timeout: Duration) {
+        self.lines.flush(timeout);
     }
 
     fn decide(&self, held: &mut Decided, next: Decided) -> Result<(), TelemetryError> {
@@ -92,15 +115,16 @@ impl fmt::Debug for Logs {
 pub fn init(config: &TelemetryConfig) -> Result<Logs, TelemetryError> {
     let decided = Decided { level: config.log_level.clone(), switched: LogChange::default() };
     let (filter, handle) = reload::Layer::new(filter::of(&decided.level, decided.switched)?);
-    // What cannot be written, as on a disk that is full, is lost. Told of on standard error too, it would be
-    // a panic of whoever has a line to write.
-    let lines = lines::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = Lines::to(io::stderr())?;
+    // What is wrong with a line would be told on standard error too, whose reader may have stopped.
+    let layer = tracing_subscriber::fmt::layer().log_internal_errors(false);
+    let layer = layer.with_writer(lines.clone());
     let logs = tracing_subscriber::registry();
     match config.log_format {
-        LogFormat::Text => logs.with(lines.with_ansi(false).with_filter(filter)).try_init()?,
+        LogFormat::Text => logs.with(layer.with_ansi(false).with_filter(filter)).try_init()?,
         LogFormat::Json => {
-            logs.with(lines.json().flatten_event(true).with_filter(filter)).try_init()?;
+            logs.with(layer.json().flatten_event(true).with_filter(filter)).try_init()?;
         }
     }
-    Ok(Logs { handle, decided: Arc::new(Mutex::new(decided)) })
+    Ok(Logs { lines, handle, decided: Arc::new(Mutex::new(decided)) })
 }

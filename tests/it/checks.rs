@@ -33,6 +33,7 @@ async fn every_check_is_told_of() {
         ("liveness", "runtime"),
         ("readiness", "application"),
         ("readiness", "disk_space"),
+        ("readiness", "log"),
         ("readiness", "memory_pressure"),
         ("readiness", "metrics"),
         ("readiness", "reconciled"),
@@ -45,7 +46,8 @@ async fn every_check_is_told_of() {
         let detail = server.get(&format!("/lifecycle/checks/{kind}/{name}")).await.ok();
         let told = (&detail["check"]["kind"], &detail["check"]["name"]);
         assert_eq!(told, (&json!(kind), &json!(name)));
-        let runs = ["disk_space", "memory_pressure", "metrics", "repository"].contains(&name);
+        let runs =
+            ["disk_space", "log", "memory_pressure", "metrics", "repository"].contains(&name);
         let schedule = json!({
             "interval_ms": 3_600_000.0,
             "timeout_ms": 2000.0,
@@ -141,6 +143,7 @@ async fn excluded_checks_do_not_count_and_are_listed() {
         let all = [
             "application",
             "disk_space",
+            "log",
             "memory_pressure",
             "metrics",
             "reconciled",

@@ -24,6 +24,7 @@ async fn verbose_probes_list_their_checks() {
     let expected = [
         "application",
         "disk_space",
+        "log",
         "memory_pressure",
         "metrics",
         "reconciled",

@@ -30,6 +30,7 @@ mod health;
 mod inference;
 mod limits;
 mod loading;
+mod log;
 mod metrics;
 mod modes;
 mod object_store;
