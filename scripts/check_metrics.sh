@@ -118,7 +118,7 @@ lint_metrics() {
 }
 
 check_rules() {
-    for check in "check config prometheus.yml" "test rules rules_test.yml"; do
+    for check in "check config prometheus.yml" "check rules rules.yml" "test rules rules_test.yml"; do
         # Each is words: a command of promtool with its file.
         # shellcheck disable=SC2086
         (cd deploy/prometheus && "$PROMTOOL" $check) >"$STATE/rules.txt" 2>&1 || {

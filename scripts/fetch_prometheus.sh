@@ -6,7 +6,11 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-if command -v promtool prometheus >/dev/null || { [ -x .tools/promtool ] && [ -x .tools/prometheus ]; }; then
+# `command -v` of dash looks at its first name alone.
+is_installed() { command -v promtool >/dev/null && command -v prometheus >/dev/null; }
+is_fetched() { [ -x .tools/promtool ] && [ -x .tools/prometheus ]; }
+
+if is_installed || is_fetched; then
     exit 0
 fi
 for tool in apt-get dpkg-deb; do

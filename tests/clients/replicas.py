@@ -20,6 +20,10 @@ STORES = INSTALLED.parent / "stores"
 LIBRARY = next((PROJECT / ".onnxruntime").glob("libonnxruntime.*"))
 SAMPLE = (PROJECT / "models/digits/samples/digit-7.json").read_bytes()
 PATIENCE = 60
+ON_PORTS_OF_ITS_OWN = {
+    "ONWARD_SERVER_LISTEN": "127.0.0.1:0", "ONWARD_SERVER_GRPC_LISTEN": "127.0.0.1:0",
+    "ONWARD_SERVER_MANAGEMENT_LISTEN": "127.0.0.1:0",
+}
 HTTP = urllib3.PoolManager(retries=False, maxsize=16, timeout=30)
 
 
@@ -68,19 +72,26 @@ class Replica:
     """A server that listens on ports of its own; everything else is what its environment says."""
 
     def __init__(self, command, environment):
-        self.lines, self.address, self.bound = [], None, threading.Event()
+        self.lines, self.bound = [], threading.Event()
+        self.address = self.grpc = self.management = None
         self.process = subprocess.Popen(command, env=ours(environment), stderr=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, daemon=True).start()
-        assert self.bound.wait(PATIENCE) and self.address, self.log()
+        assert self.bound.wait(PATIENCE) and self.address and self.management, self.log()
 
     def _read(self):
         for line in self.process.stderr:
             self.lines.append(line)
             with contextlib.suppress(ValueError):
                 told = json.loads(line)
-                if told.get("message") == "listening":
-                    self.address = told["address"]
-                    self.bound.set()
+                match told.get("message"):
+                    case "listening":
+                        self.address = told["address"]
+                    case "listening for gRPC":
+                        self.grpc = told["address"]
+                    case "listening for management":
+                        self.management = told["address"]
+            if self.address and self.management:
+                self.bound.set()
         self.bound.set()
 
     def log(self):
@@ -88,6 +99,10 @@ class Replica:
 
     def ask(self, method, path, **more):
         return HTTP.request(method, f"http://{self.address}{path}", **more)
+
+    def manage(self, method, path, **more):
+        """The same, at the port for management."""
+        return HTTP.request(method, f"http://{self.management}{path}", **more)
 
     def passes(self, probe):
         """As the kubelet sees it."""
@@ -122,7 +137,7 @@ def on_this_machine(folder, secret, where, **more):
     write(configuration(folder), where)
     arguments = [it.replace("/etc/onward", str(where)) for it in container(folder)["args"]]
     own = {
-        "ONWARD_SERVER_LISTEN": "127.0.0.1:0", "ONWARD_SERVER_GRPC_LISTEN": "127.0.0.1:0",
+        **ON_PORTS_OF_ITS_OWN,
         "ONWARD_ONNXRUNTIME_LIBRARY": str(LIBRARY), "ONWARD_MODELS_CACHE": str(where / "models"),
         "ONWARD_ONNXRUNTIME_CACHE": str(where / "graphs"), "ONWARD_MODELS_STATE": str(where / "state"),
     }
@@ -164,7 +179,7 @@ def in_a_root_of_its_own(folder, secret, where, **more):
     # The image's own PATH is that of the steps.
     steps.append(f"exec {shutil.which('chroot')} {root} setpriv {held} {program} {arguments}")
     own = {
-        "ONWARD_SERVER_LISTEN": "127.0.0.1:0", "ONWARD_SERVER_GRPC_LISTEN": "127.0.0.1:0",
+        **ON_PORTS_OF_ITS_OWN,
         "ONWARD_ONNXRUNTIME_LIBRARY": str(library),
     }
     command = ["unshare", "--mount", "sh", "-c", "\n".join(steps)]

@@ -19,6 +19,10 @@ from manifests import (
 # The oldest that is promised, and the newest that is known.
 VERSIONS = ["1.31", "1.37"]
 MARGIN = 5
+# The ports of each Service, by name.
+SERVICES = {
+    "onward": {"http", "grpc"}, "onward-replicas": {"http", "grpc"}, "onward-management": {"management"},
+}
 
 
 def strict(properties, *required, **more):
@@ -42,9 +46,13 @@ MODEL_FORMAT = {"name": TEXT, "version": TEXT}
 # What is used of kinds that Kubernetes itself has not, by their definitions in the Prometheus operator and KServe.
 CUSTOM = {
     "ServiceMonitor": resource("monitoring.coreos.com/v1", "ServiceMonitor", strict({
+        "jobLabel": TEXT,
         "selector": strict({"matchLabels": {"type": "object"}}, "matchLabels"),
         "endpoints": {"type": "array", "minItems": 1, "items": strict({
             "port": TEXT, "path": TEXT, "interval": DURATION, "scrapeTimeout": DURATION,
+            "authorization": strict({
+                "type": {"const": "Bearer"}, "credentials": strict({"name": TEXT, "key": TEXT}, "name", "key"),
+            }, "credentials"),
         }, "port")},
     }, "selector", "endpoints")),
     "PrometheusRule": resource("monitoring.coreos.com/v1", "PrometheusRule", strict({
@@ -90,6 +98,10 @@ def durations(told):
     }
 
 
+def port(address):
+    return int(address.rpartition(":")[2])
+
+
 def kserve(name):
     return yaml.safe_load((KUBERNETES / f"kserve/{name}.yaml").read_text())
 
@@ -127,15 +139,20 @@ def test_the_schemas_of_other_kinds_refuse_what_they_do_not_know(kind):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_number_of_a_port_is_that_of_the_settings(overlay, tmp_path):
     told = effective(overlay, tmp_path)
-    listened = {"http": told["server.listen"], "grpc": told["server.grpc_listen"]}
-    ports = {name: int(address.rpartition(":")[2]) for name, address in listened.items()}
+    listened = {
+        "http": told["server.listen"], "grpc": told["server.grpc_listen"],
+        "management": told["server.management_listen"],
+    }
+    ports = {name: port(address) for name, address in listened.items()}
     assert {it["name"]: it["containerPort"] for it in container(overlay)["ports"]} == ports
-    for service in ("onward", "onward-replicas"):
+    for service, names in SERVICES.items():
         served = only(overlay, "Service", service)["spec"]["ports"]
-        assert {it["name"]: it["port"] for it in served} == ports
+        assert {it["name"]: it["port"] for it in served} == {name: ports[name] for name in names}
         assert all(it["targetPort"] == it["name"] for it in served)
     named = [it["port"] for rule in only(overlay, "NetworkPolicy")["spec"]["ingress"] for it in rule["ports"]]
-    assert set(named) <= ports.keys()
+    assert set(named) == ports.keys()
+    url = environment(container(overlay))["ONWARD_URL"]
+    assert url == f"http://127.0.0.1:{ports['management']}", "where the command line asks"
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert container(overlay)[probe]["httpGet"]["port"] == "http"
 
@@ -174,11 +191,21 @@ def test_the_kubelets_patience_with_kserve_is_that_of_the_settings():
     assert time["lifecycle.shutdown_timeout"] >= time["server.request_timeout"] + MARGIN
     live = of["livenessProbe"]
     assert time["health.max_stall"] < live["periodSeconds"] * (live["failureThreshold"] - 1)
-    (port,) = of["ports"]
-    assert told["server.listen"].endswith(f":{port['containerPort']}")
-    assert told["server.grpc_listen"] == "off", "Knative allows one port"
-    assert all(of[probe]["httpGet"]["port"] == port["containerPort"] for probe in ("livenessProbe", "readinessProbe"))
     assert told["models.required"] == ["{{.Name}}"]
+
+
+def test_the_address_of_a_service_of_kserve_leads_to_no_management():
+    spec = kserve("clusterservingruntime")["spec"]
+    (of,) = spec["containers"]
+    told = settings([], environment(of))
+    (served,) = [it["containerPort"] for it in of["ports"]]
+    assert port(told["server.listen"]) == served
+    assert told["server.grpc_listen"] == "off", "Knative allows one port"
+    assert all(of[probe]["httpGet"]["port"] == served for probe in ("livenessProbe", "readinessProbe"))
+    management = port(told["server.management_listen"])
+    assert management != served
+    assert spec["annotations"]["prometheus.kserve.io/port"] == str(management)
+    assert environment(of)["ONWARD_URL"] == f"http://127.0.0.1:{management}"
 
 
 @pytest.mark.parametrize("overlay", [*OVERLAYS, "kserve"])
@@ -233,13 +260,49 @@ def test_every_selector_finds_the_pods(overlay):
         assert spread["labelSelector"]["matchLabels"].items() <= labels
 
 
-@pytest.mark.parametrize("overlay", ["overlays/monitoring", "overlays/production"])
+@pytest.mark.parametrize("overlay", ["overlays/keys", "overlays/monitoring", "overlays/production"])
 def test_every_replica_is_scraped_once(overlay):
     monitor = only(overlay, "ServiceMonitor")["spec"]
     wanted = monitor["selector"]["matchLabels"].items()
     services = [it for it in resources(overlay) if it["kind"] == "Service"]
     (found,) = [it for it in services if wanted <= it["metadata"]["labels"].items()]
-    assert {it["port"] for it in monitor["endpoints"]} <= {it["name"] for it in found["spec"]["ports"]}
+    assert [it["port"] for it in monitor["endpoints"]] == ["management"], "the others have no metrics"
+    assert "management" in {it["name"] for it in found["spec"]["ports"]}
+    assert found["metadata"]["labels"][monitor["jobLabel"]] == "onward", "the job of the rules"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_clients_reach_no_management(overlay):
+    rules = only(overlay, "NetworkPolicy")["spec"]["ingress"]
+    (managing,) = [rule for rule in rules if "management" in [it["port"] for it in rule["ports"]]]
+    labels = [it["podSelector"]["matchLabels"] for it in managing["from"]]
+    assert labels == [{"app.kubernetes.io/name": "prometheus"}, {"onward/operator": "true"}]
+    assert len(managing["ports"]) == 1
+
+
+def test_prometheus_shows_a_key_where_one_is_asked_for(tmp_path):
+    told = effective("overlays/keys", tmp_path)
+    assert told["server.allow_unauthenticated_management"] is False
+    of, volumes = container("overlays/keys"), {it["name"]: it for it in pod("overlays/keys")["volumes"]}
+    (mount,) = [it for it in of["volumeMounts"] if told["auth.keys_file"].startswith(f"{it['mountPath']}/")]
+    assert mount["readOnly"] and volumes[mount["name"]]["secret"] == {"secretName": "onward-keys"}
+    (endpoint,) = only("overlays/keys", "ServiceMonitor")["spec"]["endpoints"]
+    shown = {"type": "Bearer", "credentials": {"name": "onward-prometheus", "key": "key"}}
+    assert endpoint["authorization"] == shown
+    commands = "\n".join(guide("sh"))
+    assert "secret generic onward-keys --from-file=keys.yaml" in commands
+    assert "secret generic onward-prometheus --from-file=key=" in commands
+    (plain,) = only("overlays/monitoring", "ServiceMonitor")["spec"]["endpoints"]
+    assert "authorization" not in plain
+
+
+def test_keys_need_no_prometheus(tmp_path):
+    shutil.copytree(KUBERNETES, tmp_path / "deploy")
+    (tmp_path / "mine").mkdir()
+    mine = {"resources": ["../deploy/base"], "components": ["../deploy/components/keys"]}
+    (tmp_path / "mine/kustomization.yaml").write_text(yaml.safe_dump(mine))
+    made = list(yaml.safe_load_all(render(tmp_path / "mine")))
+    assert "ONWARD_AUTH_KEYS_FILE" in str(made) and not [it for it in made if it["kind"] == "ServiceMonitor"]
 
 
 @pytest.mark.parametrize("overlay", ["overlays/autoscaling", "overlays/production"])
@@ -304,16 +367,14 @@ def test_the_overlay_of_the_guide_does_what_it_says(tmp_path):
         del manifest["metadata"]["namespace"]
         check(manifest, VERSIONS[0])
     (deployment,) = [it for it in made if it["kind"] == "Deployment"]
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    assert container["image"] == "registry.example.com/onward:0.1.0"
-    told = {it["name"]: it["value"] for it in container["env"]}
-    keys = "/etc/onward-keys/keys.yaml"
-    assert told == {
+    (of,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert of["image"] == "registry.example.com/onward:0.1.0"
+    assert environment(of) == environment(container("overlays/keys")) | {
         "ONWARD_MODELS_REPOSITORY": "s3://our-models/serving",
         "ONWARD_MODELS_REQUIRED": "digits,wine",
-        "ONWARD_AUTH_KEYS_FILE": keys,
     }
-    assert any(keys.startswith(mount["mountPath"] + "/") for mount in container["volumeMounts"])
+    (monitor,) = [it for it in made if it["kind"] == "ServiceMonitor"]
+    assert "authorization" in monitor["spec"]["endpoints"][0]
 
 
 def test_the_ingress_of_the_guide_passes_on_inference_alone():
@@ -354,4 +415,4 @@ def test_the_operator_has_the_rules_of_prometheus():
     if rules.exists():
         made = only("overlays/monitoring", "PrometheusRule")
         assert made["spec"] == yaml.safe_load(rules.read_text()), "`make prometheus-rule`"
-        assert 'job="onward"' in rules.read_text(), "which is the name of the Service that is scraped"
+        assert 'job="onward"' in rules.read_text(), "which is what jobLabel finds"

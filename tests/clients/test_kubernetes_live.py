@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import tritonclient.grpc
 import yaml
+from tritonclient.utils import InferenceServerException
 
 from conftest import BINARY, PROJECT
 from manifests import KUBERNETES, environment, ours, pod
@@ -17,6 +19,15 @@ from replicas import LIBRARY, ObjectStore, Replica, Traffic, in_a_root_of_its_ow
 DIGITS = PROJECT / "models/digits"
 # What takes a quarter of a minute in a cluster.
 QUICK = {"ONWARD_MODELS_POLL_INTERVAL": "200ms", "ONWARD_LIFECYCLE_PRE_STOP_DELAY": "5s"}
+
+
+# What none but operators are to reach.
+MANAGEMENT = [
+    ("GET", "/metrics"), ("GET", "/docs/"), ("GET", "/v2/models/digits/stats"),
+    ("GET", "/lifecycle"), ("POST", "/lifecycle/shutdown"), ("POST", "/lifecycle/models/digits/swap"),
+    ("POST", "/v2/repository/index"), ("POST", "/v2/repository/models/digits/unload"),
+    ("POST", "/v2/logging"), ("POST", "/v2/models/digits/trace/setting"),
+]
 
 
 def policy(version):
@@ -69,13 +80,13 @@ def test_all_replicas_come_to_serve_what_the_repository_and_the_operator_say(sto
         ready(late)
         assert late.infer() == "2"
         for replica in both:
-            command = [BINARY, "models", "swap", "digits", "--to", "1", "--url", f"http://{replica.address}"]
-            subprocess.run(command, env=ours({}), check=True)
+            command = [BINARY, "models", "swap", "digits", "--to", "1"]
+            subprocess.run(command, env=ours({"ONWARD_URL": f"http://{replica.management}"}), check=True)
             assert replica.infer() == "1"
         for declared, version in (({}, "2"), ({"version": "1"}, "1")):
             for replica in both:
                 body = json.dumps({"models": {"digits": declared}})
-                answer = replica.ask("PUT", "/lifecycle/desired", body=body)
+                answer = replica.manage("PUT", "/lifecycle/desired", body=body)
                 assert answer.status == 200, answer.data
                 assert replica.infer() == version
     assert traffic.failed == []
@@ -123,6 +134,60 @@ def test_nothing_is_written_but_to_the_volumes(store, tmp_path):
     assert code == 0, replica.log()
 
 
+def no_management(replica):
+    """At the port that clients reach."""
+    for method, path in MANAGEMENT:
+        answer = replica.ask(method, path)
+        assert answer.status == 404 and b"server.management_listen" in answer.data, path
+
+
+def test_the_ports_of_clients_have_no_management(tmp_path):
+    shutil.copytree(PROJECT / "models", tmp_path / "repository")
+    quick = {"ONWARD_MODELS_REPOSITORY": str(tmp_path / "repository"), "ONWARD_LIFECYCLE_PRE_STOP_DELAY": "0s"}
+    replica = on_this_machine("base", {}, tmp_path, **quick)
+    ready(replica)
+    assert replica.infer() == "1"
+    no_management(replica)
+    for path in ("/metrics", "/lifecycle", "/livez"):
+        assert replica.manage("GET", path).status == 200, path
+    with tritonclient.grpc.InferenceServerClient(replica.grpc) as client:
+        assert client.is_server_ready() and client.is_model_ready("digits")
+        with pytest.raises(InferenceServerException, match="management_listen"):
+            client.unload_model("digits")
+    assert replica.stop() == 0
+
+
+def test_with_keys_prometheus_reads_and_changes_nothing(tmp_path):
+    entries, keys = ["keys:"], {}
+    for name, role in (("ci", "manage"), ("prometheus", "read")):
+        made = subprocess.run([BINARY, "key", "--name", name, "--role", role], env=ours({}), check=True,
+                              capture_output=True, text=True)
+        keys[name], *entry = made.stdout.splitlines()
+        entries += entry
+    (tmp_path / "keys.yaml").write_text("\n".join(entries))
+    shutil.copytree(PROJECT / "models", tmp_path / "repository")
+    replica = on_this_machine(
+        "overlays/keys", {}, tmp_path, ONWARD_MODELS_REPOSITORY=str(tmp_path / "repository"),
+        ONWARD_AUTH_KEYS_FILE=str(tmp_path / "keys.yaml"), ONWARD_LIFECYCLE_PRE_STOP_DELAY="0s",
+    )
+    ready(replica)
+
+    def status(method, path, key):
+        return replica.manage(method, path, headers={"authorization": f"Bearer {keys[key]}"} if key else {}).status
+
+    assert [status("GET", "/metrics", key) for key in (None, "prometheus", "ci")] == [401, 200, 200]
+    drain = "/lifecycle/drain"
+    assert [status("POST", drain, key) for key in (None, "prometheus")] == [401, 403]
+    # As the guide has it, with the key at standard input.
+    command = [BINARY, "models", "swap", "digits", "--to", "2", "--api-key-file", "/dev/stdin"]
+    told = subprocess.run(
+        command, env=ours({"ONWARD_URL": f"http://{replica.management}"}), input=keys["ci"], text=True,
+        capture_output=True,
+    )
+    assert told.returncode == 0, told.stderr
+    assert replica.stop() == 0
+
+
 def mounted(layout, folder):
     """What KServe's storage initialiser makes of a `storageUri`, or of `storageUris`, for a service called digits."""
     if layout == "a repository":
@@ -141,8 +206,9 @@ def runtime(folder):
     text = (KUBERNETES / "kserve/clusterservingruntime.yaml").read_text().replace("{{.Name}}", "digits")
     (container,) = yaml.safe_load(text)["spec"]["containers"]
     own = {
-        "ONWARD_SERVER_LISTEN": "127.0.0.1:0", "ONWARD_MODELS_REPOSITORY": str(folder),
-        "ONWARD_ONNXRUNTIME_LIBRARY": str(LIBRARY), "ONWARD_LIFECYCLE_PRE_STOP_DELAY": "0s",
+        "ONWARD_SERVER_LISTEN": "127.0.0.1:0", "ONWARD_SERVER_MANAGEMENT_LISTEN": "127.0.0.1:0",
+        "ONWARD_MODELS_REPOSITORY": str(folder), "ONWARD_ONNXRUNTIME_LIBRARY": str(LIBRARY),
+        "ONWARD_LIFECYCLE_PRE_STOP_DELAY": "0s",
     }
     return container, Replica([BINARY, *container["args"]], environment(container) | own)
 
@@ -155,6 +221,8 @@ def test_what_kserve_mounts_is_served(layout, tmp_path):
         until(lambda: replica.passes(container[probe]["httpGet"]["path"]), replica)
     assert replica.passes("/v2/health/ready") and replica.passes("/v2/models/digits/ready")
     assert replica.infer() == "1"
+    no_management(replica)
+    assert replica.manage("GET", "/metrics").status == 200
     assert replica.stop() == 0
 
 

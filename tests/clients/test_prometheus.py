@@ -80,6 +80,7 @@ def rules(kind):
 
 def test_configuration_and_rules_are_sound(tools):
     promtool(tools, "check", "config", "prometheus.yml")
+    promtool(tools, "check", "rules", "rules.yml")
     promtool(tools, "test", "rules", "rules_test.yml")
 
 
