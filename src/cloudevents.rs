@@ -135,9 +135,9 @@ fn data(event: &Event) -> Value {
         Event::Configuration { changed, ignored, detail } => {
             json!({ "changed": changed, "ignored": ignored, "detail": detail })
         }
-        Event::Audit { who, method, path, model, peer, status, untold } => json!({
+        Event::Audit { who, method, path, model, peer, request_id, status, untold } => json!({
             "who": who, "method": method, "path": path, "model": model, "peer": peer,
-            "status": status, "untold": untold,
+            "request_id": request_id, "status": status, "untold": untold,
         }),
     }
 }

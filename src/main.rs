@@ -21,7 +21,7 @@ use onward::auth::{NewKey, Wish};
 use onward::config::{Config, Effective, Layers};
 use onward::lifecycle::{Ending, SignalSource, StopSignal};
 use onward::onnx::{LibrarySearch, OnnxRuntime, bound_arenas};
-use onward::telemetry;
+use onward::telemetry::{self, Logs};
 
 use tokio::runtime::Runtime;
 
@@ -82,10 +82,18 @@ fn main() -> ExitCode {
 fn serve(layers: &Layers) -> Result<Infallible, Refusal> {
     let effective = read(layers)?;
     let config = effective.config();
-    let logs = telemetry::init(&config.telemetry);
-    let logs = logs.map_err(|error| refuse(exit::CONFIG, error))?;
+    let logs = telemetry::init(&config.telemetry).map_err(|error| {
+        let wrong = error.is_of_configuration();
+        refuse(if wrong { exit::CONFIG } else { exit::FAILED }, error)
+    })?;
+    let ending = run(layers, &effective, logs.clone());
+    logs.flush(LAST_LINES);
+    leave(code(ending?))
+}
+
+fn run(layers: &Layers, effective: &Effective, logs: Logs) -> Result<Ending, Refusal> {
+    let config = effective.config();
     let runtime = runtime(config)?;
-    let written = logs.clone();
     let ending = runtime.block_on(async {
         // From here on a signal is an event, and no longer the end.
         let signals = SignalSource::of_process().map_err(|error| refuse(exit::FAILED, error))?;
@@ -97,9 +105,10 @@ fn serve(layers: &Layers) -> Result<Infallible, Refusal> {
             refuse(if wrong { exit::CONFIG } else { exit::FAILED }, error)
         })?;
         Ok(app.run(signals).await)
-    })?;
-    written.flush(LAST_LINES);
-    leave(code(ending))
+    });
+    // Work that blocks is not waited for.
+    runtime.shutdown_background();
+    ending
 }
 
 fn runtime(config: &Config) -> Result<Runtime, Refusal> {

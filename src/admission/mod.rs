@@ -2,11 +2,13 @@
 
 mod audience;
 mod rates;
+mod refused;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use rates::Rates;
+pub use refused::Refused;
 
 use crate::oip::Refusal;
 use audience::Audience;
@@ -32,6 +34,8 @@ pub(crate) struct Gate {
     pub(crate) is_public: bool,
     /// How often a client may ask, where that is bounded.
     pub(crate) rates: Option<Arc<Rates>>,
+    /// Counts those that are not let in.
+    pub(crate) refused: Arc<Refused>,
 }
 
 impl Gate {
@@ -40,6 +44,10 @@ impl Gate {
         if !self.is_public && self.rates.is_none() && !client.is_spare {
             return None;
         }
+        self.judge(path, client).inspect(|refusal| self.refused.add(refusal))
+    }
+
+    fn judge(&self, path: &str, client: Client) -> Option<Refusal> {
         let audience = Audience::of(path);
         if audience == Audience::Probes {
             return None;
@@ -67,7 +75,7 @@ mod tests {
     #[test]
     fn probes_are_always_let_in() {
         let once = Rates::new(NonZeroUsize::MIN, NonZeroUsize::MIN);
-        let gate = Gate { is_public: true, rates: Some(Arc::new(once)) };
+        let gate = Gate { is_public: true, rates: Some(Arc::new(once)), ..Gate::default() };
         let ask = |path, is_spare| {
             let client = Client { peer: (Ipv4Addr::LOCALHOST, 1).into(), is_spare };
             gate.refusal(path, client).map(|refusal| refusal.code())
@@ -79,5 +87,6 @@ mod tests {
         for is_spare in [false, true] {
             assert_eq!(ask("/livez", is_spare), None);
         }
+        assert_eq!(gate.refused.report(), [("crowded", 1), ("rate_limited", 2), ("elsewhere", 0)]);
     }
 }

@@ -89,7 +89,8 @@ impl App {
         let events = EventBus::new(config.events.history.get());
         let application = Application::new(config.lifecycle, events.clone());
         let metrics = Arc::new(Metrics::new(config.metrics.triton_names));
-        let (counts, engine_version) = (InterfaceCounts::default(), runtime.version());
+        let (counts, engine_version) =
+            (InterfaceCounts::new(application.events()), runtime.version());
         let resources = application.resources();
         resources.register(managed::metrics(&metrics, &events));
         if let Some(tls) = &tls {
@@ -114,8 +115,7 @@ impl App {
         let trails = Trails::new(recorder, reload::trail_terms(config));
         let guard = guard(&config.auth, application.events())?;
         let following = guard.as_ref().map(Following::start);
-        let logs = configuration.logs().clone();
-        let sources = Sources { counts: counts.clone(), recorder: trails.recorder().clone(), logs };
+        let sources = Sources::of(&counts, trails.recorder(), configuration.logs());
         let observed = observed(&application, models.clone(), (sources, engine_version));
         let page = move || metrics.render(&observed);
         let around = (&configuration, &application, instance.as_str());
@@ -293,6 +293,7 @@ fn parts(
         log: Arc::new(configuration.logs().clone()),
         traces: Arc::default(),
         guard: None,
+        audit: Arc::clone(&counts.audit),
         in_flight: counts.in_flight.clone(),
         counts: Arc::clone(&counts.http),
         closing: CancellationToken::new(),
@@ -322,6 +323,7 @@ fn grpc_parts(rest: &Parts, counts: &InterfaceCounts) -> grpc::Parts {
         log: Arc::clone(&rest.log),
         traces: Arc::clone(&rest.traces),
         guard: rest.guard.clone(),
+        audit: Arc::clone(&rest.audit),
         limits: Box::new(move || {
             let limits = **limits.load();
             grpc::Limits {

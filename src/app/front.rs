@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn every_route_is_for_everybody_or_for_operators() {
-        let gate = Gate { is_public: true, rates: None };
+        let gate = Gate { is_public: true, ..Gate::default() };
         let client = Client { peer: (Ipv4Addr::LOCALHOST, 1).into(), is_spare: false };
         let paths = http::routes().into_iter().map(|(_, path)| path);
         let public: Vec<&str> = paths.filter(|path| gate.refusal(path, client).is_none()).collect();

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::admission::Refused;
+use crate::auth::Audit;
 use crate::grpc::{MethodCounts, MethodReport};
 use crate::http::{InFlight, RouteCounts, RouteReport};
+use crate::lifecycle::EventBus;
 use crate::metrics::{GrpcMethod, HttpRoute, Interfaces, SpanCounts};
 use crate::telemetry::{LinesReport, Logs};
 use crate::trail::{Recorder, SpansReport};
@@ -13,10 +16,14 @@ const CLASSES: [(&str, bool); 5] =
     [("1xx", false), ("2xx", true), ("3xx", false), ("4xx", true), ("5xx", true)];
 
 /// The counts. Clones share them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct InterfaceCounts {
     pub(super) http: Arc<RouteCounts>,
     pub(super) grpc: Arc<MethodCounts>,
+    /// Those that were not let in.
+    pub(super) refused: Arc<Refused>,
+    /// Changes, and those that were denied.
+    pub(super) audit: Arc<Audit>,
     /// Requests and calls that are being answered.
     pub(super) in_flight: InFlight,
     /// Connections of the listener that has both.
@@ -27,14 +34,33 @@ pub(super) struct InterfaceCounts {
     pub(super) management_connections: InFlight,
 }
 
+impl InterfaceCounts {
+    pub(super) fn new(events: &EventBus) -> Self {
+        Self {
+            http: Arc::default(),
+            grpc: Arc::default(),
+            refused: Arc::default(),
+            audit: Arc::new(Audit::new(events.clone())),
+            in_flight: InFlight::default(),
+            http_connections: InFlight::default(),
+            grpc_connections: InFlight::default(),
+            management_connections: InFlight::default(),
+        }
+    }
+}
+
 /// All who count.
 pub(super) struct Sources {
-    pub(super) counts: InterfaceCounts,
-    pub(super) recorder: Recorder,
-    pub(super) logs: Logs,
+    counts: InterfaceCounts,
+    recorder: Recorder,
+    logs: Logs,
 }
 
 impl Sources {
+    pub(super) fn of(counts: &InterfaceCounts, recorder: &Recorder, logs: &Logs) -> Self {
+        Self { counts: counts.clone(), recorder: recorder.clone(), logs: logs.clone() }
+    }
+
     pub(super) fn read(&self) -> Interfaces {
         let counts = &self.counts;
         let connections = [
@@ -47,6 +73,7 @@ impl Sources {
             http: counts.http.report().into_iter().map(HttpRoute::from).collect(),
             grpc: counts.grpc.report().into_iter().map(GrpcMethod::from).collect(),
             in_flight: counts.in_flight.count(),
+            refused: counts.refused.report().into_iter().chain(counts.audit.report()).collect(),
             spans: self.recorder.report().into(),
             lost_lines: [("queue_full", full), ("failed", failed)],
             connections: connections.map(|(listener, open)| (listener, open.count())).to_vec(),

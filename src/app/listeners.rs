@@ -44,7 +44,7 @@ impl Listeners {
             let served = Served { answers, protocols, tls, bounds, open };
             Arc::new(Listener::new(place, served, in_flight.clone(), closing.clone()))
         };
-        let gate = gate(config);
+        let gate = Gate { refused: Arc::clone(&counts.refused), ..gate(config) };
         let public = both.clone().behind(gate.clone());
         let of_grpc = |place| {
             let protocols = (Protocols::Http2, &counts.grpc_connections);
@@ -83,7 +83,7 @@ fn gate(config: &ServerConfig) -> Gate {
         let burst = config.rate_burst.given().unwrap_or(rate);
         Arc::new(Rates::new(*rate, *burst))
     });
-    Gate { is_public: config.management_listen.on().is_some(), rates }
+    Gate { is_public: config.management_listen.on().is_some(), rates, ..Gate::default() }
 }
 
 fn bounds(config: &ServerConfig) -> Bounds {

@@ -1,17 +1,20 @@
 //! What is written down: every change, and everything that was denied.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::guard::Guard;
 use crate::lifecycle::{Event, EventBus};
 
 /// How many events of denied requests there are at most in a window; lines of the log are for all.
 const FAILURES: u64 = 10;
 const WINDOW: Duration = Duration::from_mins(1);
+
+/// What is answered without a good credential: the status of HTTP, and the code of gRPC.
+const UNAUTHENTICATED: [u16; 2] = [401, 16];
 
 /// The longest path that is written down, in bytes.
 const LONGEST: usize = 256;
@@ -29,15 +32,18 @@ pub struct Act {
     pub model: Option<String>,
     /// The other end of the connection.
     pub peer: SocketAddr,
-    /// What the request is found by in the log.
+    /// What the request is found by in the log, and by its caller.
     pub request_id: Option<String>,
 }
 
 /// Writes into the log and into the stream of events.
 #[derive(Debug)]
-pub(super) struct Audit {
+pub struct Audit {
     events: EventBus,
     failures: Mutex<Failures>,
+    /// Those that were denied for want of a credential, and those that were not for their caller.
+    unauthenticated: AtomicU64,
+    forbidden: AtomicU64,
 }
 
 /// Failures since the window began.
@@ -65,11 +71,29 @@ impl Failures {
 }
 
 impl Audit {
-    pub(super) fn new(events: EventBus) -> Self {
-        Self { events, failures: Mutex::default() }
+    /// One that publishes there.
+    pub fn new(events: EventBus) -> Self {
+        let (failures, unauthenticated, forbidden) = Default::default();
+        Self { events, failures, unauthenticated, forbidden }
     }
 
-    fn denied(&self, act: Act, status: u16, reason: &str) {
+    /// How many requests were denied by now, by why.
+    pub fn report(&self) -> [(&'static str, u64); 2] {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [("unauthenticated", read(&self.unauthenticated)), ("forbidden", read(&self.forbidden))]
+    }
+
+    /// A change that is about to be made.
+    pub fn change(self: &Arc<Self>, act: Act) -> Pending {
+        Pending { audit: Arc::clone(self), act: Some(bounded(act)) }
+    }
+
+    /// Writes down that something was denied, and why.
+    pub fn denied(&self, act: Act, status: u16, reason: &str) {
+        let act = bounded(act);
+        let is_unknown = UNAUTHENTICATED.contains(&status);
+        let count = if is_unknown { &self.unauthenticated } else { &self.forbidden };
+        count.fetch_add(1, Ordering::Relaxed);
         let Act { who, method, path, model, peer, request_id } = &act;
         warn!(
             target: "onward::audit",
@@ -93,9 +117,10 @@ impl Audit {
     }
 
     fn publish(&self, act: Act, status: Option<u16>, untold: u64) {
-        let Act { who, method, path, model, peer, .. } = act;
+        let Act { who, method, path, model, peer, request_id } = act;
         let peer = peer.to_string();
-        self.events.publish(Event::Audit { who, method, path, model, peer, status, untold });
+        let event = Event::Audit { who, method, path, model, peer, request_id, status, untold };
+        self.events.publish(event);
     }
 }
 
@@ -104,7 +129,7 @@ impl Audit {
 #[must_use]
 #[derive(Debug)]
 pub struct Pending {
-    guard: Arc<Guard>,
+    audit: Arc<Audit>,
     act: Option<Act>,
 }
 
@@ -116,10 +141,15 @@ impl Pending {
         }
     }
 
+    /// Writes nothing down: it was not a change.
+    pub fn withdraw(mut self) {
+        self.act = None;
+    }
+
     /// Writes down how it was answered: a status of HTTP, or a code of gRPC.
     pub fn answered(mut self, status: u16) {
         if let Some(act) = self.act.take() {
-            self.guard.audit.changed(act, Some(status));
+            self.audit.changed(act, Some(status));
         }
     }
 }
@@ -127,20 +157,8 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(act) = self.act.take() {
-            self.guard.audit.changed(act, None);
+            self.audit.changed(act, None);
         }
-    }
-}
-
-impl Guard {
-    /// Writes down that something was denied, and why.
-    pub fn denied(&self, act: Act, status: u16, reason: &str) {
-        self.audit.denied(bounded(act), status, reason);
-    }
-
-    /// A change that is about to be made.
-    pub fn change(self: &Arc<Self>, act: Act) -> Pending {
-        Pending { guard: Arc::clone(self), act: Some(bounded(act)) }
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::access::{Access, Holder};
-use super::audit::Audit;
 use super::denied::{Denied, Invalid};
 use super::digest::Digest;
 use super::following::Followed;
@@ -68,7 +67,6 @@ pub struct Guard {
     tokens: Option<(Source<Tokens>, Terms)>,
     anonymous: Option<Arc<Principal>>,
     events: EventBus,
-    pub(super) audit: Audit,
 }
 
 /// What a file says, as long as nothing better has been read there.
@@ -94,8 +92,7 @@ impl Guard {
         });
         let keys = keys_file.map(|path| Source::open(KEYS, &path, parse_keys));
         let anonymous = (!anonymous.is_empty()).then(|| Arc::new(Principal::anonymous(anonymous)));
-        let audit = Audit::new(events.clone());
-        Ok(Self { keys: keys.transpose()?, tokens: tokens.transpose()?, anonymous, events, audit })
+        Ok(Self { keys: keys.transpose()?, tokens: tokens.transpose()?, anonymous, events })
     }
 
     /// Lets in whoever presents this, where they may do that.

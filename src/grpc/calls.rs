@@ -6,6 +6,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Parts;
+use super::call_id::CallId;
 use super::gate::Caller;
 use super::infer::{self, Answered};
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
@@ -144,6 +145,9 @@ impl GrpcInferenceService for Parts {
     ) -> Result<Response<ModelInferResponse>, Status> {
         let caller = Caller::of(self, &request)?;
         let trail = request.extensions().get::<Trail>().cloned();
+        if let Some(id) = request.extensions().get::<CallId>() {
+            id.or_of_message(&request.get_ref().id);
+        }
         let (terms, request) = parted(request);
         caller.on_model(&request.model_name)?;
         let bounds = terms.bounds(terms.received);

@@ -18,6 +18,7 @@ use tonic_reflection::server::Builder;
 use tower::{Service, ServiceExt};
 use tracing::debug;
 
+use super::call_id::CallId;
 use super::counts::Method;
 use super::health::Health;
 use super::proto::DESCRIPTORS;
@@ -27,8 +28,11 @@ use super::status::{self, status};
 use super::terms::Terms;
 use super::upload::Timely;
 use super::{Parts, gate};
-use crate::oip::{Code, Refusal};
+use crate::oip::{Code, REQUEST_ID, Refusal, RequestIds};
 use crate::trail::Trail;
+
+/// The call whose message may have an id.
+const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 /// The call that has no end of its own.
 const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
@@ -51,6 +55,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 #[derive(Debug, Clone)]
 pub struct Grpc {
     parts: Arc<Parts>,
+    ids: Arc<RequestIds>,
     /// What is beside the calls of the protocol, and what is none.
     others: Router,
 }
@@ -69,46 +74,61 @@ impl Grpc {
             .route_service("/grpc.reflection.v1.ServerReflection/{call}", v1)
             .route_service("/grpc.reflection.v1alpha.ServerReflection/{call}", v1alpha)
             .fallback(not_offered);
-        Self { parts, others }
+        Self { parts, ids: Arc::new(RequestIds::new()), others }
     }
 
     /// Answers a call. What is no gRPC has no way to be told an error of it; all else is counted.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
+    pub(crate) async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response {
         let trail = request.extensions().get::<Trail>().cloned();
         if !is_grpc(request.headers()) {
             trail.inspect(|trail| trail.failed(Code::UnsupportedEncoding.name()));
             return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
         }
         let (started, method) = (Instant::now(), Method::of(request.uri().path()));
+        let id = CallId::given(request.headers());
+        if request.uri().path() != INFER {
+            id.settle(&self.ids);
+        }
+        request.extensions_mut().insert(id.clone());
         let called = self.admitted(request, peer);
-        let response = match trail {
+        let mut response = match &trail {
             None => called.await,
             // On the heap, where it is out of the way of what leaves nothing behind.
             Some(trail) => Box::pin(followed(trail, method, called)).await,
         };
+        self.identify((&id, trail.as_ref()), &mut response);
         self.parts.counts.add(method, &response, started.elapsed());
         response
     }
 
     /// What a call is told that is not let in.
     pub(crate) fn refuse<B>(&self, request: &Request<B>, refusal: &Refusal) -> Response {
-        let (response, method) =
+        let (mut response, method) =
             (answer(&status::refused(refusal)), Method::of(request.uri().path()));
-        if let Some(trail) = request.extensions().get::<Trail>() {
-            note(trail, method, &response);
-        }
+        let trail = request.extensions().get::<Trail>();
+        trail.inspect(|trail| note(trail, method, &response));
+        self.identify((&CallId::given(request.headers()), trail), &mut response);
         self.parts.counts.add(method, &response, Duration::ZERO);
         response
     }
 
+    /// Tells the call's id.
+    fn identify(&self, (id, trail): (&CallId, Option<&Trail>), response: &mut Response) {
+        let id = id.settle(&self.ids);
+        trail.inspect(|trail| trail.identified(id.to_bytes()));
+        let told = HeaderValue::from_maybe_shared(id.to_bytes());
+        response.headers_mut().insert(REQUEST_ID, told.expect("it is visible ASCII"));
+    }
+
     /// Lets the call in, and has it made.
     async fn admitted(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
-        match &self.parts.guard {
-            None => self.made(request).await,
-            Some(guard) => {
-                gate::guarded(guard, (request, peer), |request| self.made(request)).await
-            }
-        }
+        let Parts { guard, audit, .. } = &*self.parts;
+        let made = |request| self.made(request);
+        gate::guarded((guard.as_ref(), audit), (request, peer), made).await
     }
 
     /// Has the call made, those of the protocol without the router, which takes as long as all that is
@@ -191,12 +211,12 @@ fn complete(response: Response, call: &str, limit: usize) -> Response {
 
 /// Has a call made that leaves something behind.
 async fn followed(
-    trail: Trail,
+    trail: &Trail,
     method: Method,
     called: impl Future<Output = Response>,
 ) -> Response {
     let response = trail.clone().around(called).await;
-    note(&trail, method, &response);
+    note(trail, method, &response);
     response
 }
 

@@ -9,10 +9,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request};
 use axum::response::Response;
 use tonic::Status;
 
+use super::call_id::CallId;
 use super::front::answer;
 use super::status::refused;
 use super::{Parts, counts};
-use crate::auth::{Access, Act, Deed, Denied, Guard, Presented, Reach, Rule};
+use crate::auth::{Access, Act, Audit, Deed, Denied, Guard, Presented, Reach, Rule};
 use crate::oip::Refusal;
 use crate::trail::Trail;
 
@@ -99,7 +100,8 @@ pub(super) struct Caller(Option<Arc<Known>>);
 
 #[derive(Debug)]
 struct Known {
-    guard: Arc<Guard>,
+    guard: Option<Arc<Guard>>,
+    audit: Arc<Audit>,
     access: Access,
     deed: Deed,
     place: Place,
@@ -112,6 +114,7 @@ struct Known {
 struct Place {
     path: String,
     peer: SocketAddr,
+    id: Option<CallId>,
 }
 
 impl Caller {
@@ -155,11 +158,12 @@ impl Caller {
     /// The same.
     pub(super) fn still_on_model(&self, model: &str) -> Result<(), Refusal> {
         let Some(known) = &self.0 else { return Ok(()) };
-        let again = known.guard.again(&known.access, known.deed);
+        let Some(guard) = &known.guard else { return Ok(()) };
+        let again = guard.again(&known.access, known.deed);
         again.and_then(|access| access.on_model(model)).map_err(|denied| {
             let code = code(&denied);
             let act = known.place.act(known.access.who(), Some(model.to_owned()));
-            known.guard.denied(act, code, &denied.to_string());
+            known.audit.denied(act, code, &denied.to_string());
             Refusal::from(denied)
         })
     }
@@ -168,21 +172,27 @@ impl Caller {
 impl Place {
     fn act(&self, who: String, model: Option<String>) -> Act {
         let (path, method) = (self.path.clone(), "gRPC".to_owned());
-        Act { who, method, path, model, peer: self.peer, request_id: None }
+        let id = self.id.as_ref().and_then(CallId::known);
+        let request_id = id.map(|id| id.as_str().to_owned());
+        Act { who, method, path, model, peer: self.peer, request_id }
     }
 }
 
-/// Lets a call through whose caller may make such calls; its handler asks for the model.
+/// Lets a call through whose caller may make such calls; its handler asks for the model. Without a guard
+/// everybody may, and changes are written down.
 pub(super) async fn guarded<B, F: Future<Output = Response>>(
-    guard: &Arc<Guard>,
+    (guard, audit): (Option<&Arc<Guard>>, &Arc<Audit>),
     (request, peer): (Request<B>, SocketAddr),
     next: impl FnOnce(Request<B>) -> F,
 ) -> Response {
-    let Rule::Needs(deed, reach) = rule(request.uri().path()) else {
-        return next(request).await;
+    let (deed, reach) = match rule(request.uri().path()) {
+        Rule::Needs(deed, reach) if guard.is_some() || deed == Deed::Manage => (deed, reach),
+        Rule::Needs(..) | Rule::Open => return next(request).await,
     };
-    let place = Place { path: request.uri().path().to_owned(), peer };
-    let admitted = guard.admit(presented(request.headers()), deed).and_then(|access| {
+    let id = request.extensions().get().cloned();
+    let place = Place { path: request.uri().path().to_owned(), peer, id };
+    let admit = |guard: &Arc<Guard>| guard.admit(presented(request.headers()), deed);
+    let admitted = guard.map_or(Ok(Access::EVERYTHING), admit).and_then(|access| {
         if reach == Reach::Server {
             access.on_server()?;
         }
@@ -193,12 +203,13 @@ pub(super) async fn guarded<B, F: Future<Output = Response>>(
             if let Some(trail) = request.extensions().get::<Trail>() {
                 trail.is_by(access.who());
             }
-            let (guard, model) = (Arc::clone(guard), OnceLock::new());
-            called(Arc::new(Known { guard, access, deed, place, model }), request, next).await
+            let (guard, audit, model) = (guard.cloned(), Arc::clone(audit), OnceLock::new());
+            let known = Known { guard, audit, access, deed, place, model };
+            called(Arc::new(known), request, next).await
         }
         Err(denied) => {
             let who = denied.who().unwrap_or("unknown").to_owned();
-            guard.denied(place.act(who, None), code(&denied), &denied.to_string());
+            audit.denied(place.act(who, None), code(&denied), &denied.to_string());
             answer(&refused(&Refusal::from(denied)))
         }
     }
@@ -211,15 +222,21 @@ async fn called<B, F: Future<Output = Response>>(
     next: impl FnOnce(Request<B>) -> F,
 ) -> Response {
     let act = |known: &Known| known.place.act(known.access.who(), known.model.get().cloned());
-    let change = (known.deed == Deed::Manage).then(|| known.guard.change(act(&known)));
+    let change = (known.deed == Deed::Manage).then(|| known.audit.change(act(&known)));
     request.extensions_mut().insert(Caller(Some(Arc::clone(&known))));
     let response = next(request).await;
     let status = counts::code(&response);
-    if let Some(mut change) = change {
-        known.model.get().inspect(|model| change.named(model));
-        change.answered(status);
-    } else if [UNAUTHENTICATED, PERMISSION_DENIED].contains(&status) {
-        known.guard.denied(act(&known), status, "not with this model");
+    let is_denied = [UNAUTHENTICATED, PERMISSION_DENIED].contains(&status);
+    if is_denied {
+        known.audit.denied(act(&known), status, "not with this model");
+    }
+    match change {
+        Some(change) if is_denied => change.withdraw(),
+        Some(mut change) => {
+            known.model.get().inspect(|model| change.named(model));
+            change.answered(status);
+        }
+        None => {}
     }
     response
 }

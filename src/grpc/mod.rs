@@ -6,6 +6,7 @@
 //!
 //! [Open Inference Protocol v2]: https://github.com/kserve/open-inference-protocol
 
+mod call_id;
 mod calls;
 mod codec;
 mod config;
@@ -34,7 +35,7 @@ pub use counts::{MethodCounts, MethodReport, code};
 pub use front::{Grpc, is_grpc};
 pub use gate::rules;
 
-use crate::auth::Guard;
+use crate::auth::{Audit, Guard};
 use crate::lifecycle::{EventBus, HealthRegistry, LogControl};
 use crate::model::{ModelLifecycleManager, Traces};
 
@@ -61,6 +62,8 @@ pub struct Parts {
     pub traces: Arc<Traces>,
     /// Lets calls in; without it, everybody may do everything.
     pub guard: Option<Arc<Guard>>,
+    /// Where changes, and what is denied, are written down.
+    pub audit: Arc<Audit>,
     /// What a call that comes now may take.
     pub limits: Box<dyn Fn() -> Limits + Send + Sync>,
     /// Counts the calls that were answered.

@@ -96,6 +96,7 @@ fn log(code: Code, text: &str, secret: Option<&str>) {
         let (trace_id, span_id) = (ids.trace(), ids.span());
         error!(code = code.name(), cause, trace_id, span_id, "gRPC call failed");
     } else {
+        let text = (!code.quotes_body()).then_some(text);
         debug!(code = code.name(), text, "gRPC call refused");
     }
 }

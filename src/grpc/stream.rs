@@ -19,7 +19,7 @@ use super::proto::{
 use super::status::{self, CODE, status};
 use super::terms::Terms;
 use crate::model::{ModelLifecycleManager, Traces};
-use crate::oip::{Code, FINAL_RESPONSE, FINAL_RESPONSE_WANTED};
+use crate::oip::{Code, FINAL_RESPONSE, FINAL_RESPONSE_WANTED, RequestId};
 use crate::trail::Trail;
 
 /// How many requests of one stream are worked on at once; further ones are not read until the first of
@@ -89,6 +89,9 @@ async fn answered(
     let (model_name, id) = (request.model_name.clone(), request.id.clone());
     let tells_final = wants_final(&request);
     let bounds = serving.terms.bounds(Instant::now());
+    if let (Some(trail), Some(id)) = (&trail, RequestId::read(id.as_bytes())) {
+        trail.identified(id.to_bytes());
+    }
     let work = async {
         serving.caller.still_on_model(&request.model_name)?;
         let models = (&serving.models, &*serving.traces);

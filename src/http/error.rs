@@ -241,6 +241,11 @@ impl Failure {
         self.code.name()
     }
 
+    /// As of its code.
+    pub(super) fn quotes_body(&self) -> bool {
+        self.code.quotes_body()
+    }
+
     pub(super) fn text(&self) -> &str {
         &self.text
     }

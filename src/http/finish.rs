@@ -14,11 +14,11 @@ use tracing::{debug, error};
 
 use super::Services;
 use super::error::{ApiError, Failure};
-use super::request_id::{self, RequestId};
 use super::routes::methods;
 use super::{trail, unread};
 use crate::causes;
 use crate::lifecycle::AppState;
+use crate::oip::{REQUEST_ID, RequestId};
 use crate::trail::{Ids, Trail};
 
 /// Counts the request, has it handled, and completes its answer.
@@ -30,7 +30,8 @@ pub(super) async fn finish<F: Future<Output = Response>>(
     let _counted = services.parts.in_flight.enter();
     let started = Instant::now();
     let (request, unread) = unread::watched(request);
-    let id = services.request_ids.of(request.headers());
+    let given = request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes);
+    let id = services.request_ids.of(given);
     let trail = trail::of(&request);
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = match cross_site(&request) {
@@ -57,7 +58,8 @@ pub(super) async fn finish<F: Future<Output = Response>>(
     }
     let (status, duration_ms) = (response.status().as_u16(), took.as_secs_f64() * 1000.0);
     debug!(%method, path = uri.path(), status, duration_ms, request_id, "request answered");
-    response.headers_mut().insert(request_id::HEADER, id.to_header());
+    let told = HeaderValue::from_maybe_shared(id.to_bytes());
+    response.headers_mut().insert(REQUEST_ID, told.expect("it is visible ASCII"));
     // The end of a body that nobody has read would be taken for the next request.
     if services.parts.lifecycle.state() == AppState::Stopping || unread.is_left() {
         // A client that is told so sends its next request on another connection, and loses none.
@@ -113,6 +115,7 @@ fn log_failure(
         let (trace_id, span_id) = (ids.trace(), ids.span());
         error!(%method, path, code, cause, request_id, trace_id, span_id, "request failed");
     } else {
+        let text = (!failure.quotes_body()).then_some(text);
         debug!(%method, path, code, text, request_id, trace_id = ids.trace(), "request refused");
     }
 }

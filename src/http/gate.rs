@@ -13,10 +13,10 @@ use axum::response::{IntoResponse, Response};
 
 use super::Services;
 use super::error::ApiError;
-use super::request_id::RequestId;
 use super::target::param;
 use super::tfs;
-use crate::auth::{Access, Act, Deed, Denied, Guard, Presented, Reach};
+use crate::auth::{Access, Act, Audit, Deed, Denied, Guard, Presented, Reach};
+use crate::oip::RequestId;
 use crate::trail::Trail;
 
 /// The header that has a key, where `Authorization` is for a proxy.
@@ -25,7 +25,9 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// What stands before a route.
 #[derive(Debug, Clone)]
 pub(super) struct Gate {
-    pub(super) guard: Arc<Guard>,
+    /// Who lets requests in; without one, everybody is.
+    pub(super) guard: Option<Arc<Guard>>,
+    pub(super) audit: Arc<Audit>,
     pub(super) deed: Deed,
     pub(super) reach: Reach,
 }
@@ -35,7 +37,7 @@ pub(super) struct Gate {
 /// # Errors
 /// [`Denied`], which is written down.
 pub(super) fn inference(
-    guard: &Guard,
+    (guard, audit): (&Guard, &Audit),
     (request, model): (&Request, &str),
     (id, peer): (&RequestId, SocketAddr),
 ) -> Result<(), Denied> {
@@ -45,10 +47,10 @@ pub(super) fn inference(
     match admitted {
         Ok(access) => reached(&access).inspect_err(|denied| {
             let act = act(request, (Some(&access), Some(model)), (Some(id), peer));
-            tell(guard, act, denied);
+            tell(audit, act, denied);
         }),
         Err(denied) => {
-            tell(guard, act(request, (None, Some(model)), (Some(id), peer)), &denied);
+            tell(audit, act(request, (None, Some(model)), (Some(id), peer)), &denied);
             Err(denied)
         }
     }
@@ -61,11 +63,12 @@ pub(super) async fn guarded(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Gate { guard, deed, reach } = gate;
+    let Gate { guard, audit, deed, reach } = gate;
     let model = params.ok().and_then(|params| model(&params, &request));
     let peer = request.extensions().get::<SocketAddr>().copied();
     let peer = peer.expect("it was given with the request");
-    let admitted = guard.admit(presented(&request), deed);
+    let admit = |guard: &Guard| guard.admit(presented(&request), deed);
+    let admitted = guard.as_deref().map_or(Ok(Access::EVERYTHING), admit);
     note(&request, &admitted);
     let id = request.extensions().get::<RequestId>();
     let act = act(&request, (admitted.as_ref().ok(), model.as_deref()), (id, peer));
@@ -75,7 +78,7 @@ pub(super) async fn guarded(
     });
     match admitted {
         Ok(access) => {
-            let change = (deed == Deed::Manage).then(|| guard.change(act));
+            let change = (deed == Deed::Manage).then(|| audit.change(act));
             request.extensions_mut().insert(access);
             let response = next.run(request).await;
             if let Some(change) = change {
@@ -84,7 +87,7 @@ pub(super) async fn guarded(
             response
         }
         Err(denied) => {
-            tell(&guard, act, &denied);
+            tell(&audit, act, &denied);
             ApiError::from(denied).into_response()
         }
     }
@@ -126,10 +129,10 @@ fn act(
     }
 }
 
-fn tell(guard: &Guard, act: Act, denied: &Denied) {
+fn tell(audit: &Audit, act: Act, denied: &Denied) {
     let status = if denied.asks_for_credential() { 401 } else { 403 };
     let who = denied.who().map_or(act.who, str::to_owned);
-    guard.denied(Act { who, ..act }, status, &denied.to_string());
+    audit.denied(Act { who, ..act }, status, &denied.to_string());
 }
 
 /// What the caller may reach. Where callers are asked for a credential and this one was not, that is

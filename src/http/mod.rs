@@ -36,7 +36,6 @@ mod models;
 mod operations;
 mod query;
 mod repository;
-mod request_id;
 mod residence;
 mod resources;
 mod rest;
@@ -66,14 +65,14 @@ pub use rest::Rest;
 pub use routes::{routes, rules};
 pub use server::{Answers, Bounds, Protocols, Served, serve};
 
-use crate::auth::Guard;
+use crate::auth::{Audit, Guard};
 use crate::cloudevents::CloudEvents;
 use crate::lifecycle::{
     EventBus, HealthRegistry, Hooks, LifecycleManager, LogControl, ResourceManager,
 };
 use crate::model::{ModelLifecycleManager, Traces};
+use crate::oip::RequestIds;
 use heavy::HeavyWork;
-use request_id::RequestIds;
 
 /// Bounds on what one request may take.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +125,8 @@ pub struct Parts {
     pub traces: Arc<Traces>,
     /// Lets requests in; without it, everybody may do everything.
     pub guard: Option<Arc<Guard>>,
+    /// Where changes, and what is denied, are written down.
+    pub audit: Arc<Audit>,
     /// Counts the requests that are being answered.
     pub in_flight: InFlight,
     /// Counts those that were.

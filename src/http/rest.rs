@@ -12,12 +12,11 @@ use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
 use super::error::ApiError;
-use super::request_id::RequestId;
 use super::server::Answers;
 use super::target::Target;
 use super::{Parts, Services, finish, gate, infer, routes};
 use crate::admission::Client;
-use crate::oip::Refusal;
+use crate::oip::{Refusal, RequestId};
 
 /// The REST interface. Clones share everything.
 #[derive(Debug, Clone)]
@@ -49,8 +48,9 @@ impl Rest {
     async fn handled(&self, mut request: Request, (id, peer): (RequestId, SocketAddr)) -> Response {
         let inference = routes::inference(request.method(), request.uri().path());
         if let Some((model, version)) = inference {
-            if let Some(guard) = &self.services.parts.guard
-                && let Err(denied) = gate::inference(guard, (&request, model), (&id, peer))
+            let Parts { guard, audit, .. } = &self.services.parts;
+            if let Some(guard) = guard
+                && let Err(denied) = gate::inference((guard, audit), (&request, model), (&id, peer))
             {
                 return ApiError::from(denied).into_response();
             }

@@ -14,7 +14,7 @@ use super::{
     logging, metadata, model_config, models, operations, repository, residence, resources,
     statistics, tfs, trace,
 };
-use crate::auth::{Deed, Guard, Reach, Rule};
+use crate::auth::{Audit, Deed, Guard, Reach, Rule};
 
 /// The protocol's root is also asked for with a slash at its end.
 const ROOT_WITH_SLASH: &str = "/v2/";
@@ -77,12 +77,12 @@ pub(super) fn methods(path: &str) -> Vec<String> {
 
 /// The router.
 pub(super) fn router(services: Arc<Services>) -> Router {
-    let guard = services.parts.guard.clone();
+    let (guard, audit) = (services.parts.guard.clone(), Arc::clone(&services.parts.audit));
     let root = read(ROOT_WITH_SLASH, DESCRIBE, get(metadata::server));
     std::iter::once(root)
         .chain(table())
         .fold(Router::new(), |router, route| {
-            router.route(routed(route.path), guarded(route, guard.as_ref()))
+            router.route(routed(route.path), guarded(route, (guard.as_ref(), &audit)))
         })
         .fallback(finish::no_such_path)
         .method_not_allowed_fallback(finish::method_not_allowed)
@@ -107,14 +107,17 @@ pub(super) fn inference<'a>(method: &Method, path: &'a str) -> Option<(&'a str, 
     is_one.then_some((model, version))
 }
 
-/// The handler, with its rule before it. Without a guard there is nothing to pass.
-fn guarded(Route { rule, handler, .. }: Route, guard: Option<&Arc<Guard>>) -> Handler {
-    match (rule, guard) {
-        (Rule::Open, _) | (_, None) => handler,
-        (Rule::Needs(deed, reach), Some(guard)) => {
-            let gate = Gate { guard: Arc::clone(guard), deed, reach };
+/// The handler, with its rule before it. Without a guard there is nothing to pass, and changes are written down.
+fn guarded(
+    Route { rule, handler, .. }: Route,
+    (guard, audit): (Option<&Arc<Guard>>, &Arc<Audit>),
+) -> Handler {
+    match rule {
+        Rule::Needs(deed, reach) if guard.is_some() || deed == Deed::Manage => {
+            let gate = Gate { guard: guard.cloned(), audit: Arc::clone(audit), deed, reach };
             handler.route_layer(from_fn_with_state(gate, gate::guarded))
         }
+        Rule::Needs(..) | Rule::Open => handler,
     }
 }
 

@@ -11,6 +11,8 @@ pub struct Interfaces {
     pub grpc: Vec<GrpcMethod>,
     /// Requests and calls that are being answered.
     pub in_flight: usize,
+    /// Requests and calls that were not let in, by why.
+    pub refused: Vec<(&'static str, u64)>,
     /// Spans of traces.
     pub spans: SpanCounts,
     /// Lines of the log that were not written, by why.

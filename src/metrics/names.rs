@@ -61,7 +61,7 @@ names! {
         APPLICATION_TRANSITIONS_TOTAL Counter "onward_application_transitions_total" ["to"]
             "Moves of the application between states, by the state after.";
         CONFIGURATION_RELOADS_TOTAL Counter "onward_configuration_reloads_total" ["result"]
-            "Times the configuration was read anew, by whether it was sound: success or failure.";
+            "Times the configuration, or a file of certificates or credentials, was read anew, by whether it was sound: success or failure.";
         PROCESS_UPTIME_SECONDS Gauge "onward_process_uptime_seconds" []
             "Seconds since the process was started.";
         RUNNING_UPTIME_SECONDS Gauge "onward_running_uptime_seconds" []
@@ -86,10 +86,12 @@ names! {
             "gRPC calls that were answered, by the name of the code; streams when they begin.";
         GRPC_CALL_DURATION_SECONDS Histogram "onward_grpc_call_duration_seconds" ["method"]
             "Seconds from the head of a gRPC call to the head of its answer.";
+        REQUESTS_REFUSED_TOTAL Counter "onward_requests_refused_total" ["reason"]
+            "Requests and calls that were not let in: their credential was missing or wrong (unauthenticated) or not for them (forbidden), their client had asked too often (rate_limited), too many connections were open (crowded), or the listener for management answers them (elsewhere).";
         REQUESTS_IN_FLIGHT Gauge "onward_requests_in_flight" []
             "HTTP requests and gRPC calls that are being answered.";
         CONNECTIONS_OPEN Gauge "onward_connections_open" ["listener"]
-            "Connections that are open: http has REST and gRPC, grpc has gRPC alone.";
+            "Connections that are open: http has REST and gRPC, grpc has gRPC alone, management has both for operators.";
         TRACE_SPANS_SENT_TOTAL Counter "onward_trace_spans_sent_total" []
             "Spans of traces that the collector has taken.";
         TRACE_SPANS_DROPPED_TOTAL Counter "onward_trace_spans_dropped_total" ["reason"]

@@ -216,6 +216,9 @@ fn interfaces(page: &mut Page, interfaces: &Interfaces) {
     for (reason, count) in interfaces.lost_lines {
         page.set(&names::LOG_LINES_LOST_TOTAL, &[reason], float(count));
     }
+    for (reason, count) in &interfaces.refused {
+        page.set(&names::REQUESTS_REFUSED_TOTAL, &[reason], float(*count));
+    }
     page.set(&names::REQUESTS_IN_FLIGHT, &[], size(interfaces.in_flight));
     for (listener, open) in &interfaces.connections {
         page.set(&names::CONNECTIONS_OPEN, &[listener], size(*open));

@@ -23,6 +23,14 @@ macro_rules! codes {
     };
 }
 
+impl Code {
+    /// Whether the text of such an error may have something of the request's body, such as an element of a tensor,
+    /// which is for nobody but the caller.
+    pub(crate) const fn quotes_body(self) -> bool {
+        matches!(self, Self::InvalidRequest)
+    }
+}
+
 codes! {
     InvalidRequest "invalid_request",
     InvalidName "invalid_name",

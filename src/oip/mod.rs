@@ -10,6 +10,7 @@ mod parameters;
 pub(crate) mod raw;
 mod refusal;
 pub(crate) mod repository;
+mod request_id;
 pub(crate) mod shape;
 pub(crate) mod statistics;
 mod text;
@@ -23,4 +24,5 @@ pub(crate) use parameters::{
     FINAL_RESPONSE, FINAL_RESPONSE_WANTED, Parameter, Parameters, RequestOptions,
 };
 pub(crate) use refusal::Refusal;
+pub(crate) use request_id::{REQUEST_ID, RequestId, RequestIds};
 pub(crate) use text::shortened;

@@ -181,7 +181,7 @@ fn of_source(error: &SourceError) -> Code {
     }
 }
 
-fn of_infer(error: &InferError) -> Code {
+pub(super) fn of_infer(error: &InferError) -> Code {
     match error {
         InferError::Step { error, .. } => of_infer(error),
         InferError::Input(_) | InferError::Run(RunError::Rejected(_)) => Code::InvalidRequest,

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tracing::field::display;
 use tracing::info;
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, of_infer};
 use crate::inference::InferError;
 use crate::model::{
     Answer, LookupError, ModelLifecycleManager, ModelName, TraceChange, TraceLevel, TraceSettings,
@@ -185,11 +186,15 @@ impl Trace {
                     compute_us = microseconds(timings.compute), total_us, "request traced"
                 );
             }
-            Err(error) => info!(
-                target: TARGET, trace = number, request_id, trace_id, span_id, %model, %version,
-                outcome = "failure",
-                cause = %error, request_start_ns, request_end_ns, total_us, "request traced"
-            ),
+            Err(error) => {
+                let code = of_infer(error);
+                let cause = (!code.quotes_body()).then(|| display(error));
+                info!(
+                    target: TARGET, trace = number, request_id, trace_id, span_id, %model, %version,
+                    outcome = "failure", code = code.name(),
+                    cause, request_start_ns, request_end_ns, total_us, "request traced"
+                );
+            }
         }
     }
 }

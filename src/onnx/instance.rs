@@ -77,7 +77,8 @@ impl Instance for OnnxInstance {
 /// made of its operands: shapes that do not fit each other, an index out of range. Operators report
 /// that as an invalid argument or as an exception, and have no code of their own for it.
 fn failed(error: &ort::Error) -> RunError {
-    debug!(cause = error.message(), "the engine has failed or refused a request");
+    // Its message may have an element of a tensor.
+    debug!(code = ?error.code(), "the engine has failed or refused a request");
     let message = told::cause(error.message());
     let of_operator = matches!(
         error.code(),

@@ -11,10 +11,15 @@ use crate::lifecycle::{LogChange, LogSettings};
 /// ONNX Runtime tells much at its own `info`; a filter of the user's can ask for it.
 const ENGINE_FILTER: &str = "ort=warn,ort::logging=off";
 
-/// Lines that are written whatever else is: of traces and of requests, which have settings of their own, and of
-/// lines that were lost.
-const ASKED_FOR: [&str; 4] =
-    ["onward::trace", "onward::access", "onward::slow", super::lines::TARGET];
+/// Lines that are written whatever else is: of traces and of requests, which have settings of their own, of lines
+/// that were lost, and of panics.
+const ALWAYS: [&str; 5] = [
+    "onward::trace",
+    "onward::access",
+    "onward::slow",
+    super::lines::TARGET,
+    super::panics::TARGET,
+];
 
 /// Lines that tell who has changed what, and who was denied it.
 const AUDIT: &str = "onward::audit";
@@ -31,13 +36,13 @@ pub(super) fn of(level: &LogFilter, switched: LogChange) -> Result<Filter, Parse
     let configured = EnvFilter::try_new(format!("{ENGINE_FILTER},{}", level.as_str()))?;
     let switched_on = filter_fn(move |line| is_own(line) && verdict(switched, line) == Some(true));
     let not_off = filter_fn(move |line| line.is_span() || verdict(switched, line) != Some(false));
-    let asked_for = filter_fn(|line| ASKED_FOR.contains(&line.target()));
+    let always = filter_fn(|line| ALWAYS.contains(&line.target()));
     let on = switched_on.with_max_level_hint(most_verbose(switched));
     let not_off = not_off.with_max_level_hint(LevelFilter::TRACE);
-    let asked_for = asked_for.with_max_level_hint(LevelFilter::INFO);
+    let always = always.with_max_level_hint(LevelFilter::INFO);
     // Nobody may switch off over the network what tells who has done so.
     let audit = EnvFilter::try_new(level.as_str())?.and(filter_fn(|line| line.target() == AUDIT));
-    Ok(Box::new(configured.or(on).and(not_off).or(asked_for).or(audit)))
+    Ok(Box::new(configured.or(on).and(not_off).or(always).or(audit)))
 }
 
 /// What is written by that, as switches.

@@ -3,6 +3,7 @@
 mod filter;
 mod lines;
 mod otlp;
+mod panics;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,6 +35,13 @@ pub enum TelemetryError {
     /// The system has no thread left.
     #[error("logs cannot be written")]
     Thread(#[from] io::Error),
+}
+
+impl TelemetryError {
+    /// Whether a setting is to be put right.
+    pub const fn is_of_configuration(&self) -> bool {
+        matches!(self, Self::Filter(_))
+    }
 }
 
 /// The logs of this process. Decides what of them is written: what the filter `telemetry.log_level` lets
@@ -72,8 +80,7 @@ impl Logs {
         self.lines.report()
     }
 
-    /// Waits until what was logged is written, for this long at most; only where nobody has read it for a while does
-    /// this take any time.
+    /// Waits until what was logged is written, for this long at most.
     pub fn flush(&self, timeout: Duration) {
         self.lines.flush(timeout);
     }
@@ -108,7 +115,7 @@ impl fmt::Debug for Logs {
     }
 }
 
-/// Sends the logs of this process to standard error from now on.
+/// Sends the logs of this process, and what panics say, to standard error from now on.
 ///
 /// # Errors
 /// [`TelemetryError`].
@@ -116,7 +123,7 @@ pub fn init(config: &TelemetryConfig) -> Result<Logs, TelemetryError> {
     let decided = Decided { level: config.log_level.clone(), switched: LogChange::default() };
     let (filter, handle) = reload::Layer::new(filter::of(&decided.level, decided.switched)?);
     let lines = Lines::to(io::stderr())?;
-    // What is wrong with a line would be told on standard error too, whose reader may have stopped.
+    // What is wrong with a line would be told on standard error by itself.
     let layer = tracing_subscriber::fmt::layer().log_internal_errors(false);
     let layer = layer.with_writer(lines.clone());
     let logs = tracing_subscriber::registry();
@@ -126,5 +133,6 @@ pub fn init(config: &TelemetryConfig) -> Result<Logs, TelemetryError> {
             logs.with(layer.json().flatten_event(true).with_filter(filter)).try_init()?;
         }
     }
+    panics::log(lines.clone());
     Ok(Logs { lines, handle, decided: Arc::new(Mutex::new(decided)) })
 }

@@ -1,7 +1,7 @@
 //! gRPC, by a client that is generated from the same files.
 
 use serde_json::json;
-use tonic::Code;
+use tonic::{Code, Request};
 
 use crate::support::grpc::health::health_client::HealthClient;
 use crate::support::grpc::health::{HealthCheckRequest, HealthCheckResponse};
@@ -369,4 +369,30 @@ async fn what_models_have_done_is_told_over_both_interfaces() {
     let unknown = ModelStatisticsRequest { name: "no".to_owned(), version: String::new() };
     let unknown = client.model_statistics(unknown).await.unwrap_err();
     refused(&unknown, (Code::NotFound, "unknown_model"), &["no"]);
+}
+
+#[tokio::test]
+async fn every_call_has_an_id() {
+    let settings = [("telemetry.access_log", "true")];
+    let server = Server::start_with(Repository::of("add", &add_constant(1.0)), &settings).await;
+    let mut client = server.grpc().await;
+    let infer = async |client: &mut Client, given: Option<&str>, of_message: &str| {
+        let message =
+            ModelInferRequest { id: of_message.to_owned(), ..x("add", &[1, 4], &[0.0; 4]) };
+        let mut request = Request::new(message);
+        given.map(|id| request.metadata_mut().insert("x-request-id", id.parse().unwrap()));
+        let answer = client.model_infer(request).await.unwrap();
+        answer.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned()
+    };
+    assert_eq!(infer(&mut client, Some("a-1"), "of-message").await, "a-1");
+    assert_eq!(infer(&mut client, None, "of-message").await, "of-message");
+    assert_eq!(infer(&mut client, Some("two words"), "a message").await.len(), 18);
+    for id in ["a-1", "of-message"] {
+        server.process.logged(&["onward::access", &format!("\"request_id\":\"{id}\"")]).await;
+    }
+    let failed = client.model_infer(x("nothing", &[1, 4], &[0.0; 4])).await.unwrap_err();
+    let made = failed.metadata().get("x-request-id").unwrap().to_str().unwrap();
+    server.process.logged(&["onward::access", "unknown_model", made]).await;
+    let live = client.server_live(ServerLiveRequest {}).await.unwrap();
+    assert!(live.metadata().contains_key("x-request-id"));
 }

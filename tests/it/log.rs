@@ -5,18 +5,21 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 
-use crate::support::onnx::add_constant;
+use crate::support::onnx::{add_constant, failing_unless_zero, slow};
 use crate::support::process::{PATIENCE, blocking, onward};
 use crate::support::server::client;
-use crate::support::{Repository, project};
+use crate::support::{Repository, Server, grpc, project, x};
 
-/// A server whose log goes to what the test says. Killed when dropped.
+/// Killed when dropped.
+struct Running(Child);
+
+/// A server whose log goes to what the test says.
 struct Logging {
-    child: Child,
+    running: Running,
     address: SocketAddr,
     client: reqwest::Client,
     _repository: Repository,
@@ -35,14 +38,14 @@ impl Logging {
         command.args(["--telemetry.access_log", "true", "--telemetry.log_format", "json"]);
         command.args(["--telemetry.log_level", level, "--lifecycle.health_interval", "50ms"]);
         command.args(["--lifecycle.pre_stop_delay", "0s"]).current_dir(project(""));
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let running = Running(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let address = until(async || {
             let text = std::fs::read_to_string(&port_file).unwrap_or_default();
             text.trim().parse::<SocketAddr>().ok()
         });
         let address = address.await;
         let client = client();
-        let server = Self { child, address, client, _repository: repository, _home: home };
+        let server = Self { running, address, client, _repository: repository, _home: home };
         until(async || (server.get("/readyz").await.0 == 200).then_some(())).await;
         server
     }
@@ -82,18 +85,18 @@ impl Logging {
 
     /// Asks it to stop, and waits until it has; its exit code.
     async fn stop(mut self) -> Option<i32> {
-        let pid = self.child.id().to_string();
+        let pid = self.running.0.id().to_string();
         let sent = std::process::Command::new("kill").args(["-s", "TERM", &pid]).status();
         assert!(sent.unwrap().success());
-        until(async || self.child.try_wait().unwrap()).await.code()
+        until(async || self.running.0.try_wait().unwrap()).await.code()
     }
 }
 
-impl Drop for Logging {
+impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }
 
@@ -113,7 +116,7 @@ async fn until<T>(mut asked: impl AsyncFnMut() -> Option<T>) -> T {
 /// A server whose log nobody has read, and who has said more than there is room for.
 async fn unread() -> (Logging, ChildStderr) {
     let mut server = Logging::start(Stdio::piped(), "info").await;
-    let log = server.child.stderr.take().unwrap();
+    let log = server.running.0.stderr.take().unwrap();
     while server.lost("queue_full").await == 0 {
         server.answers(1000).await;
     }
@@ -137,7 +140,7 @@ async fn a_log_that_cannot_be_written_stops_nothing_and_fails_a_check() {
 async fn a_log_that_nobody_reads_stops_nothing_and_what_is_lost_is_told_once_somebody_does() {
     let (server, log) = unread().await;
     let error = server.check("failing").await;
-    assert!(error.contains("what reads them has stopped"), "{error}");
+    assert!(error.contains("what reads standard error has stopped"), "{error}");
 
     let reading = tokio::spawn(blocking(|| {
         BufReader::new(log)
@@ -162,4 +165,41 @@ async fn a_log_that_nobody_reads_stops_nothing_and_what_is_lost_is_told_once_som
 async fn the_end_does_not_wait_for_a_log_that_nobody_reads() {
     let (server, _log) = unread().await;
     assert_eq!(server.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn nothing_of_a_tensor_gets_into_the_log() {
+    let settings = [
+        ("telemetry.log_level", "trace"),
+        ("telemetry.access_log", "true"),
+        ("telemetry.slow_request", "1ms"),
+    ];
+    let repository = Repository::of("add", &add_constant(1.0))
+        .and("strict", 1, &failing_unless_zero())
+        .and("slow", 1, &slow(20_000));
+    let server = Server::start_with(repository, &settings).await;
+    let traced = json!({ "trace_rate": "1", "trace_level": ["TIMESTAMPS"] });
+    assert_eq!(server.post("/v2/trace/setting", &traced).await.status, 200);
+    let element = "71.015625";
+    let number: f32 = element.parse().unwrap();
+    assert_eq!(server.infer("add", &x(&[1, 4], &[number, 0.0, 0.0, 0.0])).await.status, 200);
+    let mut wrong = x(&[1, 4], &[0.0; 4]);
+    wrong["inputs"][0]["data"] = json!([element, 0, 0, 0]);
+    server.infer("add", &wrong).await.refused(400, "invalid_request", &[element]);
+    let predicted = server.post("/v1/models/add:predict", &json!({ "instances": [element] })).await;
+    assert_eq!(predicted.status, 400);
+    assert_eq!(server.infer("slow", &x(&[1], &[number])).await.status, 200);
+    let refused = server.infer("strict", &x(&[1, 4], &[71.0; 4])).await;
+    refused.refused(400, "invalid_request", &["71"]);
+    let mut client = server.grpc().await;
+    client.model_infer(grpc::x("add", &[1, 4], &[number; 4])).await.unwrap();
+    client.model_infer(grpc::x("strict", &[1, 4], &[71.0; 4])).await.unwrap_err();
+    assert_eq!(server.get("/v2").await.status, 200);
+    server.process.logged(&["onward::access", "\"/v2\""]).await;
+    let log = server.process.log();
+    assert!(log.contains("onward::trace") && log.contains("onward::slow"), "{log}");
+    for content in [element, "72.015625", "idx=71"] {
+        let line = log.lines().find(|line| line.contains(content));
+        assert_eq!(line, None, "{content}");
+    }
 }

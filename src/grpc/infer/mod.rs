@@ -17,9 +17,6 @@ use crate::model::{CacheLookup, ModelLifecycleManager, Traces};
 use crate::oip::Refusal;
 use crate::trail::Trail;
 
-/// The longest id of a request that is told of it elsewhere.
-const LONGEST_ID: usize = 128;
-
 /// An answer, and what its metadata tell.
 pub(super) struct Answered {
     pub(super) response: ModelInferResponse,
@@ -41,9 +38,6 @@ pub(super) async fn answer(
 ) -> Result<Answered, Refusal> {
     let id = request.id.clone();
     let mut call = request::read(request)?;
-    if let (Some(trail), Some(id)) = (&trail, call.id.as_ref().filter(|id| is_shown(id))) {
-        trail.identified(id.clone());
-    }
     call.trail = trail;
     if terms.routing_key.is_some() {
         call.options.routing_key.clone_from(&terms.routing_key);
@@ -51,9 +45,4 @@ pub(super) async fn answer(
     let reply = call.run(serving, bounds).await?;
     let (digest, cache) = (reply.version.traced().digest.clone(), reply.cache);
     Ok(Answered { response: response::write(&reply, id), digest, cache })
-}
-
-/// Whether a request's id may stand in a line of the log.
-fn is_shown(id: &[u8]) -> bool {
-    id.len() <= LONGEST_ID && id.iter().all(u8::is_ascii_graphic)
 }

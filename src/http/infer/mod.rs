@@ -14,12 +14,11 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
-use super::request_id::{self, RequestId};
 use super::target::Target;
 use super::{Services, Shared, body, trail};
 use crate::inference::InferError;
 use crate::model::{ModelName, Protocol};
-use crate::oip::{Call, Inputs, RequestOptions};
+use crate::oip::{Call, Inputs, RequestId, RequestOptions};
 pub(super) use compression::{Coding, DecodeError};
 use request::Decoded;
 use response::Wanted;
@@ -37,7 +36,7 @@ pub(super) async fn infer(
     target: Result<Target, ApiError>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let id = request_id::of(&request);
+    let id = request.extensions().get().cloned();
     answer(&services, target, (request, id)).await
 }
 

@@ -14,10 +14,10 @@ use axum::response::Response;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
-use super::{Shared, body, infer, request_id, trail};
+use super::{Shared, body, infer, trail};
 use crate::inference::InferError;
 use crate::model::Protocol;
-use crate::oip::{Call, Inputs, RequestOptions};
+use crate::oip::{Call, Inputs, RequestId, RequestOptions};
 use request::Predict;
 pub(super) use status::{metadata, states};
 use target::Predicted;
@@ -31,7 +31,7 @@ pub(super) async fn predict(
 ) -> Result<Response, ApiError> {
     let limits = services.limits();
     let received = Instant::now();
-    let id = request_id::of(&request).map(|id| id.to_bytes());
+    let id = request.extensions().get().map(RequestId::to_bytes);
     let trail = trail::of(&request);
     let routing_key = infer::routing_key(request.headers())?;
     let deadline = received + limits.request_timeout;

@@ -126,6 +126,8 @@ pub enum Event {
         model: Option<String>,
         /// The other end of the connection.
         peer: String,
+        /// What the request is found by in the log.
+        request_id: Option<String>,
         /// How it was answered: a status of HTTP, or a code of gRPC; `None` where the answer was not waited for.
         status: Option<u16>,
         /// Requests that were denied since the event before of one that was, and have none of their own.

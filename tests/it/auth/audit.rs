@@ -2,12 +2,13 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tonic::Request;
+use tonic::{Code, Request};
 
 use super::{Keys, Who, ask, guarded};
-use crate::support::Server;
 use crate::support::grpc::connect;
-use crate::support::grpc::proto::RepositoryModelUnloadRequest;
+use crate::support::grpc::proto::{RepositoryModelLoadRequest, RepositoryModelUnloadRequest};
+use crate::support::onnx::add_constant;
+use crate::support::{Repository, Server};
 
 /// The fields of a line of the audit that has all of these.
 async fn line(server: &Server, texts: &[&str]) -> Value {
@@ -19,6 +20,16 @@ async fn line(server: &Server, texts: &[&str]) -> Value {
 /// Where the formatter puts fields.
 fn field<'a>(line: &'a Value, name: &str) -> &'a Value {
     line.get(name).or_else(|| line["fields"].get(name)).unwrap_or(&Value::Null)
+}
+
+fn unload_other(key: Option<&str>) -> Request<RepositoryModelUnloadRequest> {
+    let mut request = Request::new(RepositoryModelUnloadRequest {
+        model_name: "other".to_owned(),
+        ..RepositoryModelUnloadRequest::default()
+    });
+    let bearer = format!("Bearer {}", key.unwrap()).parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
+    request
 }
 
 #[tokio::test]
@@ -50,22 +61,67 @@ async fn changes_and_refusals_are_written_down() {
     assert_eq!((field(&told, "status"), field(&told, "who")), (&json!(401), &json!("unknown")));
 
     let mut client = connect(server.address).await;
-    let mut request = Request::new(RepositoryModelUnloadRequest {
-        model_name: "other".to_owned(),
-        ..RepositoryModelUnloadRequest::default()
-    });
-    let bearer = format!("Bearer {}", manage.unwrap()).parse().unwrap();
-    request.metadata_mut().insert("authorization", bearer);
-    client.repository_model_unload(request).await.unwrap();
+    let of_others = client.repository_model_unload(unload_other(keys.of(Who::OwnManage))).await;
+    assert_eq!(of_others.unwrap_err().code(), Code::PermissionDenied);
+    let told = line(&server, &["\"denied\"", "RepositoryModelUnload"]).await;
+    assert_eq!(
+        (field(&told, "who"), field(&told, "model")),
+        (&json!("key:OwnManage"), &json!("other"))
+    );
+    assert_eq!(field(&told, "status"), &json!(7));
+    client.repository_model_unload(unload_other(manage)).await.unwrap();
     let told = line(&server, &["\"change\"", "RepositoryModelUnload"]).await;
     assert_eq!((field(&told, "method"), field(&told, "model")), (&json!("gRPC"), &json!("other")));
     assert_eq!(field(&told, "status"), &json!(0));
 
+    let metrics = ask(&server, manage, (Method::GET, "/metrics"), "").await.text().await.unwrap();
+    for (reason, count) in [("unauthenticated", 1), ("forbidden", 2), ("rate_limited", 0)] {
+        let line = format!("onward_requests_refused_total{{reason=\"{reason}\"}} {count}\n");
+        assert!(metrics.contains(&line), "no {line} in {metrics}");
+    }
     let events = ask(&server, manage, (Method::GET, "/lifecycle/events?kind=audit"), "").await;
     let events: Value = events.json().await.unwrap();
     let whos: Vec<&Value> =
         events["events"].as_array().unwrap().iter().map(|event| &event["data"]["who"]).collect();
-    assert_eq!(whos, ["key:Manage", "key:Infer", "unknown", "key:Manage"]);
+    assert_eq!(whos, ["key:Manage", "key:Infer", "unknown", "key:OwnManage", "key:Manage"]);
+}
+
+#[tokio::test]
+async fn changes_are_written_down_where_nobody_is_asked_for_a_credential() {
+    let server = Server::start(Repository::of("own", &add_constant(1.0))).await;
+    let unload = server.request(Method::POST, "/lifecycle/models/own/unload");
+    let unloaded = unload.header("x-request-id", "mine-1").send().await.unwrap();
+    assert_eq!(unloaded.status(), 200);
+    let told = line(&server, &["\"change\"", "own/unload"]).await;
+    for (name, expected) in [
+        ("who", json!("anonymous")),
+        ("model", json!("own")),
+        ("status", json!(200)),
+        ("request_id", json!("mine-1")),
+    ] {
+        assert_eq!(field(&told, name), &expected, "{told}");
+    }
+
+    let mut client = connect(server.address).await;
+    let mut load = Request::new(RepositoryModelLoadRequest {
+        model_name: "own".to_owned(),
+        ..RepositoryModelLoadRequest::default()
+    });
+    load.metadata_mut().insert("x-request-id", "mine-2".parse().unwrap());
+    client.repository_model_load(load).await.unwrap();
+    let told = line(&server, &["\"change\"", "RepositoryModelLoad"]).await;
+    let named = (field(&told, "who"), field(&told, "model"), field(&told, "request_id"));
+    assert_eq!(named, (&json!("anonymous"), &json!("own"), &json!("mine-2")), "{told}");
+
+    assert_eq!(server.get("/v2/models/own").await.status, 200);
+    let events = server.get("/lifecycle/events?kind=audit").await.ok();
+    let ids: Vec<&Value> = events["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| &event["data"]["request_id"])
+        .collect();
+    assert_eq!(ids, ["mine-1", "mine-2"], "what changes nothing is not written down");
 }
 
 #[tokio::test]
@@ -78,8 +134,10 @@ async fn a_flood_of_refusals_leaves_room_for_other_events() {
     let place = (Method::GET, "/lifecycle/events?kind=audit&limit=1000");
     let events: Value = ask(&server, keys.of(Who::Read), place, "").await.json().await.unwrap();
     assert_eq!(events["events"].as_array().unwrap().len(), 10);
+    assert_eq!(ask(&server, None, (Method::GET, "/lifecycle"), "").await.status(), 401);
+    line(&server, &["\"denied\"", "\"/lifecycle\""]).await;
     let lines = server.process.log();
-    assert_eq!(lines.lines().filter(|line| line.contains("\"denied\"")).count(), 100);
+    assert_eq!(lines.lines().filter(|line| line.contains("\"denied\"")).count(), 101);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use onward::auth::Audit;
 use onward::cloudevents::CloudEvents;
 use onward::http::{
     self, ConfigurationPage, InFlight, Limits, MetricsPage, Parts, Protocols, Rest, Served,
@@ -120,6 +121,7 @@ fn parts(application: &Application) -> Parts {
         log: Arc::new(NoLog),
         traces: Arc::default(),
         guard: None,
+        audit: Arc::new(Audit::new(application.events().clone())),
         in_flight: InFlight::default(),
         counts: Arc::default(),
         closing: CancellationToken::new(),
