@@ -1,5 +1,8 @@
 //! Counts of events.
 
+use std::collections::HashMap;
+
+use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
@@ -72,6 +75,22 @@ const NO_LABELS: &[&str] = &[];
 impl EventCounts {
     pub(super) fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
+    }
+
+    /// Ends the series of models that are not known any more.
+    pub(super) fn keep_models(&self, is_known: impl Fn(&str) -> bool) {
+        let OfModels { loads, swaps, rollbacks, decisions, evictions } = &self.models;
+        for counters in [loads, swaps, rollbacks, decisions, evictions, &self.changes] {
+            let metrics = counters.collect();
+            for metric in metrics.iter().flat_map(MetricFamily::get_metric) {
+                let labels = metric.get_label().iter().map(|label| (label.name(), label.value()));
+                let labels: HashMap<&str, &str> = labels.collect();
+                if !is_known(labels["model"]) {
+                    // It was there a moment ago.
+                    counters.remove(&labels).ok();
+                }
+            }
+        }
     }
 
     pub(super) fn miss(&self, count: u64) {

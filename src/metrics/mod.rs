@@ -80,13 +80,14 @@ impl Metrics {
     /// The text exposition of everything.
     pub fn render(&self, observed: &Observed) -> String {
         let mut page = Page::default();
-        scrape::tell(&mut page, observed, self.triton_names);
+        let models = scrape::tell(&mut page, observed, self.triton_names);
         for (id, totals) in self.versions.totals() {
             totals.tell(&mut page, &id);
             if self.triton_names {
                 totals.tell_as_triton(&mut page, &id);
             }
         }
+        self.events.keep_models(|model| models.contains(model));
         let mut families = self.events.gather();
         families.extend(page.families());
         families.sort_by(|a, b| a.name().cmp(b.name()));

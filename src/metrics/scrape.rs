@@ -1,5 +1,6 @@
 //! States, read when they are asked for.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use super::Observed;
@@ -8,8 +9,8 @@ use super::names::{self, Described};
 use super::page::{Grain, Page, float};
 use crate::lifecycle::{AppState, CheckKind, CheckStatus, ProcessReport};
 use crate::model::{
-    ModelLifecycleManager, ModelReport, ServingReport, StateKind, TrafficReport, Unrouted,
-    UnroutedReport, VersionReport, WHOLE,
+    ModelLifecycleManager, ModelName, ModelReport, ServingReport, StateKind, TrafficReport,
+    Unrouted, UnroutedReport, VersionReport, WHOLE,
 };
 
 /// The model of requests for models that are unknown. No model can be called so.
@@ -23,14 +24,19 @@ const PHASES: [(StateKind, &str); 4] = [
     (StateKind::Warming, "warm_up"),
 ];
 
-/// Tells everything that is a state now.
-pub(super) fn tell(page: &mut Page, observed: &Observed, triton_names: bool) {
+/// Tells everything that is a state now; which models there are.
+pub(super) fn tell(
+    page: &mut Page,
+    observed: &Observed,
+    triton_names: bool,
+) -> BTreeSet<ModelName> {
     application(page, observed);
     health(page, observed);
-    models(page, &observed.models, triton_names);
+    let known = models(page, &observed.models, triton_names);
     response_cache(page, &observed.models);
     interfaces(page, &(observed.interfaces)());
     process(page, &ProcessReport::now(), observed.started);
+    known
 }
 
 fn application(page: &mut Page, observed: &Observed) {
@@ -73,8 +79,13 @@ fn response_cache(page: &mut Page, models: &ModelLifecycleManager) {
     page.set(&names::RESPONSE_CACHE_CAPACITY_BYTES, &[], float(report.capacity));
 }
 
-fn models(page: &mut Page, models: &ModelLifecycleManager, triton_names: bool) {
-    for model in &models.reports() {
+fn models(
+    page: &mut Page,
+    models: &ModelLifecycleManager,
+    triton_names: bool,
+) -> BTreeSet<ModelName> {
+    let reports = models.reports();
+    for model in &reports {
         let name = model.name.as_str();
         if let Some(current) = model.current {
             page.set(&names::MODEL_CURRENT_VERSION, &[name], float(current.number()));
@@ -95,6 +106,7 @@ fn models(page: &mut Page, models: &ModelLifecycleManager, triton_names: bool) {
     if let Some(budget) = budget {
         page.set(&names::MODEL_MEMORY_BUDGET_BYTES, &[], float(budget));
     }
+    reports.into_iter().map(|model| model.name).collect()
 }
 
 /// Requests that no version has got. Those that waited for one were shed.
