@@ -255,6 +255,11 @@ async fn lists_have_what_the_caller_may_see() {
         let answer = ask(&server, keys.of(who), (Method::GET, &path), "").await;
         assert_eq!(answer.status().as_u16(), expected, "{who:?}");
     }
+    // It has ended, which is told to those alone who may see it.
+    for (who, expected) in [(Who::Manage, 409), (Who::OwnManage, 404)] {
+        let answer = ask(&server, keys.of(who), (Method::DELETE, &path), "").await;
+        assert_eq!(answer.status().as_u16(), expected, "{who:?}");
+    }
 }
 
 #[tokio::test]
