@@ -18,7 +18,7 @@ LIBRARY_Darwin := libonnxruntime.dylib
 LIBRARY := .onnxruntime/$(or $(LIBRARY_$(shell uname -s)),libonnxruntime.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-allocations bench-codec bench-growth bench-guard bench-isolation bench-memory bench-probes bench-profile bench-shadow bench-start bench-starvation bench-swap bench-table check-metrics check-containers prometheus-rule sbom clean
+.PHONY: help onnxruntime build serve stores clients azurite test test-clients perf-analyzer test-interleavings fuzz lint deny coverage schema bench bench-allocations bench-codec bench-crowd bench-growth bench-guard bench-isolation bench-memory bench-probes bench-profile bench-shadow bench-start bench-starvation bench-swap bench-table check-metrics check-containers prometheus-rule sbom clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -155,8 +155,8 @@ bench: onnxruntime ## compare the server with ONNX Runtime alone: models, protoc
 bench-guard: bench ## run the grid, and fail where a ratio is worse than in docs/performance.md
 	$(PYTHON) scripts/performance.py guard $(FIGURES)/grid.json
 
-bench-table: bench bench-start bench-growth bench-allocations bench-profile ## run what docs/performance.md has figures of, and write it anew
-	$(PYTHON) scripts/performance.py write $(addprefix $(FIGURES)/,grid.json start.json growth.json allocations.json profile.json)
+bench-table: bench bench-start bench-growth bench-crowd bench-allocations bench-profile ## run what docs/performance.md has figures of, and write it anew
+	$(PYTHON) scripts/performance.py write $(addprefix $(FIGURES)/,grid.json start.json growth.json crowd.json allocations.json profile.json)
 
 bench-start: export ORT_DISABLE_TELEMETRY := 1
 bench-start: onnxruntime ## time the start with the sample models, and tell the memory of an empty server
@@ -176,6 +176,10 @@ bench-profile: onnxruntime ## tell by perf where the time of a request goes (Lin
 
 bench-codec: ## compare reading and writing of bodies with memcpy and with serde_json's value tree
 	cargo bench --locked --bench codec
+
+bench-crowd: export ORT_DISABLE_TELEMETRY := 1
+bench-crowd: onnxruntime ## tell what 300 slow connections and bursts of 10,000 do to the p99 of others (Linux)
+	cargo bench --locked --bench crowd -- --json $(FIGURES)/crowd.json $(ARGS)
 
 bench-probes: onnxruntime ## compare probes with and without a health check that is stuck
 	cargo bench --locked --bench probes -- --rounds 7 --seconds 2

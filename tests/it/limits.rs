@@ -1,6 +1,5 @@
 //! What strangers may ask, and how much: ports, connections, heads, rates.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -32,17 +31,10 @@ fn input() -> Value {
     x(&[1, 4], &[0.0; 4])
 }
 
-/// The address of management alone.
-async fn management(server: &Server) -> SocketAddr {
-    let line = server.process.logged(&["\"listening for management\""]).await;
-    let line: Value = serde_json::from_str(&line).unwrap();
-    line["address"].as_str().unwrap().parse().unwrap()
-}
-
 #[tokio::test]
 async fn management_is_on_its_own_port_alone() {
     let server = start(&[("server.management_listen", "127.0.0.1:0")]).await;
-    let managed = management(&server).await;
+    let managed = server.management_address().await;
     let there = async |path: &str| {
         let answer = client().get(format!("http://{managed}{path}")).send().await.unwrap();
         answer.status().as_u16()
@@ -108,7 +100,7 @@ async fn calls_that_manage_are_answered_there_alone() {
             refused(&status, (Code::NotFound, "not_found"), &["server.management_listen"]);
         }
     }
-    let mut client = connect(management(&server).await).await;
+    let mut client = connect(server.management_address().await).await;
     client.repository_index(RepositoryIndexRequest::default()).await.unwrap();
     client.log_settings(LogSettingsRequest::default()).await.unwrap();
 }
@@ -128,7 +120,7 @@ async fn a_reachable_port_without_management_needs_no_word() {
     assert_eq!(code, 78);
     assert!(error.contains("server.management_listen: 0.0.0.0:8002 can be reached"), "{error}");
     let server = start(&[("server.management_listen", "127.0.0.1:0")]).await;
-    let address = management(&server).await.to_string();
+    let address = server.management_address().await.to_string();
     let mut command = onward();
     command.args(["health", "--server.listen", "127.0.0.1:1", "--server.management_listen"]);
     command.arg(address);

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,10 +12,12 @@ use reqwest::Version;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, timeout};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::support::certificates::{Authority, Pair, TlsFolder};
+use crate::support::grpc::proto::{ModelInferRequest, RepositoryIndexRequest};
 use crate::support::grpc::{Client, x as message};
 use crate::support::onnx::{Dim, Elem, add_constant, identity};
 use crate::support::process::{PATIENCE, blocking, onward, run};
@@ -27,6 +29,8 @@ struct Fixture {
     authority: Authority,
     folder: TlsFolder,
     pair: Pair,
+    /// Whose certificates clients show, in `ca.crt`.
+    clients: Option<TlsFolder>,
 }
 
 impl Fixture {
@@ -43,18 +47,19 @@ impl Fixture {
         let repository = Repository::of("add", &add_constant(1.0)).and("id", 1, &graph);
         let server = Server::start_with(repository, &[&files, settings].concat()).await;
         let server = server.asked_by(authority.client(None));
-        Self { server, authority, folder, pair }
+        Self { server, authority, folder, pair, clients: None }
     }
 
     /// One that lets in only those to whom `clients` has issued a certificate.
-    async fn start_mutual(clients: &Authority) -> Self {
+    async fn start_mutual(clients: &Authority, settings: &[(&str, &str)]) -> Self {
         let authority = Authority::new("one");
         let ca = TlsFolder::new(&authority.issue());
         ca.put("ca.crt", &clients.pem());
         let file = ca.text("ca.crt");
-        let fixture = Self::start_by(authority, &[("server.tls_client_ca", &file)]).await;
+        let file = [("server.tls_client_ca", file.as_str())];
+        let fixture = Self::start_by(authority, &[&file, settings].concat()).await;
         let server = fixture.server.asked_by(fixture.authority.client(Some(&clients.issue())));
-        Self { server, ..fixture }
+        Self { server, clients: Some(ca), ..fixture }
     }
 
     fn address(&self) -> SocketAddr {
@@ -66,6 +71,11 @@ impl Fixture {
         port: u16,
         identity: Option<&Pair>,
     ) -> Result<Client, tonic::transport::Error> {
+        let channel: Channel = self.endpoint(port, identity).connect().await?;
+        Ok(Client::new(channel))
+    }
+
+    fn endpoint(&self, port: u16, identity: Option<&Pair>) -> Endpoint {
         let tls =
             ClientTlsConfig::new().ca_certificate(Certificate::from_pem(self.authority.pem()));
         let tls = match identity {
@@ -73,8 +83,44 @@ impl Fixture {
             Some(pair) => tls.identity(pair.tonic()),
         };
         let endpoint = Endpoint::from_shared(format!("https://localhost:{port}")).unwrap();
-        let channel: Channel = endpoint.tls_config(tls).unwrap().connect().await?;
-        Ok(Client::new(channel))
+        endpoint.tls_config(tls).unwrap()
+    }
+
+    /// Whether who shows this is answered on new connections to this port, over REST in both versions and over
+    /// gRPC, each of which has to say the same.
+    async fn lets_in(&self, port: u16, identity: Option<&Pair>) -> bool {
+        let client = || self.authority.client(identity);
+        let mut told = Vec::new();
+        for client in [client(), client().http1_only()] {
+            let asked = client.build().unwrap().get(format!("https://localhost:{port}/livez"));
+            told.push(asked.send().await.is_ok_and(|answer| answer.status() == 200));
+        }
+        told.push(self.answers_calls(port, identity).await);
+        assert!(told.iter().all(|one| *one == told[0]), "over HTTP/2, HTTP/1.1, gRPC: {told:?}");
+        told[0]
+    }
+
+    /// Whether who shows this is answered over gRPC on a new connection to this port.
+    async fn answers_calls(&self, port: u16, identity: Option<&Pair>) -> bool {
+        match self.grpc(port, identity).await {
+            Ok(mut client) => client.model_infer(infer()).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    /// Waits until the server has taken what is issued for clients by these.
+    async fn take(&self, clients: &[&Authority]) {
+        let before = self.server.process.log().matches("configuration read anew").count();
+        let pem: String = clients.iter().map(|authority| authority.pem()).collect();
+        self.clients.as_ref().unwrap().put("ca.crt", &pem);
+        let looking = async {
+            let mut looks = interval(Duration::from_millis(20));
+            let now = || self.server.process.log().matches("configuration read anew").count();
+            while now() == before {
+                looks.tick().await;
+            }
+        };
+        timeout(PATIENCE, looking).await.expect("the file is read anew");
     }
 
     /// Waits until connections that are new are shown this certificate.
@@ -109,6 +155,19 @@ fn input() -> Value {
     x(&[1, 4], &[0.0; 4])
 }
 
+fn infer() -> ModelInferRequest {
+    message("add", &[1, 4], &[0.0; 4])
+}
+
+/// What the server answers to who speaks plain HTTP.
+async fn plainly(address: SocketAddr) -> String {
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    plain.read_to_end(&mut answer).await.ok();
+    String::from_utf8(answer).unwrap()
+}
+
 #[tokio::test]
 async fn rest_and_grpc_are_spoken_over_tls() {
     let fixture = Fixture::start(&[]).await;
@@ -123,7 +182,7 @@ async fn rest_and_grpc_are_spoken_over_tls() {
     assert!(stranger.get(server.url("/readyz")).send().await.unwrap_err().is_connect());
     for port in [fixture.address().port(), server.grpc_address().await.port()] {
         let mut client = fixture.grpc(port, None).await.unwrap();
-        let answer = client.model_infer(message("add", &[1, 4], &[0.0; 4])).await.unwrap();
+        let answer = client.model_infer(infer()).await.unwrap();
         assert_eq!(answer.into_inner().model_name, "add");
     }
     assert_eq!(fixture.server.stop().await, 0);
@@ -151,7 +210,7 @@ async fn versions_and_protocols_are_agreed_on() {
 #[tokio::test]
 async fn who_shows_no_certificate_of_the_client_ca_is_not_let_in() {
     let clients = Authority::new("clients");
-    let fixture = Fixture::start_mutual(&clients).await;
+    let fixture = Fixture::start_mutual(&clients, &[]).await;
     let server = &fixture.server;
     assert_eq!(server.infer("add", &input()).await.output("y")[0], json!(1.0));
     let stranger = Authority::new("clients").issue();
@@ -161,24 +220,96 @@ async fn who_shows_no_certificate_of_the_client_ca_is_not_let_in() {
     }
     let known = clients.issue();
     for port in [fixture.address().port(), server.grpc_address().await.port()] {
-        let infer = async |identity| {
-            let mut client = fixture.grpc(port, identity).await.ok()?;
-            client.model_infer(message("add", &[1, 4], &[0.0; 4])).await.ok()
-        };
-        assert!(infer(Some(&known)).await.is_some());
-        assert!(infer(None).await.is_none());
-        assert!(infer(Some(&stranger)).await.is_none());
+        for (identity, expected) in [(Some(&known), true), (None, false), (Some(&stranger), false)]
+        {
+            assert_eq!(fixture.answers_calls(port, identity).await, expected, "{identity:?}");
+        }
     }
+}
+
+/// A CA that is renewed keeps its name, and goes by way of a file that has both.
+#[tokio::test]
+async fn the_client_ca_is_exchanged_while_the_server_runs() {
+    let (old, new) = (Authority::new("clients"), Authority::new("clients"));
+    let fixture = Fixture::start_mutual(&old, &[]).await;
+    let (port, of_old, of_new) = (fixture.address().port(), old.issue(), new.issue());
+    let mut kept = fixture.grpc(port, Some(&of_old)).await.unwrap();
+    kept.model_infer(infer()).await.unwrap();
+    let let_in = async || {
+        [fixture.lets_in(port, Some(&of_old)).await, fixture.lets_in(port, Some(&of_new)).await]
+    };
+    assert_eq!(let_in().await, [true, false]);
+    fixture.take(&[&old, &new]).await;
+    assert_eq!(let_in().await, [true, true]);
+    fixture.take(&[&new]).await;
+    assert_eq!(let_in().await, [false, true]);
+    let port_of_grpc = fixture.server.grpc_address().await.port();
+    for (identity, expected) in [(&of_old, false), (&of_new, true)] {
+        assert_eq!(fixture.answers_calls(port_of_grpc, Some(identity)).await, expected);
+    }
+    kept.model_infer(infer()).await.expect("what is open keeps what it was opened with");
+    let changed = json!(["server.tls_client_ca"]);
+    let server = fixture.server.asked_by(fixture.authority.client(Some(&of_new)));
+    let fixture = Fixture { server, ..fixture };
+    fixture.told(|told| told["changed"] == changed).await;
+}
+
+const MANAGED: [(&str, &str); 1] = [("server.management_listen", "127.0.0.1:0")];
+
+#[tokio::test]
+async fn management_is_spoken_over_tls_alone() {
+    let fixture = Fixture::start(&MANAGED).await;
+    let managed = fixture.server.management_address().await;
+    let client = fixture.authority.client(None).build().unwrap();
+    let status = async |at: SocketAddr, path: &str| {
+        let answer = client.get(format!("https://{at}{path}")).send().await.unwrap();
+        (answer.status().as_u16(), answer.version())
+    };
+    for path in ["/livez", "/metrics", "/lifecycle/models"] {
+        assert_eq!(status(managed, path).await, (200, Version::HTTP_2), "{path}");
+    }
+    assert_eq!(status(fixture.address(), "/metrics").await.0, 404);
+    let mut grpc = fixture.grpc(managed.port(), None).await.unwrap();
+    grpc.repository_index(RepositoryIndexRequest::default()).await.unwrap();
+    assert!(fixture.lets_in(managed.port(), None).await);
+    let answer = plainly(managed).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("use https"), "{answer}");
+    let stranger = Authority::new("other").client(None).build().unwrap();
+    let asked = stranger.get(format!("https://{managed}/livez")).send().await;
+    assert!(asked.unwrap_err().is_connect());
+    let next = fixture.authority.issue();
+    fixture.folder.replace(&next);
+    fixture.shown(&next).await;
+    assert!(fixture.authority.is_shown(managed, &next).await);
+    assert_eq!(fixture.server.stop().await, 0);
+}
+
+#[tokio::test]
+async fn management_asks_clients_for_certificates_too() {
+    let clients = Authority::new("clients");
+    let fixture = Fixture::start_mutual(&clients, &MANAGED).await;
+    let (managed, known) = (fixture.server.management_address().await, clients.issue());
+    let stranger = Authority::new("clients").issue();
+    for (identity, expected) in [
+        (Some(&known), true),
+        (None, false),
+        (Some(&fixture.pair), false),
+        (Some(&stranger), false),
+    ] {
+        let is_let_in = fixture.lets_in(managed.port(), identity).await;
+        assert_eq!(is_let_in, expected, "{identity:?}");
+    }
+    let client = fixture.authority.client(Some(&known)).build().unwrap();
+    let metrics = client.get(format!("https://{managed}/metrics")).send().await.unwrap();
+    assert_eq!(metrics.status(), 200);
+    let mut grpc = fixture.grpc(managed.port(), Some(&known)).await.unwrap();
+    grpc.repository_index(RepositoryIndexRequest::default()).await.unwrap();
 }
 
 #[tokio::test]
 async fn who_speaks_plainly_is_told() {
     let fixture = Fixture::start(&[]).await;
-    let mut plain = TcpStream::connect(fixture.address()).await.unwrap();
-    plain.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    plain.read_to_end(&mut answer).await.ok();
-    let answer = String::from_utf8(answer).unwrap();
+    let answer = plainly(fixture.address()).await;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("use https"), "{answer}");
     let body = answer.split_once("\r\n\r\n").unwrap().1;
     serde_json::from_str::<Value>(body).unwrap();
@@ -190,48 +321,77 @@ async fn who_speaks_plainly_is_told() {
     assert_eq!(fixture.server.get("/livez").await.status, 200);
 }
 
-/// Clients that go on until they are told, each second one on a new connection each time.
+/// Clients that go on until they are told.
+#[derive(Default)]
 struct Load {
     is_over: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
-    clients: Vec<tokio::task::JoinHandle<()>>,
+    clients: Vec<JoinHandle<usize>>,
 }
 
 impl Load {
-    fn on(fixture: &Fixture) -> Self {
-        let (is_over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let client = |number: usize| {
-            let kept = if number.is_multiple_of(2) { 0 } else { 8 };
+    /// Over REST, each second one on a new connection each time.
+    fn over_rest(fixture: &Fixture) -> Self {
+        let mut load = Self::default();
+        for kept in [0, 8, 0, 8] {
             let client = fixture.authority.client(None).pool_max_idle_per_host(kept);
             let client = client.build().unwrap();
             let infer = client.post(fixture.server.url("/v2/models/add/infer"));
             let infer = infer.body(input().to_string());
-            let (is_over, answered) = (Arc::clone(&is_over), Arc::clone(&answered));
-            tokio::spawn(async move {
-                while !is_over.load(Ordering::Relaxed) {
-                    let answer = infer.try_clone().unwrap().send().await.expect("none is lost");
-                    assert_eq!(answer.status(), 200);
-                    answered.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        };
-        let clients = (0..4).map(client).collect();
-        Self { is_over, answered, clients }
+            load.asks(move || {
+                let asked = infer.try_clone().unwrap().send();
+                async { assert_eq!(asked.await.expect("none is lost").status(), 200) }
+            });
+        }
+        load
     }
 
-    async fn end(self) -> usize {
-        self.is_over.store(true, Ordering::Relaxed);
-        for client in self.clients {
-            client.await.expect("no request has failed");
+    /// Over gRPC to both ports, on a channel that is kept and on a new one each time.
+    async fn over_grpc(fixture: &Fixture) -> Self {
+        let mut load = Self::default();
+        for port in [fixture.address().port(), fixture.server.grpc_address().await.port()] {
+            let kept = fixture.grpc(port, None).await.unwrap();
+            load.asks(move || called(kept.clone()));
+            let endpoint = fixture.endpoint(port, None);
+            load.asks(move || {
+                let endpoint = endpoint.clone();
+                async move { called(Client::new(endpoint.connect().await.expect("it opens"))).await }
+            });
         }
-        self.answered.load(Ordering::Relaxed)
+        load
+    }
+
+    /// One more, which asks so.
+    fn asks<F>(&mut self, mut ask: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let is_over = Arc::clone(&self.is_over);
+        self.clients.push(tokio::spawn(async move {
+            let mut answered = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                ask().await;
+                answered += 1;
+            }
+            answered
+        }));
+    }
+
+    /// How often each was answered.
+    async fn end(self) -> Vec<usize> {
+        self.is_over.store(true, Ordering::Relaxed);
+        let ended = join_all(self.clients).await;
+        ended.into_iter().map(|answered| answered.expect("no request has failed")).collect()
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn certificates_are_exchanged_under_load_without_a_failed_request() {
-    let fixture = Fixture::start(&[]).await;
-    let load = Load::on(&fixture);
+async fn called(mut client: Client) {
+    let answer = client.model_infer(infer()).await.expect("none is lost");
+    assert_eq!(answer.into_inner().model_name, "add");
+}
+
+/// Exchanges certificates while clients ask, in both ways that there are; the last one.
+async fn exchange(fixture: &Fixture, load: Load) -> Pair {
+    let mut last = None;
     for _ in 0..2 {
         let next = fixture.authority.issue();
         fixture.folder.replace(&next);
@@ -241,11 +401,28 @@ async fn certificates_are_exchanged_under_load_without_a_failed_request() {
         let next = fixture.authority.issue();
         fixture.folder.link(generation, &next);
         fixture.shown(&next).await;
+        last = Some(next);
     }
     let answered = load.end().await;
-    assert!(answered > 100, "only {answered} requests");
+    assert!(answered.iter().all(|count| *count > 25), "only {answered:?} requests");
     let changed = json!(["server.tls_certificate", "server.tls_key"]);
     fixture.told(|told| told["changed"] == changed).await;
+    last.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_exchanged_under_load_without_a_failed_request() {
+    let fixture = Fixture::start(&[]).await;
+    exchange(&fixture, Load::over_rest(&fixture)).await;
+    assert_eq!(fixture.server.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_exchanged_without_a_failed_call() {
+    let fixture = Fixture::start(&[]).await;
+    let last = exchange(&fixture, Load::over_grpc(&fixture).await).await;
+    let address = fixture.server.grpc_address().await;
+    assert!(fixture.authority.is_shown(address, &last).await);
     assert_eq!(fixture.server.stop().await, 0);
 }
 

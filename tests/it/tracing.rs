@@ -182,6 +182,61 @@ async fn requests_that_share_a_run_tell_of_each_other() {
     assert!(queue.time.1 <= batch.time.0 && batch.time.0 <= compute.time.0);
 }
 
+/// Waits for two, whenever they come.
+const PAIR: &str = "instances: 1\nbatching: {max_size: 2, max_delay: 30s}\n";
+
+/// The parts of a request that has shared its run with one other; how long that and its steps took.
+async fn shared(collector: &Collector, request: &Span) -> Vec<u64> {
+    let queue = collector.part(request, "queue").await;
+    let batch = collector.part(request, "batch").await;
+    batch.tells(&[("onward.batch.requests", "2"), ("onward.batch.entries", "2")]);
+    let compute = collector.part(&batch, "compute").await;
+    let mut steps = Vec::new();
+    for name in ["compute.input", "compute.infer", "compute.output"] {
+        steps.push(collector.part(&compute, name).await);
+    }
+    let ends = [queue.time.1, compute.time.1, compute.time.0, steps[0].time.1, steps[1].time.1];
+    let begins = [batch.time.0, batch.time.1, steps[0].time.0, steps[1].time.0, steps[2].time.0];
+    assert_eq!(
+        (ends, steps[2].time.1),
+        (begins, compute.time.1),
+        "each begins as the one before ends"
+    );
+    let length = |span: &Span| span.time.1 - span.time.0;
+    std::iter::once(&compute).chain(&steps).map(length).collect()
+}
+
+#[tokio::test]
+async fn two_traces_go_on_through_the_run_that_they_share() {
+    let collector = Collector::start().await;
+    let repository = Repository::of("add", &add_constant(1.0)).with_settings("add", PAIR);
+    let server = traced_of(repository, &collector, &[]).await;
+    let callers = [(TRACE, CALLER), ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")];
+    let asked = callers.map(|(trace, caller)| {
+        let parent = format!("00-{trace}-{caller}-01");
+        let server = &server;
+        async move { infer(server, "add", &[("traceparent", &parent)]).await.status }
+    });
+    assert_eq!(join_all(asked).await, [200, 200]);
+    let mut runs = Vec::new();
+    for (trace, caller) in callers {
+        let request = collector.span(of_trace(trace)).await;
+        assert_eq!(request.parent, caller);
+        request.tells(&[("http.response.status_code", "200"), ("onward.model.name", "add")]);
+        runs.push(shared(&collector, &request).await);
+    }
+    assert_eq!(runs[0], runs[1], "it is one run");
+    assert_eq!(server.stop().await, 0);
+    for (trace, _) in callers {
+        let of_it = collector.spans().into_iter().filter(|span| span.trace == trace);
+        let mut names: Vec<String> = of_it.map(|span| span.name).collect();
+        names.sort_unstable();
+        let parts = ["compute", "compute.infer", "compute.input", "compute.output", "queue"];
+        let expected = [&["POST /v2/models/{model}/infer", "batch"][..], &parts].concat();
+        assert_eq!(names, expected, "each once, and nothing of the other");
+    }
+}
+
 #[tokio::test]
 async fn callers_decide_and_who_does_not_gets_a_new_trace() {
     let collector = Collector::start().await;

@@ -1,6 +1,6 @@
 //! Every call of gRPC with everybody who may make it.
 
-use onward::auth::{Reach, Role, Rule};
+use onward::auth::{Deed, Reach, Role, Rule};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
@@ -91,6 +91,53 @@ async fn every_call_lets_in_whom_its_rule_says() {
         let of_all = verdict(call(&channel, keys.of(Who::OwnManage), (traces, "")).await);
         assert_eq!(of_all, Verdict::Forbidden, "without a model, it is of all");
     }
+}
+
+/// The calls with another rule than their names tell, and why.
+const EXCEPTIONS: [(&str, Rule, &str); 6] = [
+    ("GRPCInferenceService/ServerLive", Rule::Open, "a probe has no credential"),
+    ("GRPCInferenceService/ServerReady", Rule::Open, "a probe has no credential"),
+    ("Health/Check", Rule::Open, "a probe has no credential"),
+    ("Health/Watch", Rule::Open, "a probe has no credential"),
+    (
+        "GRPCInferenceService/SystemSharedMemoryStatus",
+        Rule::Needs(Deed::Manage, Reach::Server),
+        "no memory is shared, so that nobody has use for it",
+    ),
+    (
+        "GRPCInferenceService/CudaSharedMemoryStatus",
+        Rule::Needs(Deed::Manage, Reach::Server),
+        "no memory is shared, so that nobody has use for it",
+    ),
+];
+
+/// Whether a rule is what the name of the call tells, of which the table of calls knows nothing.
+fn is_usual(call: &str, rule: Rule) -> bool {
+    let Rule::Needs(deed, _) = rule else { return false };
+    let changes = ["Load", "Unload", "Register", "Unregister", "Setting", "Settings"];
+    if changes.iter().any(|name| call.ends_with(name)) {
+        deed == Deed::Manage
+    } else if call.ends_with("Infer") {
+        deed == Deed::Infer
+    } else {
+        [Deed::Describe, Deed::Read].contains(&deed)
+    }
+}
+
+#[test]
+fn rules_are_what_names_tell() {
+    let mut exceptions = 0;
+    for (path, rule) in onward::grpc::rules() {
+        let usual = is_usual(path, rule);
+        match EXCEPTIONS.iter().find(|(call, ..)| path.ends_with(call)) {
+            None => assert!(usual, "{path} has {rule:?}"),
+            Some((_, expected, why)) => {
+                assert_eq!((rule, usual), (*expected, false), "{path}: {why}");
+                exceptions += 1;
+            }
+        }
+    }
+    assert_eq!(exceptions, EXCEPTIONS.len(), "each is a call");
 }
 
 #[tokio::test]

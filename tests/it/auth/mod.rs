@@ -46,6 +46,11 @@ impl Who {
         matches!(self, Self::OwnInfer | Self::OwnManage)
     }
 
+    /// The models that a credential is for; none where it is for all.
+    fn models(self) -> &'static [&'static str] {
+        if self.is_scoped() { &["own", "own-*"] } else { &[] }
+    }
+
     /// What has to become of a request with this rule, which may name a model.
     fn expected(self, rule: Rule, model: Option<&str>) -> Verdict {
         let Rule::Needs(deed, reach) = rule else { return Verdict::Allowed };
@@ -74,30 +79,39 @@ enum Verdict {
     Forbidden,
 }
 
-/// A file of keys, with one for each that asks.
+/// A credential for each that asks.
 #[derive(Debug)]
 struct Keys {
-    home: TempDir,
     keys: Vec<(Who, String)>,
+    source: Source,
+}
+
+/// What a server knows them by.
+#[derive(Debug)]
+struct Source {
+    home: TempDir,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Keys {
+    /// Those of a file of keys.
     fn new() -> Self {
         let (home, mut keys, mut text) =
             (TempDir::new().unwrap(), Vec::new(), "keys:\n".to_owned());
         for who in Who::ALL {
             let Some(role) = who.role() else { continue };
-            let models: &[&str] = if who.is_scoped() { &["own", "own-*"] } else { &[] };
-            let NewKey { key, entry } = new_key(&format!("{who:?}"), role, models);
+            let NewKey { key, entry } = new_key(&format!("{who:?}"), role, who.models());
             text.push_str(&entry);
             keys.push((who, key));
         }
-        fs::write(home.path().join("keys.yaml"), text).unwrap();
-        Self { home, keys }
+        let path = home.path().join("keys.yaml");
+        fs::write(&path, text).unwrap();
+        let settings = vec![("auth.keys_file", path.to_str().unwrap().to_owned())];
+        Self { keys, source: Source { home, settings } }
     }
 
     fn path(&self) -> PathBuf {
-        self.home.path().join("keys.yaml")
+        self.source.home.path().join("keys.yaml")
     }
 
     fn of(&self, who: Who) -> Option<&str> {
@@ -114,11 +128,10 @@ fn new_key(name: &str, role: Role, models: &[&str]) -> NewKey {
 /// A server with the models `own` and `other`.
 async fn guarded(keys: &Keys, settings: &[(&str, &str)]) -> Server {
     let repository = Repository::of("own", &add_constant(1.0)).and("other", 1, &add_constant(2.0));
-    let path = keys.path();
-    let mut all = vec![("auth.keys_file", path.to_str().unwrap())];
-    all.extend(settings);
+    let of_keys: Vec<(&str, &str)> =
+        keys.source.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     // Nobody may ask whether it is ready.
-    Server::start_with(repository, &all).await
+    Server::start_with(repository, &[&of_keys, settings].concat()).await
 }
 
 /// Asks, with this key.

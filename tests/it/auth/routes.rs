@@ -1,6 +1,6 @@
 //! Every route of REST with everybody who may ask.
 
-use onward::auth::Rule;
+use onward::auth::{Deed, Reach, Rule};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -48,10 +48,9 @@ async fn verdict(
     status
 }
 
-#[tokio::test]
-async fn every_route_lets_in_whom_its_rule_says() {
-    let keys = Keys::new();
-    let server = guarded(&keys, &[("events.history", "16")]).await;
+/// Asks for every route with every credential.
+async fn every_route_is_guarded(keys: &Keys) {
+    let server = guarded(keys, &[("events.history", "16")]).await;
     // What ends the server, or its readiness, is left for the last.
     let mut rules = onward::http::rules();
     rules.sort_by_key(|(_, path, _)| path.ends_with("/shutdown"));
@@ -60,11 +59,83 @@ async fn every_route_lets_in_whom_its_rule_says() {
             if path.contains("{model}") { &["own", "other", "none"] } else { &[""] };
         for (model, who) in models.iter().flat_map(|model| Who::ALL.map(|who| (*model, who))) {
             let asked = filled(path, model);
-            let got = verdict(&server, &keys, who, (method.clone(), &asked)).await;
+            let got = verdict(&server, keys, who, (method.clone(), &asked)).await;
             let expected = who.expected(rule, (!model.is_empty()).then_some(model));
             assert_eq!(got, expected, "{method} {asked} by {who:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn every_route_lets_in_whom_its_rule_says() {
+    every_route_is_guarded(&Keys::new()).await;
+}
+
+#[tokio::test]
+async fn every_route_takes_tokens_as_it_takes_keys() {
+    every_route_is_guarded(&Keys::tokens()).await;
+}
+
+/// The routes with another rule than their method and their path tell, and why.
+const EXCEPTIONS: [(&str, &str, Rule, &str); 7] = [
+    ("GET", "/livez", Rule::Open, "a probe has no credential"),
+    ("GET", "/readyz", Rule::Open, "a probe has no credential"),
+    ("GET", "/startupz", Rule::Open, "a probe has no credential"),
+    ("GET", "/v2/health/live", Rule::Open, "a probe has no credential"),
+    ("GET", "/v2/health/ready", Rule::Open, "a probe has no credential"),
+    (
+        "POST",
+        "/v2/repository/index",
+        Rule::Needs(Deed::Describe, Reach::Visible),
+        "the protocol lists models by a POST, which changes nothing",
+    ),
+    (
+        "DELETE",
+        "/lifecycle/operations/{operation}",
+        Rule::Needs(Deed::Manage, Reach::Visible),
+        "the operation names the model, which its handler looks at",
+    ),
+];
+
+/// Whether a rule is what the method and the path tell, of which the router's table knows nothing: what is no
+/// GET asks a model or changes something, a GET only reads, what is of operators alone is not for whoever
+/// infers, and whose path has a model is of that one.
+fn is_usual(method: &Method, path: &str, rule: Rule) -> bool {
+    let Rule::Needs(deed, reach) = rule else { return false };
+    let is_read = *method == Method::GET;
+    let deeds: &[Deed] = match path {
+        _ if is_read && (path.starts_with("/v1/") || path.starts_with("/v2")) => {
+            &[Deed::Describe, Deed::Read]
+        }
+        _ if is_read => &[Deed::Read],
+        _ if path.ends_with("/infer") || path.ends_with(":predict") => &[Deed::Infer],
+        _ => &[Deed::Manage],
+    };
+    let reaches: &[Reach] = match (path.contains("{model}"), is_read) {
+        (true, _) => &[Reach::Model],
+        (false, true) => &[Reach::Visible, Reach::Server],
+        (false, false) => &[Reach::Server],
+    };
+    deeds.contains(&deed) && reaches.contains(&reach)
+}
+
+#[test]
+fn rules_are_what_methods_and_paths_tell() {
+    let mut exceptions = 0;
+    for (method, path, rule) in onward::http::rules() {
+        let is_it = |(verb, place, ..): &&(&str, &str, Rule, &str)| {
+            (method.as_str(), path) == (*verb, *place)
+        };
+        let usual = is_usual(&method, path, rule);
+        match EXCEPTIONS.iter().find(is_it) {
+            None => assert!(usual, "{method} {path} has {rule:?}"),
+            Some((.., expected, why)) => {
+                assert_eq!((rule, usual), (*expected, false), "{method} {path}: {why}");
+                exceptions += 1;
+            }
+        }
+    }
+    assert_eq!(exceptions, EXCEPTIONS.len(), "each is a route");
 }
 
 #[test]
@@ -182,6 +253,11 @@ async fn lists_have_what_the_caller_may_see() {
     let path = format!("/lifecycle/operations/{id}");
     for (who, expected) in [(Who::Manage, 200), (Who::OwnManage, 404)] {
         let answer = ask(&server, keys.of(who), (Method::GET, &path), "").await;
+        assert_eq!(answer.status().as_u16(), expected, "{who:?}");
+    }
+    // It has ended, which is told to those alone who may see it.
+    for (who, expected) in [(Who::Manage, 409), (Who::OwnManage, 404)] {
+        let answer = ask(&server, keys.of(who), (Method::DELETE, &path), "").await;
         assert_eq!(answer.status().as_u16(), expected, "{who:?}");
     }
 }

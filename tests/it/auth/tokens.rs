@@ -1,7 +1,7 @@
 //! Tokens, over the wire.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::{Code, Request};
 
-use super::ask;
+use super::{Keys, Source, Who, ask};
 use crate::support::grpc::{connect, refused, x};
 use crate::support::onnx::add_constant;
 use crate::support::{Answer, Repository, Server};
@@ -64,18 +64,43 @@ fn with(name: &str, value: Value) -> Value {
     claims
 }
 
+/// What a server has to be told to take tokens that are signed by a key of this file.
+fn terms(keys: &Path) -> [(&'static str, &str); 4] {
+    [
+        ("auth.jwks_file", keys.to_str().unwrap()),
+        ("auth.jwt_issuer", "https://issuer.example"),
+        ("auth.jwt_audience", "onward"),
+        ("auth.jwt_roles_claim", "/realm_access/roles"),
+    ]
+}
+
+impl Keys {
+    /// Tokens in the place of keys.
+    pub(super) fn tokens() -> Self {
+        let (home, issuer) = (TempDir::new().unwrap(), Issuer::new("2030"));
+        let path = home.path().join("jwks.json");
+        fs::write(&path, issuer.set().to_string()).unwrap();
+        let token = |who: Who| {
+            let mut claims = with("sub", json!(format!("{who:?}")));
+            claims["realm_access"]["roles"] = json!([who.role()?.name()]);
+            claims["models"] = json!(who.models());
+            if !who.is_scoped() {
+                claims.as_object_mut()?.remove("models");
+            }
+            Some((who, issuer.token(&claims)))
+        };
+        let keys = Who::ALL.into_iter().filter_map(token).collect();
+        let settings = terms(&path).map(|(name, value)| (name, value.to_owned())).into();
+        Self { keys, source: Source { home, settings } }
+    }
+}
+
 /// A server that takes the tokens of an issuer, and the file with its keys.
 async fn trusting(issuer: &Issuer, home: &TempDir) -> (Server, PathBuf) {
     let path = home.path().join("jwks.json");
     fs::write(&path, issuer.set().to_string()).unwrap();
     let repository = Repository::of("own", &add_constant(1.0)).and("other", 1, &add_constant(2.0));
-    let settings = [
-        ("auth.jwks_file", path.to_str().unwrap()),
-        ("auth.jwt_issuer", "https://issuer.example"),
-        ("auth.jwt_audience", "onward"),
-        ("auth.jwt_roles_claim", "/realm_access/roles"),
-    ];
-    (Server::start_with(repository, &settings).await, path)
+    (Server::start_with(repository, &terms(&path)).await, path)
 }
 
 async fn get(server: &Server, path: &str, token: &str) -> Answer {
@@ -144,4 +169,43 @@ async fn a_token_has_roles_and_models_until_its_issuer_has_other_keys() {
     assert_eq!(get(&server, "/v2/models/own", &other.token(&claims())).await.status, 200);
     let log = server.process.log();
     assert!(!log.contains(token.rsplit('.').next().unwrap()), "{log}");
+}
+
+/// The line of the audit that says so of a request without a caller.
+async fn denied(server: &Server, (path, reason): (&str, &str)) -> Value {
+    let texts = ["\"onward::audit\"", "\"denied\"", path, reason];
+    let line: Value = serde_json::from_str(&server.process.logged(&texts).await).unwrap();
+    assert_eq!((&line["message"], &line["who"]), (&json!("denied"), &json!("unknown")), "{line}");
+    assert!(line["reason"].as_str().unwrap().contains(reason), "{line}");
+    assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
+    line
+}
+
+#[tokio::test]
+async fn who_comes_with_a_token_that_is_none_is_written_down() {
+    let (home, issuer) = (TempDir::new().unwrap(), Issuer::new("2030"));
+    let (server, _) = trusting(&issuer, &home).await;
+    let expired = issuer.token(&with("exp", json!(now() - 61)));
+    let cut = expired.rsplit_once('.').unwrap().0.to_owned();
+    for (token, model, reason) in [
+        (&expired, "own", "the credential has expired"),
+        (&"a.b.c".to_owned(), "other", "the credential cannot be read"),
+        (&cut, "cut", "the credential is not known"),
+    ] {
+        let path = format!("/v2/models/{model}");
+        let answer = get(&server, &path, token).await;
+        answer.refused(401, "invalid_credential", &[reason]);
+        let told = denied(&server, (&path, reason)).await;
+        let expected = json!([401, "GET", path, model, answer.header("x-request-id")]);
+        let told = ["status", "method", "path", "model", "request_id"].map(|name| &told[name]);
+        assert_eq!(json!(told), expected);
+    }
+    let mut request = Request::new(x("own", &[1, 4], &[0.0; 4]));
+    request.metadata_mut().insert("authorization", format!("Bearer {expired}").parse().unwrap());
+    let status = connect(server.address).await.model_infer(request).await.unwrap_err();
+    refused(&status, (Code::Unauthenticated, "invalid_credential"), &["has expired"]);
+    let told = denied(&server, ("/inference.GRPCInferenceService/ModelInfer", "expired")).await;
+    assert_eq!((&told["status"], &told["method"]), (&json!(16), &json!("gRPC")), "{told}");
+    let log = server.process.log();
+    assert!(!log.contains(expired.rsplit('.').next().unwrap()), "{log}");
 }

@@ -114,6 +114,13 @@ impl Server {
         Self { process, address, repository, settings, client: client(), _home: home }
     }
 
+    /// The address of management alone.
+    pub(crate) async fn management_address(&self) -> SocketAddr {
+        let line = self.process.logged(&["\"listening for management\""]).await;
+        let line: Value = serde_json::from_str(&line).unwrap();
+        line["address"].as_str().unwrap().parse().unwrap()
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, Vec::new()).await
     }
