@@ -141,6 +141,13 @@ impl Pending {
         }
     }
 
+    /// Writes down that it was denied, and why.
+    pub fn denied(mut self, status: u16, reason: &str) {
+        if let Some(act) = self.act.take() {
+            self.audit.denied(act, status, reason);
+        }
+    }
+
     /// Writes nothing down: it was not a change.
     pub fn withdraw(mut self) {
         self.act = None;

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Parts;
 use super::call_id::CallId;
+use super::front::identify;
 use super::gate::Caller;
 use super::infer::{self, Answered};
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
@@ -147,6 +148,7 @@ impl GrpcInferenceService for Parts {
         let trail = request.extensions().get::<Trail>().cloned();
         if let Some(id) = request.extensions().get::<CallId>() {
             id.or_of_message(&request.get_ref().id);
+            identify(id, trail.as_ref());
         }
         let (terms, request) = parted(request);
         caller.on_model(&request.model_name)?;
@@ -187,7 +189,11 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<LogSettingsRequest>,
     ) -> Result<Response<LogSettingsResponse>, Status> {
-        Caller::of(self, &request)?.on_server()?;
+        let caller = Caller::of(self, &request)?;
+        caller.on_server()?;
+        if request.get_ref().settings.is_empty() {
+            caller.only_reads();
+        }
         let settings = settings::log(&*self.log, request.get_ref());
         Ok(Response::new(settings.map_err(|refusal| refused(&refusal))?))
     }
@@ -196,9 +202,13 @@ impl GrpcInferenceService for Parts {
         &self,
         request: Request<TraceSettingRequest>,
     ) -> Result<Response<TraceSettingResponse>, Status> {
+        let caller = Caller::of(self, &request)?;
         match request.get_ref().model_name.as_str() {
-            "" => Caller::of(self, &request)?.on_server()?,
-            model => Caller::of(self, &request)?.on_model(model)?,
+            "" => caller.on_server()?,
+            model => caller.on_model(model)?,
+        }
+        if request.get_ref().settings.is_empty() {
+            caller.only_reads();
         }
         let settings = settings::trace((&self.models, &self.traces), request.into_inner());
         Ok(Response::new(settings.map_err(|refusal| refused(&refusal))?))

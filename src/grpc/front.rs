@@ -28,7 +28,7 @@ use super::status::{self, status};
 use super::terms::Terms;
 use super::upload::Timely;
 use super::{Parts, gate};
-use crate::oip::{Code, REQUEST_ID, Refusal, RequestIds};
+use crate::oip::{Code, Refusal, RequestIds};
 use crate::trail::Trail;
 
 /// The call whose message may have an id.
@@ -89,18 +89,19 @@ impl Grpc {
             return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
         }
         let (started, method) = (Instant::now(), Method::of(request.uri().path()));
-        let id = CallId::given(request.headers());
+        let id = CallId::given(request.headers(), &self.ids);
         if request.uri().path() != INFER {
-            id.settle(&self.ids);
+            identify(&id, trail.as_ref());
         }
         request.extensions_mut().insert(id.clone());
-        let called = self.admitted(request, peer);
+        let called = id.clone().around(self.admitted(request, peer));
         let mut response = match &trail {
             None => called.await,
             // On the heap, where it is out of the way of what leaves nothing behind.
             Some(trail) => Box::pin(followed(trail, method, called)).await,
         };
-        self.identify((&id, trail.as_ref()), &mut response);
+        identify(&id, trail.as_ref());
+        id.tell(response.headers_mut());
         self.parts.counts.add(method, &response, started.elapsed());
         response
     }
@@ -111,17 +112,11 @@ impl Grpc {
             (answer(&status::refused(refusal)), Method::of(request.uri().path()));
         let trail = request.extensions().get::<Trail>();
         trail.inspect(|trail| note(trail, method, &response));
-        self.identify((&CallId::given(request.headers()), trail), &mut response);
+        let id = CallId::given(request.headers(), &self.ids);
+        identify(&id, trail);
+        id.tell(response.headers_mut());
         self.parts.counts.add(method, &response, Duration::ZERO);
         response
-    }
-
-    /// Tells the call's id.
-    fn identify(&self, (id, trail): (&CallId, Option<&Trail>), response: &mut Response) {
-        let id = id.settle(&self.ids);
-        trail.inspect(|trail| trail.identified(id.to_bytes()));
-        let told = HeaderValue::from_maybe_shared(id.to_bytes());
-        response.headers_mut().insert(REQUEST_ID, told.expect("it is visible ASCII"));
     }
 
     /// Lets the call in, and has it made.
@@ -218,6 +213,13 @@ async fn followed(
     let response = trail.clone().around(called).await;
     note(trail, method, &response);
     response
+}
+
+/// Settles under which id a call is found.
+pub(super) fn identify(id: &CallId, trail: Option<&Trail>) {
+    if let Some(trail) = trail {
+        trail.identified(id.settle().to_bytes());
+    }
 }
 
 /// Notes what a call was, and how it was answered.

@@ -2,6 +2,7 @@
 //! the message tells.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use axum::http::header::AUTHORIZATION;
@@ -23,6 +24,9 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The codes of gRPC for what is denied.
 const UNAUTHENTICATED: u16 = 16;
 const PERMISSION_DENIED: u16 = 7;
+
+/// That for calls that are not offered.
+const UNIMPLEMENTED: u16 = 12;
 
 const DESCRIBE: Rule = Rule::Needs(Deed::Describe, Reach::Visible);
 const DESCRIBE_MODEL: Rule = Rule::Needs(Deed::Describe, Reach::Model);
@@ -107,6 +111,8 @@ struct Known {
     place: Place,
     /// The model that the message has named.
     model: OnceLock<String>,
+    /// The message has asked for nothing to be changed.
+    only_reads: AtomicBool,
 }
 
 /// Where a call comes from, and what it is.
@@ -134,6 +140,13 @@ impl Caller {
     /// Whether the caller may see this model.
     pub(super) fn sees(&self, model: &str) -> bool {
         self.0.as_ref().is_none_or(|known| known.access.sees(model))
+    }
+
+    /// Notes that the call, by which something could be changed, changes nothing.
+    pub(super) fn only_reads(&self) {
+        if let Some(known) = &self.0 {
+            known.only_reads.store(true, Ordering::Relaxed);
+        }
     }
 
     /// # Errors
@@ -172,7 +185,7 @@ impl Caller {
 impl Place {
     fn act(&self, who: String, model: Option<String>) -> Act {
         let (path, method) = (self.path.clone(), "gRPC".to_owned());
-        let id = self.id.as_ref().and_then(CallId::known);
+        let id = self.id.as_ref().map(CallId::settle);
         let request_id = id.map(|id| id.as_str().to_owned());
         Act { who, method, path, model, peer: self.peer, request_id }
     }
@@ -204,7 +217,8 @@ pub(super) async fn guarded<B, F: Future<Output = Response>>(
                 trail.is_by(access.who());
             }
             let (guard, audit, model) = (guard.cloned(), Arc::clone(audit), OnceLock::new());
-            let known = Known { guard, audit, access, deed, place, model };
+            let only_reads = AtomicBool::new(false);
+            let known = Known { guard, audit, access, deed, place, model, only_reads };
             called(Arc::new(known), request, next).await
         }
         Err(denied) => {
@@ -228,15 +242,16 @@ async fn called<B, F: Future<Output = Response>>(
     let status = counts::code(&response);
     let is_denied = [UNAUTHENTICATED, PERMISSION_DENIED].contains(&status);
     if is_denied {
-        known.audit.denied(act(&known), status, "not with this model");
+        known.audit.denied(act(&known), status, "not for this caller");
     }
-    match change {
-        Some(change) if is_denied => change.withdraw(),
-        Some(mut change) => {
+    if let Some(mut change) = change {
+        let changes_nothing = status == UNIMPLEMENTED || known.only_reads.load(Ordering::Relaxed);
+        if is_denied || changes_nothing {
+            change.withdraw();
+        } else {
             known.model.get().inspect(|model| change.named(model));
             change.answered(status);
         }
-        None => {}
     }
     response
 }

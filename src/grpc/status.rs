@@ -6,6 +6,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code as Grpc, Status};
 use tracing::{debug, error};
 
+use super::call_id::CallId;
 use crate::causes;
 use crate::oip::{Code, Refusal, shortened};
 use crate::trail::Ids;
@@ -94,10 +95,11 @@ fn log(code: Code, text: &str, secret: Option<&str>) {
     if code == Code::Internal {
         let (ids, cause) = (Ids::here(), secret.unwrap_or(text));
         let (trace_id, span_id) = (ids.trace(), ids.span());
-        error!(code = code.name(), cause, trace_id, span_id, "gRPC call failed");
+        let request_id = CallId::here();
+        error!(code = code.name(), cause, request_id, trace_id, span_id, "gRPC call failed");
     } else {
         let text = (!code.quotes_body()).then_some(text);
-        debug!(code = code.name(), text, "gRPC call refused");
+        debug!(code = code.name(), text, request_id = CallId::here(), "gRPC call refused");
     }
 }
 

@@ -18,8 +18,11 @@ use super::routes::methods;
 use super::{trail, unread};
 use crate::causes;
 use crate::lifecycle::AppState;
-use crate::oip::{REQUEST_ID, RequestId};
+use crate::oip::{self, RequestId};
 use crate::trail::{Ids, Trail};
+
+/// The header that carries a request's id both ways.
+const REQUEST_ID: HeaderName = HeaderName::from_static(oip::REQUEST_ID);
 
 /// Counts the request, has it handled, and completes its answer.
 pub(super) async fn finish<F: Future<Output = Response>>(
@@ -30,7 +33,7 @@ pub(super) async fn finish<F: Future<Output = Response>>(
     let _counted = services.parts.in_flight.enter();
     let started = Instant::now();
     let (request, unread) = unread::watched(request);
-    let given = request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes);
+    let given = request.headers().get(&REQUEST_ID).map(HeaderValue::as_bytes);
     let id = services.request_ids.of(given);
     let trail = trail::of(&request);
     let (method, uri) = (request.method().clone(), request.uri().clone());

@@ -11,6 +11,7 @@ use axum::http::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -135,6 +136,8 @@ async fn accept<A: Answers>(
 ) -> Infallible {
     let room = Room::new(served.bounds.connections);
     loop {
+        // Many who come at once must not be before those who are there.
+        yield_now().await;
         // Who comes when there is none waits in the system's backlog.
         let place = room.place().await;
         match listener.accept().await {

@@ -1,6 +1,6 @@
 //! Counts of events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
@@ -77,18 +77,32 @@ impl EventCounts {
         self.registry.gather()
     }
 
-    /// Ends the series of models that are not known any more.
-    pub(super) fn keep_models(&self, is_known: impl Fn(&str) -> bool) {
+    /// The models that have series.
+    pub(super) fn models(&self) -> BTreeSet<String> {
+        let mut models = BTreeSet::new();
+        self.each(|_, labels| {
+            models.insert(labels["model"].to_owned());
+        });
+        models
+    }
+
+    /// Ends the series of these models.
+    pub(super) fn forget(&self, models: &BTreeSet<String>) {
+        self.each(|counters, labels| {
+            if models.contains(labels["model"]) {
+                // It was there a moment ago.
+                counters.remove(labels).ok();
+            }
+        });
+    }
+
+    /// Each series of a model, by its labels.
+    fn each(&self, mut look: impl FnMut(&IntCounterVec, &HashMap<&str, &str>)) {
         let OfModels { loads, swaps, rollbacks, decisions, evictions } = &self.models;
         for counters in [loads, swaps, rollbacks, decisions, evictions, &self.changes] {
-            let metrics = counters.collect();
-            for metric in metrics.iter().flat_map(MetricFamily::get_metric) {
+            for metric in counters.collect().iter().flat_map(MetricFamily::get_metric) {
                 let labels = metric.get_label().iter().map(|label| (label.name(), label.value()));
-                let labels: HashMap<&str, &str> = labels.collect();
-                if !is_known(labels["model"]) {
-                    // It was there a moment ago.
-                    counters.remove(&labels).ok();
-                }
+                look(counters, &labels.collect());
             }
         }
     }

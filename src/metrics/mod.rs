@@ -80,14 +80,17 @@ impl Metrics {
     /// The text exposition of everything.
     pub fn render(&self, observed: &Observed) -> String {
         let mut page = Page::default();
-        let models = scrape::tell(&mut page, observed, self.triton_names);
+        // Looked for before: what comes meanwhile is kept.
+        let mut forgotten = self.events.models();
+        let known = scrape::tell(&mut page, observed, self.triton_names);
+        forgotten.retain(|model| !known.contains(model.as_str()));
+        self.events.forget(&forgotten);
         for (id, totals) in self.versions.totals() {
             totals.tell(&mut page, &id);
             if self.triton_names {
                 totals.tell_as_triton(&mut page, &id);
             }
         }
-        self.events.keep_models(|model| models.contains(model));
         let mut families = self.events.gather();
         families.extend(page.families());
         families.sort_by(|a, b| a.name().cmp(b.name()));

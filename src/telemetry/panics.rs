@@ -13,17 +13,15 @@ use super::lines::Lines;
 /// What the line of a panic is under.
 pub(super) const TARGET: &str = "onward::panic";
 
-/// How long the end of the process by a panic waits for who reads its log.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long a panic, which may be the end of the process, waits for who reads its log.
+const LAST_LINES: Duration = Duration::from_millis(100);
 
 /// Has panics logged from now on, with a backtrace where the environment asks for one, as the standard library has
 /// it: that would write them itself, and wait where standard error is not read.
 pub(super) fn log(lines: Lines) {
     set_hook(Box::new(move |panic| {
         tell(panic);
-        if thread::current().name() == Some("main") {
-            lines.flush(LAST_LINES);
-        }
+        lines.flush(LAST_LINES);
     }));
 }
 

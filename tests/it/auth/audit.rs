@@ -5,8 +5,11 @@ use serde_json::{Value, json};
 use tonic::{Code, Request};
 
 use super::{Keys, Who, ask, guarded};
-use crate::support::grpc::connect;
-use crate::support::grpc::proto::{RepositoryModelLoadRequest, RepositoryModelUnloadRequest};
+use crate::support::grpc::proto::{
+    LogSettingsRequest, RepositoryModelLoadRequest, RepositoryModelUnloadRequest,
+    SystemSharedMemoryStatusRequest, TraceSettingRequest,
+};
+use crate::support::grpc::{connect, x as grpc_x};
 use crate::support::onnx::add_constant;
 use crate::support::{Repository, Server};
 
@@ -30,6 +33,30 @@ fn unload_other(key: Option<&str>) -> Request<RepositoryModelUnloadRequest> {
     let bearer = format!("Bearer {}", key.unwrap()).parse().unwrap();
     request.metadata_mut().insert("authorization", bearer);
     request
+}
+
+async fn over_grpc(server: &Server, keys: &Keys) {
+    let mut client = connect(server.address).await;
+    let of_others = client.repository_model_unload(unload_other(keys.of(Who::OwnManage))).await;
+    assert_eq!(of_others.unwrap_err().code(), Code::PermissionDenied);
+    let told = line(server, &["\"denied\"", "RepositoryModelUnload"]).await;
+    assert_eq!(
+        (field(&told, "who"), field(&told, "model")),
+        (&json!("key:OwnManage"), &json!("other"))
+    );
+    assert_eq!(field(&told, "status"), &json!(7));
+    let mut infer = Request::new(grpc_x("own", &[1, 4], &[0.0; 4]));
+    infer.metadata_mut().insert("x-api-key", "onw_wrong".parse().unwrap());
+    let denied = client.model_infer(infer).await.unwrap_err();
+    let told = line(server, &["\"denied\"", "ModelInfer"]).await;
+    assert_eq!(
+        field(&told, "request_id"),
+        denied.metadata().get("x-request-id").unwrap().to_str().unwrap()
+    );
+    client.repository_model_unload(unload_other(keys.of(Who::Manage))).await.unwrap();
+    let told = line(server, &["\"change\"", "RepositoryModelUnload"]).await;
+    assert_eq!((field(&told, "method"), field(&told, "model")), (&json!("gRPC"), &json!("other")));
+    assert_eq!(field(&told, "status"), &json!(0));
 }
 
 #[tokio::test]
@@ -60,22 +87,9 @@ async fn changes_and_refusals_are_written_down() {
     let told = line(&server, &["\"denied\"", "own/infer"]).await;
     assert_eq!((field(&told, "status"), field(&told, "who")), (&json!(401), &json!("unknown")));
 
-    let mut client = connect(server.address).await;
-    let of_others = client.repository_model_unload(unload_other(keys.of(Who::OwnManage))).await;
-    assert_eq!(of_others.unwrap_err().code(), Code::PermissionDenied);
-    let told = line(&server, &["\"denied\"", "RepositoryModelUnload"]).await;
-    assert_eq!(
-        (field(&told, "who"), field(&told, "model")),
-        (&json!("key:OwnManage"), &json!("other"))
-    );
-    assert_eq!(field(&told, "status"), &json!(7));
-    client.repository_model_unload(unload_other(manage)).await.unwrap();
-    let told = line(&server, &["\"change\"", "RepositoryModelUnload"]).await;
-    assert_eq!((field(&told, "method"), field(&told, "model")), (&json!("gRPC"), &json!("other")));
-    assert_eq!(field(&told, "status"), &json!(0));
-
+    over_grpc(&server, &keys).await;
     let metrics = ask(&server, manage, (Method::GET, "/metrics"), "").await.text().await.unwrap();
-    for (reason, count) in [("unauthenticated", 1), ("forbidden", 2), ("rate_limited", 0)] {
+    for (reason, count) in [("unauthenticated", 2), ("forbidden", 2), ("rate_limited", 0)] {
         let line = format!("onward_requests_refused_total{{reason=\"{reason}\"}} {count}\n");
         assert!(metrics.contains(&line), "no {line} in {metrics}");
     }
@@ -83,7 +97,10 @@ async fn changes_and_refusals_are_written_down() {
     let events: Value = events.json().await.unwrap();
     let whos: Vec<&Value> =
         events["events"].as_array().unwrap().iter().map(|event| &event["data"]["who"]).collect();
-    assert_eq!(whos, ["key:Manage", "key:Infer", "unknown", "key:OwnManage", "key:Manage"]);
+    assert_eq!(
+        whos,
+        ["key:Manage", "key:Infer", "unknown", "key:OwnManage", "unknown", "key:Manage"]
+    );
 }
 
 #[tokio::test]
@@ -114,6 +131,9 @@ async fn changes_are_written_down_where_nobody_is_asked_for_a_credential() {
     assert_eq!(named, (&json!("anonymous"), &json!("own"), &json!("mine-2")), "{told}");
 
     assert_eq!(server.get("/v2/models/own").await.status, 200);
+    client.log_settings(LogSettingsRequest::default()).await.unwrap();
+    client.trace_setting(TraceSettingRequest::default()).await.unwrap();
+    client.system_shared_memory_status(SystemSharedMemoryStatusRequest::default()).await.ok();
     let events = server.get("/lifecycle/events?kind=audit").await.ok();
     let ids: Vec<&Value> = events["events"]
         .as_array()
