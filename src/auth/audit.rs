@@ -16,8 +16,16 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// What is answered without a good credential: the status of HTTP, and the code of gRPC.
 const UNAUTHENTICATED: [u16; 2] = [401, 16];
 
+/// What is answered to who may not do it.
+const FORBIDDEN: [u16; 2] = [403, 7];
+
 /// The longest path that is written down, in bytes.
 const LONGEST: usize = 256;
+
+/// Whether somebody was answered so who may not do what they wanted: by a status of HTTP, or a code of gRPC.
+pub fn is_denied(status: u16) -> bool {
+    UNAUTHENTICATED.contains(&status) || FORBIDDEN.contains(&status)
+}
 
 /// What somebody wants to do.
 #[derive(Debug, Clone)]
@@ -107,6 +115,15 @@ impl Audit {
         }
     }
 
+    /// Writes down a change that its handler has answered.
+    fn answered(&self, act: Act, status: u16) {
+        if is_denied(status) {
+            self.denied(act, status, "not for this caller");
+        } else {
+            self.changed(act, Some(status));
+        }
+    }
+
     fn changed(&self, act: Act, status: Option<u16>) {
         let Act { who, method, path, model, peer, request_id } = &act;
         info!(
@@ -141,22 +158,15 @@ impl Pending {
         }
     }
 
-    /// Writes down that it was denied, and why.
-    pub fn denied(mut self, status: u16, reason: &str) {
-        if let Some(act) = self.act.take() {
-            self.audit.denied(act, status, reason);
-        }
-    }
-
     /// Writes nothing down: it was not a change.
     pub fn withdraw(mut self) {
         self.act = None;
     }
 
-    /// Writes down how it was answered: a status of HTTP, or a code of gRPC.
+    /// Writes down how it was answered, which may be that it was denied: a status of HTTP, or a code of gRPC.
     pub fn answered(mut self, status: u16) {
         if let Some(act) = self.act.take() {
-            self.audit.changed(act, Some(status));
+            self.audit.answered(act, status);
         }
     }
 }

@@ -22,7 +22,7 @@ mod rule;
 mod scope;
 
 pub use access::Access;
-pub use audit::{Act, Audit, Pending};
+pub use audit::{Act, Audit, Pending, is_denied};
 pub use denied::{Denied, Invalid};
 pub use following::Following;
 pub use guard::{Guard, Options, SourceError, TokenOptions};

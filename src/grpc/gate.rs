@@ -14,7 +14,7 @@ use super::call_id::CallId;
 use super::front::answer;
 use super::status::refused;
 use super::{Parts, counts};
-use crate::auth::{Access, Act, Audit, Deed, Denied, Guard, Presented, Reach, Rule};
+use crate::auth::{Access, Act, Audit, Deed, Denied, Guard, Presented, Reach, Rule, is_denied};
 use crate::oip::Refusal;
 use crate::trail::Trail;
 
@@ -240,18 +240,17 @@ async fn called<B, F: Future<Output = Response>>(
     request.extensions_mut().insert(Caller(Some(Arc::clone(&known))));
     let response = next(request).await;
     let status = counts::code(&response);
-    let is_denied = [UNAUTHENTICATED, PERMISSION_DENIED].contains(&status);
-    if is_denied {
-        known.audit.denied(act(&known), status, "not for this caller");
-    }
-    if let Some(mut change) = change {
-        let changes_nothing = status == UNIMPLEMENTED || known.only_reads.load(Ordering::Relaxed);
-        if is_denied || changes_nothing {
-            change.withdraw();
-        } else {
+    let changes_nothing = status == UNIMPLEMENTED || known.only_reads.load(Ordering::Relaxed);
+    match change {
+        Some(change) if changes_nothing => change.withdraw(),
+        Some(mut change) => {
             known.model.get().inspect(|model| change.named(model));
             change.answered(status);
         }
+        None if is_denied(status) => {
+            known.audit.denied(act(&known), status, "not for this caller");
+        }
+        None => {}
     }
     response
 }

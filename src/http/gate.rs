@@ -7,7 +7,7 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -81,15 +81,8 @@ pub(super) async fn guarded(
             let change = (deed == Deed::Manage).then(|| audit.change(act));
             request.extensions_mut().insert(access);
             let response = next.run(request).await;
-            let status = response.status();
-            match change {
-                Some(change)
-                    if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status) =>
-                {
-                    change.denied(status.as_u16(), "not for this caller");
-                }
-                Some(change) => change.answered(status.as_u16()),
-                None => {}
+            if let Some(change) = change {
+                change.answered(response.status().as_u16());
             }
             response
         }
