@@ -9,12 +9,14 @@ use std::str;
 /// The digits that always fit in 64 bits.
 const DIGITS: usize = 19;
 
-/// Powers of ten that are exact in double precision, and those that are in single precision.
+/// Powers of ten that are exact in double precision.
 const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
     1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 ];
-const SINGLE_POWERS: [f32; 11] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
+
+/// Powers of ten up to that of eight digits.
+const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 
 /// A number as it is written.
 #[derive(Debug, Clone, Copy)]
@@ -33,13 +35,15 @@ impl<'a> Number<'a> {
     #[inline]
     pub(super) fn read(text: &'a [u8]) -> Option<Self> {
         let is_negative = text.first() == Some(&b'-');
-        let mut scan = Scan { text, at: usize::from(is_negative), digits: 0 };
-        let whole = scan.run();
-        if whole == 0 || (whole > 1 && scan.text[scan.at - whole] == b'0') {
+        let begin = usize::from(is_negative);
+        let mut scan = Scan { text, at: begin, digits: 0 };
+        let whole = scan.whole();
+        if whole == 0 || (whole > 1 && text[begin] == b'0') {
             return None;
         }
         let (mut exponent, mut is_integer, mut count) = (0, true, whole);
-        if scan.next(b'.') {
+        if scan.peek() == Some(b'.') {
+            scan.at += 1;
             let fraction = scan.run();
             if fraction == 0 {
                 return None;
@@ -47,9 +51,11 @@ impl<'a> Number<'a> {
             count += fraction;
             (exponent, is_integer) = (-i32::try_from(fraction).ok()?, false);
         }
-        let fits = count <= DIGITS || count - zeros(&text[usize::from(is_negative)..]) <= DIGITS;
+        // A zero before the point is the rule, zeros behind it are not.
+        let significant = count - usize::from(text[begin] == b'0');
+        let fits = significant <= DIGITS || count - zeros(&text[begin..]) <= DIGITS;
         let digits = fits.then_some(scan.digits);
-        if scan.next(b'e') || scan.next(b'E') {
+        if matches!(scan.peek(), Some(b'e' | b'E')) {
             exponent = exponent.saturating_add(scan.exponent()?);
             is_integer = false;
         }
@@ -68,9 +74,6 @@ impl<'a> Number<'a> {
     /// The nearest number in single precision, which may be infinite.
     #[inline]
     pub(super) fn as_f32(&self) -> f32 {
-        if let Some(exact) = self.exact_f32() {
-            return exact;
-        }
         match self.close_f64() {
             // Rounded once more to what is nearest; unless it lies about between two, where what was
             // rounded before decides.
@@ -79,16 +82,6 @@ impl<'a> Number<'a> {
             }
             _ => self.as_str().parse().expect("its grammar was checked"),
         }
-    }
-
-    #[inline]
-    fn exact_f32(&self) -> Option<f32> {
-        let digits = self.digits.filter(|digits| *digits <= 1 << 24)?;
-        let power = *SINGLE_POWERS.get(usize::try_from(self.exponent.unsigned_abs()).ok()?)?;
-        #[expect(clippy::cast_precision_loss, reason = "it is at most 2^24")]
-        let whole = digits as f32;
-        let value = if self.exponent < 0 { whole / power } else { whole * power };
-        Some(if self.is_negative { -value } else { value })
     }
 
     /// The nearest number in double precision, where that is one operation.
@@ -106,7 +99,8 @@ impl<'a> Number<'a> {
         #[expect(clippy::cast_precision_loss, reason = "that is what is accounted for")]
         let whole = self.digits? as f64;
         let value = if self.exponent < 0 { whole / power } else { whole * power };
-        Some(if self.is_negative { -value } else { value })
+        // No branch: signs are no pattern.
+        Some(f64::from_bits(value.to_bits() | u64::from(self.is_negative) << 63))
     }
 
     /// The whole number, where it is written as one that fits.
@@ -127,6 +121,8 @@ fn narrowed(value: f64) -> f32 {
     value as f32
 }
 
+/// Where the next number begins is known once the last has been read: so that a processor can go ahead, what it
+/// can foresee is a branch here, and nothing that it has to compute.
 struct Scan<'a> {
     text: &'a [u8],
     at: usize,
@@ -134,44 +130,64 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// Goes past this byte, if it comes next.
     #[inline]
-    fn next(&mut self, byte: u8) -> bool {
-        let found = self.text.get(self.at) == Some(&byte);
-        self.at += usize::from(found);
-        found
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    /// [`Scan::run`] for what comes before a point, which mostly is one digit.
+    #[inline]
+    fn whole(&mut self) -> usize {
+        if let Some([digit @ b'0'..=b'9', b'.']) = self.text[self.at..].first_chunk() {
+            self.digits = u64::from(digit - b'0');
+            self.at += 1;
+            return 1;
+        }
+        self.run()
     }
 
     /// Goes past digits, and adds them up; how many there were.
     #[inline]
     fn run(&mut self) -> usize {
         let begin = self.at;
-        while let Some(eight) =
-            self.text[self.at..].first_chunk().and_then(|text| eight_digits(*text))
-        {
-            self.digits = self.digits.wrapping_mul(100_000_000).wrapping_add(eight);
-            self.at += 8;
-        }
-        while let Some(byte) = self.text.get(self.at) {
-            let digit = byte.wrapping_sub(b'0');
-            if digit > 9 {
-                break;
+        while let Some(text) = self.text[self.at..].first_chunk() {
+            let word = u64::from_le_bytes(*text) ^ ZEROS;
+            let others = others(word);
+            if others == 0 {
+                self.add(8, value(word));
+                continue;
             }
-            self.digits = self.digits.wrapping_mul(10).wrapping_add(u64::from(digit));
-            self.at += 1;
+            // Seven at most: they become the last of eight, with zeros before them.
+            let count = others.trailing_zeros() / u8::BITS;
+            let digits = word << u8::BITS << ((7 - count) * u8::BITS);
+            self.add(count as usize, value(digits));
+            return self.at - begin;
+        }
+        // Few bytes are left of the text.
+        while let Some(digit) = self.peek().map(|byte| byte.wrapping_sub(b'0'))
+            && digit <= 9
+        {
+            self.add(1, u64::from(digit));
         }
         self.at - begin
     }
 
-    /// What comes after the `e`.
+    /// Goes past so many digits, which are this number.
+    #[inline]
+    fn add(&mut self, count: usize, value: u64) {
+        self.digits = self.digits.wrapping_mul(TENS[count]).wrapping_add(value);
+        self.at += count;
+    }
+
+    /// What begins with the `e`.
     fn exponent(&mut self) -> Option<i32> {
-        let is_negative = self.next(b'-');
-        if !is_negative {
-            self.next(b'+');
+        self.at += 1;
+        let is_negative = self.peek() == Some(b'-');
+        if is_negative || self.peek() == Some(b'+') {
+            self.at += 1;
         }
-        let begin = self.at;
-        let mut written = 0_i32;
-        while let Some(digit) = self.text.get(self.at).map(|byte| byte.wrapping_sub(b'0'))
+        let (begin, mut written) = (self.at, 0_i32);
+        while let Some(digit) = self.peek().map(|byte| byte.wrapping_sub(b'0'))
             && digit <= 9
         {
             written = written.saturating_mul(10).saturating_add(i32::from(digit));
@@ -181,22 +197,25 @@ impl Scan<'_> {
     }
 }
 
-/// The whole number that eight digits are; `None` where not all are digits. All at once: neighbours are
-/// added up to pairs, those to fours, and those to eight.
+const ZEROS: u64 = u64::from_ne_bytes([b'0'; 8]);
+
+/// The highest bit of each of eight bytes that is more than nine. What a byte hands on to the next changes only
+/// what comes after the first of them.
 #[inline]
-fn eight_digits(text: [u8; 8]) -> Option<u64> {
-    const ZEROS: u64 = 0x3030_3030_3030_3030;
-    const SIXES: u64 = 0x0606_0606_0606_0606;
-    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
-    let word = u64::from_le_bytes(text);
-    // The upper half of each byte is three, and stays so when six is added: below, `:` and more do not.
-    if word & HIGH != ZEROS || word.wrapping_add(SIXES) & HIGH != ZEROS {
-        return None;
-    }
-    let digits = word - ZEROS;
-    let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
-    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
+fn others(bytes: u64) -> u64 {
+    // Added to nine, it leaves the highest bit of a byte alone, and added to anything above it does not.
+    const ABOVE_NINE: u64 = u64::from_ne_bytes([0x76; 8]);
+    const HIGHEST: u64 = u64::from_ne_bytes([0x80; 8]);
+    (bytes.wrapping_add(ABOVE_NINE) | bytes) & HIGHEST
+}
+
+/// The whole number whose eight digits are these bytes, the first of which is the lowest. All at once:
+/// neighbours are added up to pairs, those to fours, and those to eight.
+#[inline]
+fn value(digits: u64) -> u64 {
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
+    fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff
 }
 
 /// The zeros before the first other digit.
@@ -228,6 +247,27 @@ mod tests {
             assert!(read(text).is_none(), "{text}");
         }
         assert_eq!(Number::read(b"12,3").unwrap().text, b"12");
+    }
+
+    #[test]
+    fn the_digits_that_a_text_begins_with_are_found() {
+        for (text, digits, count) in [
+            (&b"12345678"[..], 12_345_678, 8),
+            (b"00000000", 0, 8),
+            (b"9999999999", 9_999_999_999, 10),
+            (b"1234567,", 1_234_567, 7),
+            (b"9.999999", 9, 1),
+            (b"42/:;<=>", 42, 2),
+            (b"7\xff999999", 7, 1),
+            (b"12\xb9\xb8\xb0999", 12, 2),
+            (b"123\x00\x10\x7f\x80\xff", 123, 3),
+            (b"/0000000", 0, 0),
+            (b":0000000", 0, 0),
+            (b"123", 123, 3),
+        ] {
+            let mut scan = Scan { text, at: 0, digits: 0 };
+            assert_eq!((scan.run(), scan.at, scan.digits), (count, count, digits), "{text:?}");
+        }
     }
 
     #[test]
