@@ -58,7 +58,7 @@ impl<'a> Batch<'a> {
             let begin = end;
             end = begin.checked_add(entries(request)?)?;
             parts.push(Part { request, rows: begin..end });
-            if padding.key(request).as_ref() != Some(&key) {
+            if !padding.has_key(request, &key) {
                 return None;
             }
         }
@@ -123,8 +123,7 @@ fn joined(
     if given.is_empty() {
         return Ok(None);
     }
-    let even = padding.even(slot, &given)?;
-    Tensor::joined(&even.iter().collect::<Vec<_>>()).map(Some)
+    Tensor::joined(&padding.even(slot, &given)?).map(Some)
 }
 
 #[cfg(test)]

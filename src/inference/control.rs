@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// Stops one run that is under way.
 pub trait Terminate: Send + Sync {
-    /// Called at most once.
+    /// Called at most once for each [`RunControl`] that is armed with it.
     fn terminate(&self);
 }
 

@@ -28,7 +28,7 @@ const TOO_LONG: u32 = 200;
 /// Runs between two trials, after one that has changed nothing; that doubles, up to the second.
 const PAUSES: (u32, u32) = (128, 2048);
 
-/// Inputs of fewer bytes count as so many: what they take has little to do with their size.
+/// An entry of fewer bytes counts as so many: what it takes has little to do with its size.
 const LEAST: u64 = 64;
 
 /// A run that was made.
@@ -88,7 +88,8 @@ impl Costs {
     }
 
     pub(super) fn ran(&self, run: Run) {
-        let cost = run.took.as_secs_f64() * 1e9 / precise(run.bytes.max(LEAST));
+        let least = LEAST.saturating_mul(run.entries as u64);
+        let cost = run.took.as_secs_f64() * 1e9 / precise(run.bytes.max(least));
         self.lock().ran((level(run.entries), cost), self.most);
     }
 
@@ -228,6 +229,17 @@ mod tests {
         assert_eq!(settled(&costs, MANY, |entries| 5e-3 * entries), 1);
         let costs = Costs::new(1);
         assert_eq!(settled(&costs, MANY, |_| 5e-3), 1);
+    }
+
+    #[test]
+    fn batches_grow_also_of_a_few_bytes() {
+        let costs = Costs::new(32);
+        for _ in 0..300 {
+            let entries = costs.limit();
+            let took = Duration::from_micros(10);
+            costs.ran(Run { entries, bytes: entries as u64 * 4, took });
+        }
+        assert_eq!(costs.worth(), 32);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What makes requests of different lengths the same, so that they can share a run.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use half::{bf16, f16};
@@ -84,34 +85,48 @@ impl Padding {
     /// the first dimension, and where they are filled up, about the same. `None` where dimensions of one
     /// name differ, so that filling them up would hide a mistake.
     pub(super) fn key(&self, request: &PreparedRequest) -> Option<Vec<usize>> {
-        if self.same.iter().any(|(one, other)| one.of(request) != other.of(request)) {
-            return None;
-        }
+        self.is_sound(request).then(|| self.sizes(request).collect())
+    }
+
+    /// Whether that is the key of this request too.
+    pub(super) fn has_key(&self, request: &PreparedRequest, key: &[usize]) -> bool {
+        self.is_sound(request) && self.sizes(request).eq(key.iter().copied())
+    }
+
+    /// Whether dimensions of one name are the same.
+    fn is_sound(&self, request: &PreparedRequest) -> bool {
+        self.same.iter().all(|(one, other)| one.of(request) == other.of(request))
+    }
+
+    fn sizes(&self, request: &PreparedRequest) -> impl Iterator<Item = usize> {
         let inputs = request.inputs().iter().enumerate();
-        let dims = inputs.flat_map(|(input, tensor)| {
+        inputs.flat_map(|(input, tensor)| {
             let shape = tensor.as_ref().map(Tensor::shape).unwrap_or_default();
             let inner = shape.iter().skip(1).copied();
             let round = self.filler(input).is_some();
             let inner = inner.map(move |size| if round { bucket(size) } else { size });
             // Of an input that was left out it is zero.
             std::iter::once(shape.len()).chain(inner)
-        });
-        Some(dims.collect())
+        })
     }
 
     /// The inputs of one place in several requests, in the same shape but for the first dimension.
     ///
     /// # Errors
     /// [`TensorError::ShapeOverflow`].
-    pub(super) fn even(&self, input: usize, given: &[&Tensor]) -> Result<Vec<Tensor>, TensorError> {
+    pub(super) fn even<'a>(
+        &self,
+        input: usize,
+        given: &[&'a Tensor],
+    ) -> Result<Vec<Cow<'a, Tensor>>, TensorError> {
         let Some(filler) = self.filler(input) else {
-            return Ok(given.iter().map(|tensor| (*tensor).clone()).collect());
+            return Ok(given.iter().map(|tensor| Cow::Borrowed(*tensor)).collect());
         };
         let longest = |dim: usize| given.iter().map(|tensor| tensor.shape()[dim]).max();
         let fit = |tensor: &&Tensor| {
             let rows = tensor.shape().iter().take(1).copied();
             let inner = (1..tensor.shape().len()).filter_map(longest);
-            tensor.fitted(&rows.chain(inner).collect::<Vec<_>>(), filler)
+            tensor.fitted(&rows.chain(inner).collect::<Vec<_>>(), filler).map(Cow::Owned)
         };
         given.iter().map(fit).collect()
     }

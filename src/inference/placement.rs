@@ -36,7 +36,7 @@ const NOT_SHORT: Duration = Duration::from_micros(400);
 const MOST: Duration = Duration::from_millis(1);
 
 /// A run of this length is no chance, and one such at a time is enough.
-const LONG: Duration = Duration::from_millis(10);
+pub(super) const LONG: Duration = Duration::from_millis(10);
 
 /// As what a long run counts: after it, about seventy short ones make the runs inline again.
 const PENALTY: Duration = Duration::from_secs(1);
@@ -106,6 +106,12 @@ impl Pace {
     pub(super) fn placement_of(&self, size: u64) -> Placement {
         let usual = self.size.load(Ordering::Relaxed).saturating_mul(LARGER).max(SMALL);
         if size > usual { Placement::Thread } else { self.placement() }
+    }
+
+    /// How many requests can share a run that is still short.
+    pub(super) fn short_together(&self) -> usize {
+        let requests = nanoseconds(SHORT) / self.average.load(Ordering::Relaxed).max(1);
+        usize::try_from(requests).unwrap_or(usize::MAX)
     }
 
     /// Begins with what is known of another.

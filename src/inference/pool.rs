@@ -1,5 +1,8 @@
 //! The instances of a version: run by who has the request, or by threads fed from one bounded queue.
 
+mod gathering;
+mod inline;
+mod room;
 mod shared;
 mod worker;
 
@@ -12,6 +15,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
+use gathering::Gathering;
+use room::{Company, Met};
 use shared::{Job, Shared};
 
 use super::backend::Instance;
@@ -68,6 +73,7 @@ impl InstancePool {
             pace: Pace::default(),
             batched: options.batched,
             batching: options.batching.clone().map(Batching::new),
+            company: Company::default(),
             runs: Arc::default(),
             room: Notify::new(),
             background: AtomicBool::new(false),
@@ -89,12 +95,23 @@ impl InstancePool {
         request: PreparedRequest,
         terms: impl Into<RunTerms>,
     ) -> Result<Completion, InferError> {
-        let terms = terms.into();
-        let task = match self.shared.run_inline(Task::new(request, terms)) {
-            Ok(answer) => return answer,
-            Err(task) => task,
+        let met = match self.shared.meet(Task::new(request, terms.into())) {
+            Err(task) => Met::Back(task),
+            Ok(inside) => {
+                let run = |gathering: Gathering, guests| {
+                    self.shared.run_met(gathering.since, guests);
+                };
+                inside.met(run).await.ok_or(InferError::Stopped)?
+            }
         };
-        self.admit(task)?.answer(terms.deadline).await
+        match met {
+            Met::Answer(answer) => answer,
+            Met::Back(task) => match self.shared.run_inline(task) {
+                Ok(answer) => answer,
+                Err(task) => self.admit(task, false)?.answer().await,
+            },
+            Met::Alone(task) => self.admit(task, true)?.answer().await,
+        }
     }
 
     /// [`InstancePool::run`] for a request that nobody waits for: it is always run by a thread of the
@@ -109,7 +126,7 @@ impl InstancePool {
         request: PreparedRequest,
         deadline: Instant,
     ) -> Result<Completion, InferError> {
-        self.admit(Task::new(request, deadline.into()))?.answer(deadline).await
+        self.admit(Task::new(request, deadline.into()), false)?.answer().await
     }
 
     /// [`InstancePool::run`] for a request that would rather wait for a place in the queue than be
@@ -129,8 +146,8 @@ impl InstancePool {
             let mut room = pin!(self.shared.room.notified());
             // Registered before the look, so that a place that comes free in between is noticed.
             room.as_mut().enable();
-            let answer = match self.admit(Task::new(request.clone(), terms)) {
-                Ok(admitted) => admitted.answer(terms.deadline).await,
+            let answer = match self.admit(Task::new(request.clone(), terms), false) {
+                Ok(admitted) => admitted.answer().await,
                 Err(refusal) => Err(refusal),
             };
             // Its place may have been taken by one that goes first.
@@ -143,13 +160,14 @@ impl InstancePool {
         }
     }
 
-    /// Queues a request.
-    fn admit(&self, task: Task) -> Result<Admitted, InferError> {
+    /// Queues a request, which may share a run with others unless it is to be `alone`.
+    fn admit(&self, task: Task, alone: bool) -> Result<Admitted, InferError> {
         let (reply, answer) = oneshot::channel();
-        let cancel_on_drop = CancelOnDrop(Arc::clone(&task.control));
+        let cancel_on_drop = CancelOnDrop::of(&task);
+        let deadline = task.terms.deadline;
         let abandoned = |waiting: &Job| waiting.reply.is_closed();
         let overloaded = || InferError::Overloaded { capacity: self.shared.capacity };
-        let job = Job { task, reply, alone: false };
+        let job = Job { task, reply, alone };
         match self.shared.queue.push((job.task.rank(), job), abandoned) {
             Ok(Pushed { displaced, wants_consumer }) => {
                 if let Some(job) = displaced {
@@ -158,7 +176,7 @@ impl InstancePool {
                 if wants_consumer {
                     self.shared.add_thread();
                 }
-                Ok(Admitted { answer, cancel_on_drop })
+                Ok(Admitted { answer, cancel_on_drop, deadline })
             }
             Err(Refused::Full) => Err(overloaded()),
             Err(Refused::Closed) => Err(InferError::Stopped),
@@ -233,21 +251,36 @@ impl Drop for InstancePool {
 struct Admitted {
     answer: oneshot::Receiver<Result<Completion, InferError>>,
     cancel_on_drop: CancelOnDrop,
+    deadline: Instant,
 }
 
 impl Admitted {
-    async fn answer(self, deadline: Instant) -> Result<Completion, InferError> {
-        let answer = timeout_at(deadline, self.answer).await;
+    async fn answer(self) -> Result<Completion, InferError> {
+        let answer = timeout_at(self.deadline, self.answer).await;
         drop(self.cancel_on_drop);
         answer.map_err(|_| InferError::DeadlineExceeded)?.unwrap_or(Err(InferError::Stopped))
     }
 }
 
-struct CancelOnDrop(Arc<RunControl>);
+/// Cancels a run when its caller goes.
+struct CancelOnDrop(Option<Arc<RunControl>>);
+
+impl CancelOnDrop {
+    fn of(task: &Task) -> Self {
+        Self(Some(Arc::clone(&task.control)))
+    }
+
+    /// The caller has its answer, or its task.
+    fn release(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.cancel();
+        if let Some(control) = self.0.take() {
+            control.cancel();
+        }
     }
 }
 

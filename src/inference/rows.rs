@@ -1,5 +1,6 @@
 //! Tensors that are joined along their first dimension, and divided again.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -17,10 +18,10 @@ impl Tensor {
     ///
     /// # Errors
     /// [`TensorError::ShapeOverflow`].
-    pub(super) fn joined(parts: &[&Self]) -> Result<Self, TensorError> {
+    pub(super) fn joined(parts: &[Cow<'_, Self>]) -> Result<Self, TensorError> {
         let [first, others @ ..] = parts else { return Err(TensorError::NotFixedSize) };
         if others.is_empty() {
-            return Ok((*first).clone());
+            return Ok(Self::clone(first));
         }
         let mut shape = first.shape.clone();
         shape[0] = parts.iter().filter_map(|part| part.rows()).sum();
@@ -98,11 +99,11 @@ mod tests {
     #[test]
     fn rows_are_joined_and_divided() {
         let (one, two) = (tensor(&[1, 2], &[1, 2]), tensor(&[2, 2], &[3, 4, 5, 6]));
-        let joined = Tensor::joined(&[&one, &two]).unwrap();
+        let joined = Tensor::joined(&[&one, &two].map(Cow::Borrowed)).unwrap();
         assert_eq!(joined, tensor(&[3, 2], &[1, 2, 3, 4, 5, 6]));
         assert_eq!((joined.row_range(0..1), joined.row_range(1..3)), (one.clone(), two));
         assert_eq!(joined.row_range(1..1), tensor(&[0, 2], &[]));
-        let alone = Tensor::joined(&[&one]).unwrap();
+        let alone = Tensor::joined(&[&one].map(Cow::Borrowed)).unwrap();
         let address = |tensor: &Tensor| tensor.as_bytes().unwrap().as_ptr();
         assert_eq!(address(&alone), address(&one));
     }
@@ -114,7 +115,7 @@ mod tests {
             Tensor::from_strings(vec![rows, 2], elements.collect()).unwrap()
         };
         let (one, two) = (texts(1, &["a", ""]), texts(2, &["c", "d", "e", "f"]));
-        let joined = Tensor::joined(&[&one, &two]).unwrap();
+        let joined = Tensor::joined(&[&one, &two].map(Cow::Borrowed)).unwrap();
         assert_eq!((joined.row_range(0..1), joined.row_range(1..3)), (one, two));
     }
 

@@ -25,7 +25,7 @@ pub(super) trait JsonElement: Element + Sized {
 macro_rules! integers {
     ($($integer:ty),*) => {
         $(impl JsonElement for $integer {
-            #[inline]
+            #[inline(always)]
             fn read(text: &[u8]) -> Option<(Self, usize)> {
                 let number = Number::read(text)?;
                 Some((number.as_integer()?, number.text.len()))
@@ -53,7 +53,7 @@ impl JsonElement for bool {
 macro_rules! floats {
     ($($float:ty, $nearest:ident;)*) => {
         $(impl JsonElement for $float {
-            #[inline]
+            #[inline(always)]
             fn read(text: &[u8]) -> Option<(Self, usize)> {
                 let Some(number) = Number::read(text) else {
                     return non_finite(text).map(|(value, length)| (Self::from(value), length));

@@ -4,6 +4,8 @@
 //! floating-point numbers that are exact themselves
 //! ([Clinger 1990](https://doi.org/10.1145/93542.93557)). All others go through the standard library.
 
+#![expect(clippy::inline_always, reason = "calls take as long as what they do, for each number")]
+
 use std::str;
 
 /// The digits that always fit in 64 bits.
@@ -32,7 +34,7 @@ pub(super) struct Number<'a> {
 
 impl<'a> Number<'a> {
     /// The number that `text` begins with; `None` where that is none of JSON.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(text: &'a [u8]) -> Option<Self> {
         let is_negative = text.first() == Some(&b'-');
         let begin = usize::from(is_negative);
@@ -72,7 +74,7 @@ impl<'a> Number<'a> {
     }
 
     /// The nearest number in single precision, which may be infinite.
-    #[inline]
+    #[inline(always)]
     pub(super) fn as_f32(&self) -> f32 {
         match self.close_f64() {
             // Rounded once more to what is nearest; unless it lies about between two, where what was
@@ -136,7 +138,7 @@ impl Scan<'_> {
     }
 
     /// [`Scan::run`] for what comes before a point, which mostly is one digit.
-    #[inline]
+    #[inline(always)]
     fn whole(&mut self) -> usize {
         if let Some([digit @ b'0'..=b'9', b'.']) = self.text[self.at..].first_chunk() {
             self.digits = u64::from(digit - b'0');
@@ -147,7 +149,7 @@ impl Scan<'_> {
     }
 
     /// Goes past digits, and adds them up; how many there were.
-    #[inline]
+    #[inline(always)]
     fn run(&mut self) -> usize {
         let begin = self.at;
         while let Some(text) = self.text[self.at..].first_chunk() {
@@ -173,7 +175,7 @@ impl Scan<'_> {
     }
 
     /// Goes past so many digits, which are this number.
-    #[inline]
+    #[inline(always)]
     fn add(&mut self, count: usize, value: u64) {
         self.digits = self.digits.wrapping_mul(TENS[count]).wrapping_add(value);
         self.at += count;

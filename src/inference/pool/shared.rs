@@ -6,15 +6,20 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use tracing::warn;
 
-use super::super::backend::{Instance, RunError};
+use super::super::backend::Instance;
 use super::super::batching::Batching;
+use super::super::control::RunControl;
+use super::super::costs::Run;
+use super::super::group::{self, Apart};
 use super::super::placement::{Pace, Placement, Ran};
-use super::super::queue::BoundedQueue;
+use super::super::queue::{BoundedQueue, Claim};
 use super::super::runs::RunCounts;
 use super::super::task::{Completion, InferError, Task};
-use super::super::threads::Spawner;
+use super::super::threads::{Spawner, Stopwatch};
 use super::super::watch::RunWatch;
+use super::room::Company;
 
 /// A request that waits for an instance.
 pub(super) struct Job {
@@ -36,6 +41,8 @@ pub(super) struct Shared {
     pub(super) pace: Pace,
     pub(super) batched: bool,
     pub(super) batching: Result<Batching, String>,
+    /// What requests meet of their like on the threads that serve connections.
+    pub(super) company: Company,
     pub(super) runs: Arc<RunCounts>,
     /// Told of each place that comes free in the queue.
     pub(super) room: Notify,
@@ -59,29 +66,6 @@ impl Shared {
         task.map_or_else(|| self.pace.placement(), |task| self.pace.placement_of(task.size))
     }
 
-    /// Runs a request on this thread. It comes back where that is not the place for it, or no instance is
-    /// idle, or where it takes so long that a thread of the pool should begin again with it.
-    pub(super) fn run_inline(&self, task: Task) -> Result<Result<Completion, InferError>, Task> {
-        match self.try_inline(&task) {
-            None => Err(task),
-            // As with a thread: an answer that comes late is none.
-            Some(_) if task.terms.deadline <= Instant::now() => {
-                Ok(Err(InferError::DeadlineExceeded))
-            }
-            Some(Err(InferError::Run(RunError::Cancelled))) => Err(task.again()),
-            Some(answer) => Ok(answer),
-        }
-    }
-
-    pub(super) fn try_inline(&self, task: &Task) -> Option<Result<Completion, InferError>> {
-        if self.placement(Some(task)) == Placement::Thread {
-            return None;
-        }
-        let mut instance = self.queue.claim()?;
-        let _watched = self.watch.begin(task.terms.deadline, &task.control)?;
-        Some(self.run(task, instance.as_mut(), None))
-    }
-
     /// Runs a request alone, for which others may have been looked for since `gathered`.
     pub(super) fn run(
         &self,
@@ -101,6 +85,51 @@ impl Shared {
         answer
     }
 
+    /// Runs requests as one. The instance comes back where each of them is to be run alone.
+    pub(super) fn run_group<'q>(
+        &self,
+        Group { tasks, gathered, stopwatch }: Group<'_>,
+        control: &Arc<RunControl>,
+        mut instance: Claim<'q, Job, Server>,
+    ) -> Result<Vec<Completion>, Claim<'q, Job, Server>> {
+        let Ok(batching) = &self.batching else { return Err(instance) };
+        let padding = &batching.options.padding;
+        let mut completions = match group::run((tasks, padding), instance.as_mut(), control) {
+            Ok(completions) => completions,
+            Err(apart) => {
+                let now = Instant::now();
+                // One that nobody wants any more tells nothing of batches.
+                if tasks.iter().any(|task| task.dead(now).is_none()) {
+                    self.failed_together(batching, &apart);
+                }
+                return Err(instance);
+            }
+        };
+        drop(instance);
+        let (entries, bytes) = (tasks.iter().map(|task| self.entries(task)).sum(), size(tasks));
+        let shared = (completions.len(), entries);
+        if let Some(Completion { timings, .. }) = completions.first() {
+            let took = stopwatch.map_or(timings.compute, |stopwatch| stopwatch.took());
+            self.runs.add(entries as u64, timings);
+            self.pace.ran_together(timings.compute);
+            batching.ran(Run { entries, bytes, took });
+        }
+        batching.batch_answered();
+        for Completion { timings, .. } in &mut completions {
+            *timings = timings.shared(shared, gathered);
+        }
+        Ok(completions)
+    }
+
+    fn failed_together(&self, batching: &Batching, apart: &Apart) {
+        batching.batch_failed();
+        if let Apart::Indivisible(problem) = apart
+            && batching.give_up(problem.to_string())
+        {
+            warn!(model = self.name, reason = %problem, "requests share no runs any more");
+        }
+    }
+
     /// How many entries the batch of a request has; one where the model takes none.
     pub(super) fn entries(&self, task: &Task) -> usize {
         task.request.entries(self.batched)
@@ -112,6 +141,20 @@ impl Job {
         // The caller may have gone; then nobody wants the answer.
         drop(self.reply.send(answer));
     }
+}
+
+/// Requests that are run as one.
+pub(super) struct Group<'a> {
+    pub(super) tasks: &'a [&'a Task],
+    /// Since when they were looked for.
+    pub(super) gathered: Option<Instant>,
+    /// Measures the run, where that is not simply how long it took.
+    pub(super) stopwatch: Option<Stopwatch>,
+}
+
+/// Of the inputs of all of them, in bytes.
+pub(super) fn size(tasks: &[&Task]) -> u64 {
+    tasks.iter().map(|task| task.size).sum()
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

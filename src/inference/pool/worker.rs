@@ -9,78 +9,45 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::super::backend::RunError;
-use super::super::batching::{Batching, LARGEST};
+use super::super::batching::Batching;
 use super::super::costs::Run;
-use super::super::group::{Apart, Group};
 use super::super::queue::{Claim, Pick};
-use super::super::task::{Completion, Task};
+use super::super::task::Task;
 use super::super::threads::{Stopwatch, give_way};
-use super::shared::{Job, Server, Shared, lock};
-
-/// Requests that are to share a run, as they are found.
-struct Gathering<'a> {
-    batching: &'a Batching,
-    /// What all of them have to have.
-    key: Vec<usize>,
-    entries: usize,
-    bytes: u64,
-    /// The most entries.
-    limit: usize,
-    /// How many more that wait are looked at, whether they fit or not.
-    looks: usize,
-    /// Until when more may be waited for.
-    until: Instant,
-    now: Instant,
-}
+use super::gathering::Gathering;
+use super::shared::{Group, Job, Server, Shared, lock, size};
 
 /// So many times as many requests as a batch may have are looked at for those that fit it.
 const LOOKS: usize = 8;
 
-impl<'a> Gathering<'a> {
+/// Those in the queue that are to share a run.
+struct Picking<'a> {
+    batching: &'a Batching,
+    gathering: Gathering,
+    /// How many more are looked at, whether they fit or not.
+    looks: usize,
+}
+
+impl<'a> Picking<'a> {
     /// Begins with `first`; `None` where that is to be alone.
     fn of(first: &Job, batching: &'a Batching) -> Option<Self> {
-        let (request, now) = (&first.task.request, Instant::now());
-        if first.alone || first.task.dead(now).is_some() {
+        if first.alone {
             return None;
         }
-        let entries = batching.entries(request)?;
         let limit = batching.limit();
-        if entries >= limit {
-            return None;
-        }
-        let key = batching.options.padding.key(request)?;
-        let until = first.task.admitted + batching.options.max_delay;
-        let until = until.min(first.task.terms.deadline);
-        let looks = limit.saturating_mul(LOOKS);
-        Some(Self { batching, key, entries, bytes: first.task.size, limit, looks, until, now })
-    }
-
-    fn is_full(&self) -> bool {
-        self.entries >= self.limit
+        let gathering = Gathering::of(&first.task, limit, batching)?;
+        Some(Self { batching, gathering, looks: limit.saturating_mul(LOOKS) })
     }
 
     fn pick(&mut self, job: &Job) -> Pick {
-        if self.is_full() || self.looks == 0 {
+        if self.gathering.is_full() || self.looks == 0 {
             return Pick::Stop;
         }
         self.looks -= 1;
-        if job.task.dead(self.now).is_some() {
-            // It is left out later.
-            return Pick::Take;
-        }
-        let request = &job.task.request;
-        let Some(more) = self.batching.entries(request).filter(|_| !job.alone) else {
-            return Pick::Leave;
-        };
-        let entries = self.entries.saturating_add(more);
-        let bytes = self.bytes.saturating_add(job.task.size);
-        let has_room = entries <= self.limit && bytes <= LARGEST;
-        if !has_room || self.batching.options.padding.key(request).as_ref() != Some(&self.key) {
-            return Pick::Leave;
-        }
-        (self.entries, self.bytes) = (entries, bytes);
-        self.until = self.until.min(job.task.terms.deadline);
-        Pick::Take
+        // One that is dead is left out later.
+        let is_dead = job.task.dead(self.gathering.since).is_some();
+        let mut takes = || !job.alone && self.gathering.takes(&job.task, self.batching);
+        if is_dead || takes() { Pick::Take } else { Pick::Leave }
     }
 }
 
@@ -136,22 +103,21 @@ impl Shared {
     /// Those that wait and are to share the run of `first`, and since when they were looked for. Where the
     /// version's settings ask for that, it waits for more to come.
     fn gather(&self, first: &Job) -> (Vec<Job>, Option<Instant>) {
-        let gathering = self.batching.as_ref().ok();
-        let Some(mut gathering) = gathering.and_then(|batching| Gathering::of(first, batching))
-        else {
+        let batching = self.batching.as_ref().ok();
+        let Some(mut picking) = batching.and_then(|batching| Picking::of(first, batching)) else {
             return (Vec::new(), None);
         };
-        let mut others = self.queue.take(|job| gathering.pick(job));
+        let mut others = self.queue.take(|job| picking.pick(job));
         self.tell_of_room(others.len());
-        while !gathering.is_full() && gathering.batching.waits() {
-            let until = gathering.until.into_std();
-            let Some(more) = self.queue.wait_for_more(until, |job| gathering.pick(job)) else {
+        while !picking.gathering.is_full() && picking.batching.waits() {
+            let until = picking.gathering.until.into_std();
+            let Some(more) = self.queue.wait_for_more(until, |job| picking.pick(job)) else {
                 break;
             };
             self.tell_of_room(more.len());
             others.extend(more);
         }
-        (others, Some(gathering.now))
+        (others, Some(picking.gathering.since))
     }
 
     /// Tells of places that have come free in the queue.
@@ -177,7 +143,7 @@ impl Shared {
         &self,
         (first, others): (Job, Vec<Job>),
         gathered: Option<Instant>,
-        mut instance: Claim<'_, Job, Server>,
+        instance: Claim<'_, Job, Server>,
     ) {
         let now = Instant::now();
         let mut jobs = Vec::with_capacity(others.len() + 1);
@@ -191,52 +157,17 @@ impl Shared {
             return;
         };
         let tasks: Vec<&Task> = jobs.iter().map(|job| &job.task).collect();
-        let (entries, bytes) = (tasks.iter().map(|task| self.entries(task)).sum(), size(&tasks));
-        let (padding, most) = (&batching.options.padding, batching.patience(bytes));
-        let (group, watch) = (Group { padding, watch: &self.watch, most }, Stopwatch::start());
-        match group.run(&tasks, instance.as_mut()) {
-            Ok(mut completions) => {
-                drop(instance);
-                let run = Run { entries, bytes, took: watch.took() };
-                self.ran_together(batching, run, &completions);
-                let shared = (completions.len(), entries);
-                for Completion { timings, .. } in &mut completions {
-                    *timings = timings.shared(shared, gathered);
-                }
+        let control = Arc::default();
+        let _watched = self.watch.begin_aside(batching.patience(size(&tasks)), &control);
+        let stopwatch = Some(Stopwatch::start());
+        match self.run_group(Group { tasks: &tasks, gathered, stopwatch }, &control, instance) {
+            Ok(completions) => {
                 let answered = jobs.into_iter().zip(completions);
                 answered.for_each(|(job, completion)| job.answer(Ok(completion)));
             }
-            Err(apart) => {
-                let now = Instant::now();
-                // One that nobody wants any more tells nothing of batches.
-                if jobs.iter().any(|job| job.task.dead(now).is_none()) {
-                    self.failed_together(batching, &apart);
-                }
+            Err(instance) => {
                 instance.give_back(jobs.into_iter().map(|job| Job { alone: true, ..job }));
             }
         }
     }
-
-    fn ran_together(&self, batching: &Batching, run: Run, completions: &[Completion]) {
-        if let Some(completion) = completions.first() {
-            self.runs.add(run.entries as u64, &completion.timings);
-            self.pace.ran_together(completion.timings.compute);
-        }
-        batching.ran(run);
-        batching.batch_answered();
-    }
-
-    fn failed_together(&self, batching: &Batching, apart: &Apart) {
-        batching.batch_failed();
-        if let Apart::Indivisible(problem) = apart
-            && batching.give_up(problem.to_string())
-        {
-            warn!(model = self.name, reason = %problem, "requests share no runs any more");
-        }
-    }
-}
-
-/// Of the inputs of all of them, in bytes.
-fn size(tasks: &[&Task]) -> u64 {
-    tasks.iter().map(|task| task.size).sum()
 }

@@ -1,0 +1,126 @@
+//! Runs on the threads that serve requests: of one request, or of several that are there at the same time.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::super::backend::RunError;
+use super::super::batching::Batching;
+use super::super::costs::Run;
+use super::super::placement::{LONG, Placement, Ran};
+use super::super::task::{Completion, InferError, Task};
+use super::gathering::Gathering;
+use super::room::{Guest, Inside, Met};
+use super::shared::{Group, Shared, size};
+
+impl Shared {
+    /// Has a request meet those that are on this thread too; it comes back where there is no point in that.
+    pub(super) fn meet(&self, task: Task) -> Result<Inside, Task> {
+        let Some(batching) = self.batching.as_ref().ok().filter(|_| self.is_inline(&task)) else {
+            return Err(task);
+        };
+        let task = match Inside::enter(self.address(), task, batching) {
+            Ok(inside) => return Ok(inside),
+            Err(task) => task,
+        };
+        let gathering = self.company.is_sought().then(|| self.gathering(&task, batching)).flatten();
+        match gathering {
+            Some(gathering) => Ok(Inside::open(self.address(), task, gathering)),
+            None => Err(task),
+        }
+    }
+
+    /// Tells this pool from others.
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    fn is_inline(&self, task: &Task) -> bool {
+        self.placement(Some(task)) == Placement::Inline
+    }
+
+    /// What may share an inline run with a request.
+    fn gathering(&self, task: &Task, batching: &Batching) -> Option<Gathering> {
+        let limit = batching.limit().min(self.pace.short_together());
+        Gathering::of(task, limit, batching)
+    }
+
+    /// Runs a request on this thread. It comes back where that is not the place for it, or no instance is
+    /// idle, or where it takes so long that a thread of the pool should begin again with it.
+    pub(super) fn run_inline(&self, task: Task) -> Result<Result<Completion, InferError>, Task> {
+        match self.try_inline(&task) {
+            None => Err(task),
+            // As with a thread: an answer that comes late is none.
+            Some(_) if task.terms.deadline <= Instant::now() => {
+                Ok(Err(InferError::DeadlineExceeded))
+            }
+            Some(Err(InferError::Run(RunError::Cancelled))) => Err(task.again()),
+            Some(answer) => Ok(answer),
+        }
+    }
+
+    fn try_inline(&self, task: &Task) -> Option<Result<Completion, InferError>> {
+        if !self.is_inline(task) {
+            return None;
+        }
+        let mut instance = self.queue.claim()?;
+        let _watched = self.watch.begin(task.terms.deadline, &task.control)?;
+        let answer = self.run(task, instance.as_mut(), None);
+        if let (Ok(batching), Ok(Completion { timings, .. })) = (&self.batching, &answer) {
+            let (entries, bytes) = (self.entries(task), task.size);
+            batching.ran(Run { entries, bytes, took: timings.compute });
+        }
+        Some(answer)
+    }
+
+    /// Runs requests that have met on this thread, and tells each what becomes of it.
+    pub(super) fn run_met(&self, since: Instant, guests: Vec<Guest>) {
+        self.company.met(guests.len());
+        let (now, mut alive) = (Instant::now(), Vec::with_capacity(guests.len()));
+        for guest in guests {
+            match guest.task.dead(now) {
+                None => alive.push(guest),
+                Some(error) => guest.tell(|_| Met::Answer(Err(error))),
+            }
+        }
+        let tasks: Vec<&Task> = alive.iter().map(|guest| &guest.task).collect();
+        let answered = self.try_together((&tasks, since));
+        drop(tasks);
+        match answered {
+            Some(Ok(completions)) => {
+                let now = Instant::now();
+                for (guest, completion) in alive.into_iter().zip(completions) {
+                    // As with a thread: an answer that comes late is none.
+                    let is_late = guest.task.terms.deadline <= now;
+                    let answer =
+                        if is_late { Err(InferError::DeadlineExceeded) } else { Ok(completion) };
+                    guest.tell(|_| Met::Answer(answer));
+                }
+            }
+            Some(Err(Failed)) => alive.into_iter().for_each(|guest| guest.tell(Met::Alone)),
+            None => alive.into_iter().for_each(|guest| guest.tell(Met::Back)),
+        }
+    }
+
+    /// `None` where they are one, or cannot be run here now.
+    fn try_together(
+        &self,
+        (tasks, since): (&[&Task], Instant),
+    ) -> Option<Result<Vec<Completion>, Failed>> {
+        let latest = tasks.iter().map(|task| task.terms.deadline).max();
+        let latest = latest.filter(|_| tasks.len() > 1)?;
+        let (instance, control) = (self.queue.claim()?, Arc::default());
+        let _watched = self.watch.begin(latest, &control)?;
+        let began = Instant::now();
+        let group = Group { tasks, gathered: Some(since), stopwatch: None };
+        let answer = self.run_group(group, &control, instance).map_err(|_| Failed);
+        let took = began.elapsed();
+        if took >= LONG {
+            self.pace.ran(Ran { took, size: size(tasks), answered: answer.is_ok() });
+        }
+        Some(answer)
+    }
+}
+
+/// None of them has an answer.
+struct Failed;

@@ -1,0 +1,191 @@
+//! Where requests meet that are on one thread of the runtime at the same time, so that they share a run there.
+//!
+//! When several connections have something to read, the runtime hands them to a thread all at once, which
+//! reads one request after the other. The first that is read opens a room and goes to the end of that line, and
+//! so does each that comes in after it. The first whose turn it is again shuts the door and runs all that are
+//! inside. None waits for one that is not there yet, and none depends on another's going on: a request that
+//! nobody looks after any more is run by those beside it.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::mem;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+
+use tokio::sync::oneshot;
+
+use super::super::batching::Batching;
+use super::super::task::{Completion, InferError, Task};
+use super::CancelOnDrop;
+use super::gathering::Gathering;
+use super::shared::lock;
+
+/// What becomes of a request that was in a room.
+pub(super) enum Met {
+    Answer(Result<Completion, InferError>),
+    /// It has not been run, and is to be run elsewhere.
+    Back(Task),
+    /// It was not answered together with others, and is to be run alone.
+    Alone(Task),
+}
+
+/// A request inside.
+pub(super) struct Guest {
+    pub(super) task: Task,
+    reply: oneshot::Sender<Met>,
+}
+
+impl Guest {
+    pub(super) fn tell(self, met: impl FnOnce(Task) -> Met) {
+        // The caller may have gone; then nobody wants to know.
+        drop(self.reply.send(met(self.task)));
+    }
+}
+
+/// Requests that meet.
+struct Room {
+    /// Of which pool they are, by its address.
+    pool: usize,
+    /// `None` once the door is shut.
+    inside: Mutex<Option<(Gathering, Vec<Guest>)>>,
+}
+
+thread_local! {
+    /// The room that was opened last on this thread.
+    static OPEN: RefCell<Option<Arc<Room>>> = const { RefCell::new(None) };
+}
+
+/// A request's place inside a room.
+pub(super) struct Inside {
+    room: Arc<Room>,
+    told: oneshot::Receiver<Met>,
+    /// Nobody runs it for nothing where the caller goes.
+    cancel_on_drop: CancelOnDrop,
+}
+
+impl Inside {
+    /// Comes in where a room of this pool is open on this thread. The task comes back where there is none, or
+    /// none that it fits in.
+    pub(super) fn enter(pool: usize, task: Task, batching: &Batching) -> Result<Self, Task> {
+        OPEN.with_borrow(|room| {
+            let room = room.as_ref().filter(|room| room.pool == pool);
+            let Some(room) = room else { return Err(task) };
+            let mut inside = lock(&room.inside);
+            let Some((gathering, guests)) = inside.as_mut() else { return Err(task) };
+            if !gathering.takes(&task, batching) {
+                return Err(task);
+            }
+            let (guest, told, cancel_on_drop) = guest(task);
+            guests.push(guest);
+            Ok(Self { room: Arc::clone(room), told, cancel_on_drop })
+        })
+    }
+
+    /// Opens a room for those of this pool that come next on this thread. What was open before, and may be full,
+    /// takes nobody in any more.
+    pub(super) fn open(pool: usize, task: Task, gathering: Gathering) -> Self {
+        let (guest, told, cancel_on_drop) = guest(task);
+        let inside = Mutex::new(Some((gathering, vec![guest])));
+        let room = Arc::new(Room { pool, inside });
+        OPEN.set(Some(Arc::clone(&room)));
+        Self { room, told, cancel_on_drop }
+    }
+
+    /// Lets others in until it is this request's turn, or that of one that had come before. Whoever is first has
+    /// `run` tell all of them. `None` where that has not told this one, which it always does.
+    ///
+    /// Cancel safe: the others go on.
+    pub(super) async fn met(self, run: impl FnOnce(Gathering, Vec<Guest>)) -> Option<Met> {
+        turn().await;
+        let inside = lock(&self.room.inside).take();
+        if let Some((gathering, guests)) = inside {
+            run(gathering, guests);
+        }
+        let met = self.told.await.ok()?;
+        self.cancel_on_drop.release();
+        Some(met)
+    }
+}
+
+fn guest(task: Task) -> (Guest, oneshot::Receiver<Met>, CancelOnDrop) {
+    let (reply, told) = oneshot::channel();
+    let cancel_on_drop = CancelOnDrop::of(&task);
+    (Guest { task, reply }, told, cancel_on_drop)
+}
+
+/// Ends after everything that this thread has to do already.
+async fn turn() {
+    let mut has_waited = false;
+    poll_fn(|context| {
+        if mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        // Woken by itself, a task goes to the end of the line.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// How many requests meet, on average: rooms are not opened where nobody comes.
+#[derive(Debug)]
+pub(super) struct Company {
+    /// In 256ths.
+    average: AtomicU32,
+    /// Requests that did not look for any.
+    alone: AtomicU32,
+}
+
+/// One.
+const ONE: u32 = 256;
+
+/// From so many on it is worth while.
+const ENOUGH: u32 = ONE + ONE / 4;
+
+/// One in so many requests looks, whatever was found before.
+const SELDOM: u32 = 64;
+
+/// The weight of what was before and of the last room, against that of the last room.
+const INERTIA: u32 = 4;
+
+impl Default for Company {
+    fn default() -> Self {
+        Self { average: AtomicU32::new(2 * ONE), alone: AtomicU32::new(0) }
+    }
+}
+
+impl Company {
+    /// Whether the next request is to open a room.
+    pub(super) fn is_sought(&self) -> bool {
+        self.average.load(Ordering::Relaxed) >= ENOUGH
+            || self.alone.fetch_add(1, Ordering::Relaxed).is_multiple_of(SELDOM)
+    }
+
+    /// So many have met.
+    pub(super) fn met(&self, requests: usize) {
+        let last = u32::try_from(requests).unwrap_or(ONE).min(ONE) * ONE;
+        // Of two that meet at once, one may be lost.
+        let average = self.average.load(Ordering::Relaxed);
+        self.average.store(average - average / INERTIA + last / INERTIA, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn company_is_sought_where_it_was_found_and_else_seldom() {
+        let company = Company::default();
+        assert!(company.is_sought(), "nothing is known");
+        (0..10).for_each(|_| company.met(1));
+        let sought = (0..10 * SELDOM).filter(|_| company.is_sought()).count();
+        assert_eq!(sought, 10);
+        company.met(4);
+        assert!(company.is_sought());
+        (0..10).for_each(|_| company.met(usize::MAX));
+        (0..40).for_each(|_| company.met(1));
+        assert!((0..SELDOM).any(|_| !company.is_sought()));
+    }
+}
