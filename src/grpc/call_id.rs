@@ -51,8 +51,9 @@ impl CallId {
     }
 
     /// Does `work`, in which [`CallId::here`] is this. Cancel safe if that is.
-    pub(super) async fn around<W: Future>(self, work: W) -> W::Output {
-        HERE.scope(self, work).await
+    pub(super) fn around<W: Future>(self, work: W) -> impl Future<Output = W::Output> {
+        // Not an async function, which would have room for `work` twice.
+        HERE.scope(self, work)
     }
 
     /// That of the call on whose [`CallId::around`] the task is; `None` elsewhere.

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request, Version};
 use axum::response::Response;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -80,9 +81,12 @@ pub(super) async fn connection<A: Answers>(
     let builder = builder(protocols, tasks);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
+    // Polled only when it was woken, and not with each request.
+    let mut ending = FuturesUnordered::from_iter([ending(&stop, &asked)]);
     let served = tokio::select! {
+        biased;
         served = connection.as_mut() => served,
-        () = ending(&stop, &asked) => {
+        Some(()) = ending.next() => {
             connection.as_mut().graceful_shutdown();
             let (over_http_2, before) = (asked.get() == Some(&Version::HTTP_2), peer.heard());
             // Over HTTP/2 the peer is asked for an answer. Whoever gives it takes what is left, however

@@ -5,6 +5,7 @@ use std::panic::resume_unwind;
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
 /// Below this many bytes, work takes less time than handing it over would be worth: parsing them
 /// takes about a quarter of a millisecond.
@@ -20,6 +21,21 @@ impl HeavyWork {
     /// At most `at_once` pieces of heavy work run at a time.
     pub(super) fn new(at_once: NonZeroUsize) -> Self {
         Self { permits: Semaphore::new(at_once.get()) }
+    }
+
+    /// [`HeavyWork::run`] with a time for that; `None` once it is over.
+    ///
+    /// Cancel safe as that.
+    pub(super) async fn run_until<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        if bytes < INLINE {
+            return Some(work());
+        }
+        timeout_at(deadline, self.run(bytes, work)).await.ok()
     }
 
     /// Runs `work`, which reads or writes about `bytes` bytes.

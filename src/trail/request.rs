@@ -272,8 +272,9 @@ impl Trail {
     }
 
     /// Does `work`, in which [`Ids::here`] are those of this request. Cancel safe if that is.
-    pub async fn around<W: Future>(self, work: W) -> W::Output {
-        HERE.scope(self.ids(), work).await
+    pub fn around<W: Future>(self, work: W) -> impl Future<Output = W::Output> {
+        // Not an async function, which would have room for `work` twice.
+        HERE.scope(self.ids(), work)
     }
 
     /// Notes the status of its answer, and how many bytes that has, where it is known.

@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::target::Target;
@@ -61,8 +61,8 @@ pub(super) async fn answer(
         check_length(length, body.len())?;
         Ok::<_, ApiError>((Decoded::read(body, length, &model)?, model))
     };
-    let late = |_| ApiError::from(InferError::DeadlineExceeded);
-    let decoded = timeout_at(deadline, services.heavy.run(size, decode)).await.map_err(late)?;
+    let late = || ApiError::from(InferError::DeadlineExceeded);
+    let decoded = services.heavy.run_until(deadline, size, decode).await.ok_or_else(late)?;
     let (Decoded { id, options, inputs, outputs, form }, model) = decoded?;
     let routing_key = headers.routing_key.or(options.routing_key);
     let options = RequestOptions { routing_key, ..options };

@@ -11,7 +11,7 @@ mod target;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::{Shared, body, infer, trail};
@@ -55,8 +55,8 @@ pub(super) async fn predict(
         let predict = predict.inspect_err(|_| version.refused())?;
         Ok::<_, ApiError>((predict, version))
     };
-    let late = |_| ApiError::from(InferError::DeadlineExceeded);
-    let decoded = timeout_at(deadline, services.heavy.run(size, decode)).await.map_err(late)?;
+    let late = || ApiError::from(InferError::DeadlineExceeded);
+    let decoded = services.heavy.run_until(deadline, size, decode).await.ok_or_else(late)?;
     let (Predict { inputs, form }, version) = decoded?;
     let call = Call { inputs: Inputs::Tensors(inputs), ..call };
     let reply = call.ask(version, &services.parts.traces, bounds).await?;
