@@ -85,7 +85,7 @@ pub(super) async fn connection<A: Answers>(
     let mut ending = FuturesUnordered::from_iter([ending(&stop, &asked)]);
     let served = tokio::select! {
         biased;
-        served = connection.as_mut() => served,
+        // First, so that no peer that keeps the connection busy is before it.
         Some(()) = ending.next() => {
             connection.as_mut().graceful_shutdown();
             let (over_http_2, before) = (asked.get() == Some(&Version::HTTP_2), peer.heard());
@@ -97,6 +97,7 @@ pub(super) async fn connection<A: Answers>(
                 () = idle(|| requests.count() == 0 && !peer.is_behind() && !is_there()) => Ok(()),
             }
         }
+        served = connection.as_mut() => served,
     };
     if let Err(error) = served {
         debug!(%error, "connection ended with an error");
@@ -127,7 +128,8 @@ struct Tasks(TaskTracker);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
     fn execute(&self, request: F) {
-        self.0.spawn(request);
+        // Boxed first: it is large, and would be moved several times on its way to where tasks are.
+        self.0.spawn(Box::pin(request));
     }
 }
 

@@ -91,9 +91,9 @@ impl Batching {
         !self.options.max_delay.is_zero() && self.given_up.get().is_none()
     }
 
-    /// How long a batch of so many bytes may take, before it is taken for one that does not end.
-    pub(super) fn patience(&self, bytes: u64) -> Duration {
-        let Some(usual) = self.costs.expected(bytes) else { return MOST_PATIENCE };
+    /// How long a batch of so many entries and bytes may take, before it is taken for one that does not end.
+    pub(super) fn patience(&self, batch: (usize, u64)) -> Duration {
+        let Some(usual) = self.costs.expected(batch) else { return MOST_PATIENCE };
         // One that is usual is never ended.
         let most = MOST_PATIENCE.max(usual * 2);
         usual.saturating_mul(PATIENCE).clamp(LEAST_PATIENCE, most)

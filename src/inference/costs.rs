@@ -88,8 +88,7 @@ impl Costs {
     }
 
     pub(super) fn ran(&self, run: Run) {
-        let least = LEAST.saturating_mul(run.entries as u64);
-        let cost = run.took.as_secs_f64() * 1e9 / precise(run.bytes.max(least));
+        let cost = run.took.as_secs_f64() * 1e9 / precise(size((run.entries, run.bytes)));
         self.lock().ran((level(run.entries), cost), self.most);
     }
 
@@ -102,10 +101,10 @@ impl Costs {
         }
     }
 
-    /// How long inputs of so many bytes usually take; `None` where nothing is known.
-    pub(super) fn expected(&self, bytes: u64) -> Option<Duration> {
+    /// How long a batch of so many entries and bytes usually takes; `None` where nothing is known.
+    pub(super) fn expected(&self, batch: (usize, u64)) -> Option<Duration> {
         let usual = Some(self.lock().usual).filter(|usual| *usual > 0.0)?;
-        Duration::try_from_secs_f64(usual * precise(bytes.max(LEAST)) / 1e9).ok()
+        Duration::try_from_secs_f64(usual * precise(size(batch)) / 1e9).ok()
     }
 
     /// How many entries are worth it, by what is known.
@@ -178,6 +177,11 @@ impl Trial {
     }
 }
 
+/// As how many bytes a batch counts, of which there are `bytes`. There may be a batch without an entry.
+fn size((entries, bytes): (usize, u64)) -> u64 {
+    bytes.max(LEAST.saturating_mul(entries.max(1) as u64))
+}
+
 fn median(costs: &[f64]) -> f64 {
     let mut sorted = costs.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -243,6 +247,16 @@ mod tests {
     }
 
     #[test]
+    fn a_run_without_an_entry_spoils_nothing() {
+        let costs = Costs::new(32);
+        let took = Duration::from_micros(64);
+        for entries in [1, 0, 1, 0] {
+            costs.ran(Run { entries, bytes: entries as u64 * 64, took });
+        }
+        assert_eq!(costs.expected((1, 64)), Some(took));
+    }
+
+    #[test]
     fn what_gains_little_is_left() {
         let costs = Costs::new(32);
         assert_eq!(settled(&costs, MANY, |entries| entries.powf(0.95)), 1);
@@ -287,7 +301,7 @@ mod tests {
             costs.ran(Run { entries, bytes, took: Duration::from_micros(bytes) });
         }
         assert_eq!(costs.worth(), 1);
-        assert_eq!(costs.expected(1000), Some(Duration::from_millis(1)));
-        assert_eq!(Costs::new(8).expected(1000), None);
+        assert_eq!(costs.expected((1, 1000)), Some(Duration::from_millis(1)));
+        assert_eq!(Costs::new(8).expected((1, 1000)), None);
     }
 }

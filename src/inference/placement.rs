@@ -36,7 +36,7 @@ const NOT_SHORT: Duration = Duration::from_micros(400);
 const MOST: Duration = Duration::from_millis(1);
 
 /// A run of this length is no chance, and one such at a time is enough.
-pub(super) const LONG: Duration = Duration::from_millis(10);
+const LONG: Duration = Duration::from_millis(10);
 
 /// As what a long run counts: after it, about seventy short ones make the runs inline again.
 const PENALTY: Duration = Duration::from_secs(1);
@@ -114,6 +114,12 @@ impl Pace {
         usize::try_from(requests).unwrap_or(usize::MAX)
     }
 
+    /// How many bytes the inputs of so many may have together.
+    pub(super) fn bytes_together(&self, requests: usize) -> u64 {
+        let usual = self.size.load(Ordering::Relaxed).max(SMALL / LARGER);
+        usual.saturating_mul(requests as u64)
+    }
+
     /// Begins with what is known of another.
     pub(super) fn adopt(&self, other: &Self) {
         for (own, known) in [(&self.average, &other.average), (&self.size, &other.size)] {
@@ -126,8 +132,17 @@ impl Pace {
     /// A batch has ended that was made of several requests. It tells of one of them only that it takes no
     /// longer.
     pub(super) fn ran_together(&self, took: Duration) {
-        if took < SHORT {
-            self.note(moved(self.average.load(Ordering::Relaxed), nanoseconds(took)));
+        let average = self.average.load(Ordering::Relaxed);
+        if took < SHORT && nanoseconds(took) < average {
+            self.note(moved(average, nanoseconds(took)));
+        }
+    }
+
+    /// A batch of so many requests has ended where others wait for the thread: where it was not short, each of
+    /// them counts as one that was not.
+    pub(super) fn ran_together_inline(&self, run: Ran, requests: usize) {
+        if run.took >= NOT_SHORT {
+            self.ran(Ran { size: run.size / (requests.max(1) as u64), ..run });
         }
     }
 
@@ -219,6 +234,25 @@ mod tests {
         (0..200).for_each(|_| pace.ran(ran(Duration::from_micros(300))));
         pace.ran_together(Duration::from_micros(150));
         assert_eq!(pace.placement(), Placement::Inline);
+    }
+
+    #[test]
+    fn batches_may_be_as_large_as_they_are_short() {
+        let pace = Pace::default();
+        assert_eq!(pace.short_together(), 0, "nothing is known");
+        (0..200).for_each(|_| pace.ran(short()));
+        let most = pace.short_together();
+        assert!((8..=10).contains(&most), "{most}");
+        assert_eq!(pace.bytes_together(4), 4 * 1024);
+        // That a batch takes longer than one request tells nothing of one request.
+        (0..200).for_each(|_| pace.ran_together(Duration::from_micros(190)));
+        assert_eq!(pace.short_together(), most);
+        let long = Ran { size: 1024, ..ran(Duration::from_millis(1)) };
+        let turns = (1..200).find(|_| {
+            pace.ran_together_inline(long, 4);
+            pace.placement() == Placement::Thread
+        });
+        assert!(turns.is_some_and(|turns| turns < 10), "{turns:?}");
     }
 
     #[test]

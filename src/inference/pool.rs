@@ -8,7 +8,7 @@ mod worker;
 
 use std::num::NonZeroUsize;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, oneshot};
@@ -43,6 +43,9 @@ pub struct PoolOptions {
     pub batching: Result<BatchOptions, String>,
 }
 
+/// How many there were.
+static POOLS: AtomicU64 = AtomicU64::new(0);
+
 /// The running instances of one model version.
 ///
 /// Each instance serves one request at a time. Those that are expected to be short are run by the caller
@@ -65,6 +68,7 @@ impl InstancePool {
     ) -> Self {
         let (capacity, count) = (options.queue_capacity.get(), instances.len());
         let shared = Arc::new(Shared {
+            number: POOLS.fetch_add(1, Ordering::Relaxed),
             name: options.name.clone(),
             queue: BoundedQueue::new(capacity, instances),
             capacity,
@@ -108,9 +112,9 @@ impl InstancePool {
             Met::Answer(answer) => answer,
             Met::Back(task) => match self.shared.run_inline(task) {
                 Ok(answer) => answer,
-                Err(task) => self.admit(task, false)?.answer().await,
+                Err(task) => self.admit(task)?.answer().await,
             },
-            Met::Alone(task) => self.admit(task, true)?.answer().await,
+            Met::Alone(task) => self.admit_again(task)?.answer().await,
         }
     }
 
@@ -126,7 +130,7 @@ impl InstancePool {
         request: PreparedRequest,
         deadline: Instant,
     ) -> Result<Completion, InferError> {
-        self.admit(Task::new(request, deadline.into()), false)?.answer().await
+        self.admit(Task::new(request, deadline.into()))?.answer().await
     }
 
     /// [`InstancePool::run`] for a request that would rather wait for a place in the queue than be
@@ -146,7 +150,7 @@ impl InstancePool {
             let mut room = pin!(self.shared.room.notified());
             // Registered before the look, so that a place that comes free in between is noticed.
             room.as_mut().enable();
-            let answer = match self.admit(Task::new(request.clone(), terms), false) {
+            let answer = match self.admit(Task::new(request.clone(), terms)) {
                 Ok(admitted) => admitted.answer().await,
                 Err(refusal) => Err(refusal),
             };
@@ -160,15 +164,25 @@ impl InstancePool {
         }
     }
 
-    /// Queues a request, which may share a run with others unless it is to be `alone`.
-    fn admit(&self, task: Task, alone: bool) -> Result<Admitted, InferError> {
-        let (reply, answer) = oneshot::channel();
-        let cancel_on_drop = CancelOnDrop::of(&task);
-        let deadline = task.terms.deadline;
+    /// Queues a request.
+    fn admit(&self, task: Task) -> Result<Admitted, InferError> {
+        let (rank, (job, admitted)) = (task.rank(), waiting(task, false));
         let abandoned = |waiting: &Job| waiting.reply.is_closed();
+        self.pushed(self.shared.queue.push((rank, job), abandoned)).map(|()| admitted)
+    }
+
+    /// Queues a request for a run of its own that has shared one in vain: it has a place in any case.
+    fn admit_again(&self, task: Task) -> Result<Admitted, InferError> {
+        if let Some(dead) = task.dead(Instant::now()) {
+            return Err(dead);
+        }
+        let (job, admitted) = waiting(task, true);
+        self.pushed(self.shared.queue.push_again(job)).map(|()| admitted)
+    }
+
+    fn pushed(&self, pushed: Result<Pushed<Job>, Refused>) -> Result<(), InferError> {
         let overloaded = || InferError::Overloaded { capacity: self.shared.capacity };
-        let job = Job { task, reply, alone };
-        match self.shared.queue.push((job.task.rank(), job), abandoned) {
+        match pushed {
             Ok(Pushed { displaced, wants_consumer }) => {
                 if let Some(job) = displaced {
                     job.answer(Err(overloaded()));
@@ -176,7 +190,7 @@ impl InstancePool {
                 if wants_consumer {
                     self.shared.add_thread();
                 }
-                Ok(Admitted { answer, cancel_on_drop, deadline })
+                Ok(())
             }
             Err(Refused::Full) => Err(overloaded()),
             Err(Refused::Closed) => Err(InferError::Stopped),
@@ -247,6 +261,13 @@ impl Drop for InstancePool {
     }
 }
 
+/// A request for the queue, and who waits for its answer.
+fn waiting(task: Task, alone: bool) -> (Job, Admitted) {
+    let (reply, answer) = oneshot::channel();
+    let (cancel_on_drop, deadline) = (CancelOnDrop(Arc::clone(&task.control)), task.terms.deadline);
+    (Job { task, reply, alone }, Admitted { answer, cancel_on_drop, deadline })
+}
+
 /// A request that has a place in the queue.
 struct Admitted {
     answer: oneshot::Receiver<Result<Completion, InferError>>,
@@ -263,24 +284,11 @@ impl Admitted {
 }
 
 /// Cancels a run when its caller goes.
-struct CancelOnDrop(Option<Arc<RunControl>>);
-
-impl CancelOnDrop {
-    fn of(task: &Task) -> Self {
-        Self(Some(Arc::clone(&task.control)))
-    }
-
-    /// The caller has its answer, or its task.
-    fn release(mut self) {
-        self.0 = None;
-    }
-}
+struct CancelOnDrop(Arc<RunControl>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        if let Some(control) = self.0.take() {
-            control.cancel();
-        }
+        self.0.cancel();
     }
 }
 

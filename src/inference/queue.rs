@@ -98,6 +98,25 @@ impl<T, S> BoundedQueue<T, S> {
         if state.items.len() >= room {
             displaced = Some(state.last_above(rank).ok_or(Refused::Full)?);
         }
+        let wants_consumer = self.insert(state, (rank, item));
+        // Only now: dropping an item may take long.
+        drop(buried);
+        Ok(Pushed { displaced, wants_consumer })
+    }
+
+    /// Adds an item that was taken before, and had been served by now but for others: among the first, whether
+    /// the queue is full or not.
+    pub(super) fn push_again(&self, item: T) -> Result<Pushed<T>, Refused> {
+        let state = self.lock();
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        let wants_consumer = self.insert(state, (0, item));
+        Ok(Pushed { displaced: None, wants_consumer })
+    }
+
+    /// Whether that wants one more consumer.
+    fn insert(&self, mut state: MutexGuard<'_, State<T, S>>, (rank, item): (u32, T)) -> bool {
         state.insert(rank, item);
         let (served, collected) = (!state.idle.is_empty(), state.collecting > 0);
         let servers = state.idle.len() + state.claimed;
@@ -110,9 +129,7 @@ impl<T, S> BoundedQueue<T, S> {
             // The server that comes back tells.
             (false, false) => {}
         }
-        // Only now: dropping an item may take long.
-        drop(buried);
-        Ok(Pushed { displaced, wants_consumer })
+        wants_consumer
     }
 
     /// A consumer that was wanted cannot come. All that waits, where there is no other.
@@ -411,6 +428,20 @@ mod tests {
             drop(claim);
             assert_eq!(consumer.join().unwrap(), Some((1, 'a')));
         });
+    }
+
+    #[test]
+    fn what_was_taken_before_is_among_the_first_of_a_full_queue() {
+        let queue = queue(1, "a");
+        let claim = queue.claim().unwrap();
+        assert_eq!(add(&queue, 1), Ok(()));
+        assert_eq!(add(&queue, 2), Err(Refused::Full));
+        assert!(queue.push_again(3).is_ok());
+        drop(claim);
+        let order: Vec<_> = (0..2).map(|_| next(&queue).unwrap().0).collect();
+        assert_eq!(order, [3, 1]);
+        queue.close();
+        assert_eq!(queue.push_again(4), Err(Refused::Closed));
     }
 
     #[test]

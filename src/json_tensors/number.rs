@@ -55,7 +55,7 @@ impl<'a> Number<'a> {
         }
         // A zero before the point is the rule, zeros behind it are not.
         let significant = count - usize::from(text[begin] == b'0');
-        let fits = significant <= DIGITS || count - zeros(&text[begin..]) <= DIGITS;
+        let fits = significant <= DIGITS || count - zeros(&text[begin..scan.at]) <= DIGITS;
         let digits = fits.then_some(scan.digits);
         if matches!(scan.peek(), Some(b'e' | b'E')) {
             exponent = exponent.saturating_add(scan.exponent()?);
@@ -243,6 +243,7 @@ mod tests {
         {
             assert!(read(text).is_some(), "{text}");
         }
+        assert!(read("0.00000000000000000000.0").is_none(), "it ends before the second point");
         for text in
             ["", "-", "+1", "01", "-01", ".5", "5.", "1e", "1e+", "0x1", "inf", "NaN", "1_0"]
         {

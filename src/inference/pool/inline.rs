@@ -7,32 +7,30 @@ use tokio::time::Instant;
 use super::super::backend::RunError;
 use super::super::batching::Batching;
 use super::super::costs::Run;
-use super::super::placement::{LONG, Placement, Ran};
+use super::super::placement::{Placement, Ran, STALL};
 use super::super::task::{Completion, InferError, Task};
 use super::gathering::Gathering;
 use super::room::{Guest, Inside, Met};
-use super::shared::{Group, Shared, size};
+use super::shared::{Group, Shared};
 
 impl Shared {
     /// Has a request meet those that are on this thread too; it comes back where there is no point in that.
     pub(super) fn meet(&self, task: Task) -> Result<Inside, Task> {
-        let Some(batching) = self.batching.as_ref().ok().filter(|_| self.is_inline(&task)) else {
+        // Who has little time has it alone, where it is kept to.
+        let has_time = task.terms.deadline >= task.admitted + STALL;
+        let batching = self.batching.as_ref().ok();
+        let Some(batching) = batching.filter(|_| has_time && self.is_inline(&task)) else {
             return Err(task);
         };
-        let task = match Inside::enter(self.address(), task, batching) {
+        let task = match Inside::enter(self.number, task, batching) {
             Ok(inside) => return Ok(inside),
             Err(task) => task,
         };
         let gathering = self.company.is_sought().then(|| self.gathering(&task, batching)).flatten();
         match gathering {
-            Some(gathering) => Ok(Inside::open(self.address(), task, gathering)),
+            Some(gathering) => Ok(Inside::open(self.number, task, gathering)),
             None => Err(task),
         }
-    }
-
-    /// Tells this pool from others.
-    fn address(&self) -> usize {
-        std::ptr::from_ref(self).addr()
     }
 
     fn is_inline(&self, task: &Task) -> bool {
@@ -42,7 +40,7 @@ impl Shared {
     /// What may share an inline run with a request.
     fn gathering(&self, task: &Task, batching: &Batching) -> Option<Gathering> {
         let limit = batching.limit().min(self.pace.short_together());
-        Gathering::of(task, limit, batching)
+        Gathering::of(task, (limit, self.pace.bytes_together(limit)), batching)
     }
 
     /// Runs a request on this thread. It comes back where that is not the place for it, or no instance is
@@ -66,7 +64,9 @@ impl Shared {
         let mut instance = self.queue.claim()?;
         let _watched = self.watch.begin(task.terms.deadline, &task.control)?;
         let answer = self.run(task, instance.as_mut(), None);
-        if let (Ok(batching), Ok(Completion { timings, .. })) = (&self.batching, &answer) {
+        // Without company it tells nothing of when there is some.
+        let batching = self.batching.as_ref().ok().filter(|_| self.company.is_usual());
+        if let (Some(batching), Ok(Completion { timings, .. })) = (batching, &answer) {
             let (entries, bytes) = (self.entries(task), task.size);
             batching.ran(Run { entries, bytes, took: timings.compute });
         }
@@ -109,15 +109,16 @@ impl Shared {
     ) -> Option<Result<Vec<Completion>, Failed>> {
         let latest = tasks.iter().map(|task| task.terms.deadline).max();
         let latest = latest.filter(|_| tasks.len() > 1)?;
+        if self.placement(None) == Placement::Thread {
+            return None;
+        }
         let (instance, control) = (self.queue.claim()?, Arc::default());
         let _watched = self.watch.begin(latest, &control)?;
         let began = Instant::now();
         let group = Group { tasks, gathered: Some(since), stopwatch: None };
         let answer = self.run_group(group, &control, instance).map_err(|_| Failed);
-        let took = began.elapsed();
-        if took >= LONG {
-            self.pace.ran(Ran { took, size: size(tasks), answered: answer.is_ok() });
-        }
+        let (took, (_, size)) = (began.elapsed(), self.extent(tasks));
+        self.pace.ran_together_inline(Ran { took, size, answered: answer.is_ok() }, tasks.len());
         Some(answer)
     }
 }

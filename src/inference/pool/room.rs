@@ -14,10 +14,11 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use super::super::batching::Batching;
+use super::super::control::RunControl;
 use super::super::task::{Completion, InferError, Task};
-use super::CancelOnDrop;
 use super::gathering::Gathering;
 use super::shared::lock;
 
@@ -45,73 +46,117 @@ impl Guest {
 
 /// Requests that meet.
 struct Room {
-    /// Of which pool they are, by its address.
-    pool: usize,
+    /// Of which pool they are, by its number.
+    pool: u64,
     /// `None` once the door is shut.
     inside: Mutex<Option<(Gathering, Vec<Guest>)>>,
 }
 
+impl Room {
+    fn is_open(&self) -> bool {
+        lock(&self.inside).is_some()
+    }
+
+    /// Lets one out whose caller has gone, and shuts the door behind the last.
+    fn left(&self) {
+        let mut inside = lock(&self.inside);
+        if let Some((_, guests)) = &mut *inside {
+            guests.retain(|guest| !guest.task.control.is_cancelled());
+            if guests.is_empty() {
+                *inside = None;
+            }
+        }
+    }
+}
+
+/// How many rooms are open on a thread at most: those of several versions, or for inputs of several shapes.
+const ROOMS: usize = 4;
+
 thread_local! {
-    /// The room that was opened last on this thread.
-    static OPEN: RefCell<Option<Arc<Room>>> = const { RefCell::new(None) };
+    /// Those on this thread, the oldest first. Some may be shut by now.
+    static OPEN: RefCell<Vec<Arc<Room>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A request's place inside a room.
 pub(super) struct Inside {
     room: Arc<Room>,
     told: oneshot::Receiver<Met>,
-    /// Nobody runs it for nothing where the caller goes.
-    cancel_on_drop: CancelOnDrop,
+    deadline: Instant,
+    /// There until its caller has its answer, or its task.
+    control: Option<Arc<RunControl>>,
 }
 
 impl Inside {
     /// Comes in where a room of this pool is open on this thread. The task comes back where there is none, or
     /// none that it fits in.
-    pub(super) fn enter(pool: usize, task: Task, batching: &Batching) -> Result<Self, Task> {
-        OPEN.with_borrow(|room| {
-            let room = room.as_ref().filter(|room| room.pool == pool);
-            let Some(room) = room else { return Err(task) };
-            let mut inside = lock(&room.inside);
-            let Some((gathering, guests)) = inside.as_mut() else { return Err(task) };
-            if !gathering.takes(&task, batching) {
-                return Err(task);
+    pub(super) fn enter(pool: u64, task: Task, batching: &Batching) -> Result<Self, Task> {
+        OPEN.with_borrow(|rooms| {
+            for room in rooms.iter().filter(|room| room.pool == pool) {
+                let mut inside = lock(&room.inside);
+                if let Some((gathering, guests)) = &mut *inside
+                    && gathering.takes(&task, batching)
+                {
+                    return Ok(Self::as_guest(task, (room, guests)));
+                }
             }
-            let (guest, told, cancel_on_drop) = guest(task);
-            guests.push(guest);
-            Ok(Self { room: Arc::clone(room), told, cancel_on_drop })
+            Err(task)
         })
     }
 
-    /// Opens a room for those of this pool that come next on this thread. What was open before, and may be full,
-    /// takes nobody in any more.
-    pub(super) fn open(pool: usize, task: Task, gathering: Gathering) -> Self {
-        let (guest, told, cancel_on_drop) = guest(task);
-        let inside = Mutex::new(Some((gathering, vec![guest])));
+    /// Opens a room for those of this pool that come next on this thread.
+    pub(super) fn open(pool: u64, task: Task, gathering: Gathering) -> Self {
+        let (mut guests, inside) = (Vec::new(), Mutex::default());
         let room = Arc::new(Room { pool, inside });
-        OPEN.set(Some(Arc::clone(&room)));
-        Self { room, told, cancel_on_drop }
+        let place = Self::as_guest(task, (&room, &mut guests));
+        *lock(&room.inside) = Some((gathering, guests));
+        OPEN.with_borrow_mut(|rooms| {
+            rooms.retain(|room| room.is_open());
+            if rooms.len() == ROOMS {
+                rooms.remove(0);
+            }
+            rooms.push(room);
+        });
+        place
+    }
+
+    fn as_guest(task: Task, (room, guests): (&Arc<Room>, &mut Vec<Guest>)) -> Self {
+        let (reply, told) = oneshot::channel();
+        let (deadline, control) = (task.terms.deadline, Some(Arc::clone(&task.control)));
+        guests.push(Guest { task, reply });
+        Self { room: Arc::clone(room), told, deadline, control }
     }
 
     /// Lets others in until it is this request's turn, or that of one that had come before. Whoever is first has
     /// `run` tell all of them. `None` where that has not told this one, which it always does.
     ///
     /// Cancel safe: the others go on.
-    pub(super) async fn met(self, run: impl FnOnce(Gathering, Vec<Guest>)) -> Option<Met> {
+    pub(super) async fn met(mut self, run: impl FnOnce(Gathering, Vec<Guest>)) -> Option<Met> {
         turn().await;
         let inside = lock(&self.room.inside).take();
         if let Some((gathering, guests)) = inside {
             run(gathering, guests);
         }
-        let met = self.told.await.ok()?;
-        self.cancel_on_drop.release();
+        let met = match self.told.try_recv() {
+            Ok(met) => met,
+            // Another thread runs it.
+            Err(_) => match timeout_at(self.deadline, &mut self.told).await {
+                Ok(told) => told.ok()?,
+                Err(_) => return Some(Met::Answer(Err(InferError::DeadlineExceeded))),
+            },
+        };
+        self.control = None;
         Some(met)
     }
 }
 
-fn guest(task: Task) -> (Guest, oneshot::Receiver<Met>, CancelOnDrop) {
-    let (reply, told) = oneshot::channel();
-    let cancel_on_drop = CancelOnDrop::of(&task);
-    (Guest { task, reply }, told, cancel_on_drop)
+impl Drop for Inside {
+    fn drop(&mut self) {
+        // Nobody runs it for nothing where the caller has gone.
+        if let Some(control) = self.control.take() {
+            control.cancel();
+            self.room.left();
+        }
+    }
 }
 
 /// Ends after everything that this thread has to do already.
@@ -158,8 +203,12 @@ impl Default for Company {
 impl Company {
     /// Whether the next request is to open a room.
     pub(super) fn is_sought(&self) -> bool {
+        self.is_usual() || self.alone.fetch_add(1, Ordering::Relaxed).is_multiple_of(SELDOM)
+    }
+
+    /// Whether there mostly is some.
+    pub(super) fn is_usual(&self) -> bool {
         self.average.load(Ordering::Relaxed) >= ENOUGH
-            || self.alone.fetch_add(1, Ordering::Relaxed).is_multiple_of(SELDOM)
     }
 
     /// So many have met.

@@ -1,5 +1,6 @@
 //! What the threads of a pool and its callers have in common.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -8,7 +9,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::super::backend::Instance;
+use super::super::backend::{Instance, RunError};
 use super::super::batching::Batching;
 use super::super::control::RunControl;
 use super::super::costs::Run;
@@ -20,6 +21,7 @@ use super::super::task::{Completion, InferError, Task};
 use super::super::threads::{Spawner, Stopwatch};
 use super::super::watch::RunWatch;
 use super::room::Company;
+use crate::causes;
 
 /// A request that waits for an instance.
 pub(super) struct Job {
@@ -33,6 +35,8 @@ pub(super) type Server = Box<dyn Instance>;
 
 /// What the threads of a pool and its callers have in common.
 pub(super) struct Shared {
+    /// Tells it from all others.
+    pub(super) number: u64,
     pub(super) name: String,
     pub(super) queue: BoundedQueue<Job, Server>,
     pub(super) capacity: usize,
@@ -94,7 +98,12 @@ impl Shared {
     ) -> Result<Vec<Completion>, Claim<'q, Job, Server>> {
         let Ok(batching) = &self.batching else { return Err(instance) };
         let padding = &batching.options.padding;
-        let mut completions = match group::run((tasks, padding), instance.as_mut(), control) {
+        let run = || group::run((tasks, padding), instance.as_mut(), control);
+        // A fault in joining or dividing them would be everybody's.
+        let caught = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            Err(RunError::Panicked(causes::of_panic(panic.as_ref())).into())
+        });
+        let mut completions = match caught {
             Ok(completions) => completions,
             Err(apart) => {
                 let now = Instant::now();
@@ -106,7 +115,7 @@ impl Shared {
             }
         };
         drop(instance);
-        let (entries, bytes) = (tasks.iter().map(|task| self.entries(task)).sum(), size(tasks));
+        let (entries, bytes) = self.extent(tasks);
         let shared = (completions.len(), entries);
         if let Some(Completion { timings, .. }) = completions.first() {
             let took = stopwatch.map_or(timings.compute, |stopwatch| stopwatch.took());
@@ -130,6 +139,12 @@ impl Shared {
         }
     }
 
+    /// How many entries and bytes they have together.
+    pub(super) fn extent(&self, tasks: &[&Task]) -> (usize, u64) {
+        let entries = tasks.iter().map(|task| self.entries(task)).sum();
+        (entries, tasks.iter().map(|task| task.size).sum())
+    }
+
     /// How many entries the batch of a request has; one where the model takes none.
     pub(super) fn entries(&self, task: &Task) -> usize {
         task.request.entries(self.batched)
@@ -150,11 +165,6 @@ pub(super) struct Group<'a> {
     pub(super) gathered: Option<Instant>,
     /// Measures the run, where that is not simply how long it took.
     pub(super) stopwatch: Option<Stopwatch>,
-}
-
-/// Of the inputs of all of them, in bytes.
-pub(super) fn size(tasks: &[&Task]) -> u64 {
-    tasks.iter().map(|task| task.size).sum()
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

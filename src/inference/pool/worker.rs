@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::super::backend::RunError;
-use super::super::batching::Batching;
+use super::super::batching::{Batching, LARGEST};
 use super::super::costs::Run;
 use super::super::queue::{Claim, Pick};
 use super::super::task::Task;
 use super::super::threads::{Stopwatch, give_way};
 use super::gathering::Gathering;
-use super::shared::{Group, Job, Server, Shared, lock, size};
+use super::shared::{Group, Job, Server, Shared, lock};
 
 /// So many times as many requests as a batch may have are looked at for those that fit it.
 const LOOKS: usize = 8;
@@ -35,7 +35,7 @@ impl<'a> Picking<'a> {
             return None;
         }
         let limit = batching.limit();
-        let gathering = Gathering::of(&first.task, limit, batching)?;
+        let gathering = Gathering::of(&first.task, (limit, LARGEST), batching)?;
         Some(Self { batching, gathering, looks: limit.saturating_mul(LOOKS) })
     }
 
@@ -158,7 +158,7 @@ impl Shared {
         };
         let tasks: Vec<&Task> = jobs.iter().map(|job| &job.task).collect();
         let control = Arc::default();
-        let _watched = self.watch.begin_aside(batching.patience(size(&tasks)), &control);
+        let _watched = self.watch.begin_aside(batching.patience(self.extent(&tasks)), &control);
         let stopwatch = Some(Stopwatch::start());
         match self.run_group(Group { tasks: &tasks, gathered, stopwatch }, &control, instance) {
             Ok(completions) => {
