@@ -43,8 +43,9 @@ pub(crate) async fn add(report: &mut Report, options: &Options) -> Result<()> {
     report.failures += steps.iter().map(|step| step.failures).sum::<u64>();
     report.tables.push(table(&steps));
     report.plots.push(plot(&steps));
+    // The costs of the process itself are a part of what few models take.
+    report.targets.extend(steps.last().into_iter().flat_map(targets));
     for step in &steps {
-        report.targets.extend(targets(step));
         let name = format!("{} models: bare sessions' memory of the server's", step.count);
         report.ratios.push((name, step.bare / step.server));
         let name = format!("{} models: rate of one of them, of one alone", step.count);

@@ -1,7 +1,12 @@
 //! Who answers what comes over one listener.
 
+use std::future::ready;
+use std::net::SocketAddr;
+
 use axum::http::{HeaderMap, HeaderValue, Request, Version};
 use axum::response::Response;
+use futures_util::FutureExt;
+use futures_util::future::Either;
 use hyper::body::{Body as _, Incoming};
 
 use crate::admission::{Client, Gate, is_probe};
@@ -61,38 +66,57 @@ impl Front {
         })
     }
 
-    async fn answered(&self, request: Request<Incoming>, client: Client) -> Response {
+    /// None of those who answer is within an async function here: each of these would have room for the request
+    /// twice, beside that of the next. What comes seldom is on the heap, out of the way of all else.
+    fn answered(
+        &self,
+        request: Request<Incoming>,
+        client: Client,
+    ) -> impl Future<Output = Response> + Send {
         let refusal = self.gate.refusal(request.uri().path(), client);
         match (self.rest(&request), refusal) {
-            (Some(rest), None) => rest.answer(request, client).await,
-            // On the heap, where it is out of the way of what is let in.
-            (Some(rest), Some(refusal)) => Box::pin(rest.refuse(request, refusal)).await,
+            (Some(rest), None) => Either::Left(Either::Left(rest.answer(request, client))),
+            (Some(rest), Some(refusal)) => Either::Right(rest.refuse(request, refusal).boxed()),
             (None, Some(refusal)) if is_grpc(request.headers()) => {
-                self.grpc.refuse(&request, &refusal)
+                Either::Right(ready(self.grpc.refuse(&request, &refusal)).boxed())
             }
-            (None, _) => {
-                let _counted = self.in_flight.enter();
-                self.grpc.answer(request, client.peer).await
-            }
+            (None, _) => Either::Left(Either::Right(self.called(request, client.peer))),
         }
     }
-}
 
-impl Answers for Front {
-    async fn answer(&self, mut request: Request<Incoming>, client: Client) -> Response {
-        let is_followed = self.trails.is_on();
-        let trail = is_followed.then(|| self.trail(&request, client)).flatten();
-        let Some(trail) = trail else { return self.answered(request, client).await };
+    async fn called(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
+        let _counted = self.in_flight.enter();
+        self.grpc.answer(request, peer).await
+    }
+
+    /// Answers, and has the request leave behind what is wanted of it.
+    async fn followed(&self, mut request: Request<Incoming>, client: Client) -> Response {
+        let Some(trail) = self.trail(&request, client) else {
+            return self.answered(request, client).await;
+        };
         let carrier = self.carrier(&request);
         request.extensions_mut().insert(trail.clone());
-        // On the heap, where it is out of the way of what leaves nothing behind.
-        let response = Box::pin(self.answered(request, client)).await;
+        let response = self.answered(request, client).await;
         let status = match carrier {
             Carrier::Http => response.status().as_u16(),
             Carrier::Grpc => grpc::code(&response),
         };
         trail.answered(status, response.body().size_hint().exact());
         response
+    }
+}
+
+impl Answers for Front {
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        client: Client,
+    ) -> impl Future<Output = Response> + Send {
+        if self.trails.is_on() {
+            Either::Right(self.followed(request, client).boxed())
+        } else {
+            Either::Left(self.answered(request, client))
+        }
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) async fn connection<A: Answers>(
             first.set(request.version()).ok();
         }
         heads.has_asked();
-        answered((Arc::clone(&answers), heads.clone()), (request, client), counted.enter())
+        answered(Arc::clone(&answers), request, client, (heads.clone(), counted.enter()))
     });
     let builder = builder(protocols, tasks);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -136,9 +136,10 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 /// Over HTTP/1.1, a request counts until the head of its answer, as what comes after it shows in the
 /// backlog. Over HTTP/2, a peer can stop one answer without stopping the connection.
 async fn answered(
-    (answers, peer): (Arc<impl Answers>, Peer),
-    (request, client): (Request<Incoming>, Client),
-    entered: Entered,
+    answers: Arc<impl Answers>,
+    request: Request<Incoming>,
+    client: Client,
+    (peer, entered): (Peer, Entered),
 ) -> Result<Response, Infallible> {
     let version = request.version();
     let mut answer = answers.answer(request, client).await;

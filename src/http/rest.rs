@@ -1,5 +1,6 @@
 //! What answers requests of REST: the router, and what is around it.
 
+use std::future::ready;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
@@ -45,23 +47,29 @@ impl Rest {
 
     /// The handler's answer. What comes most is not sent through the router, which takes about as long as
     /// all that is around it.
-    async fn handled(&self, mut request: Request, (id, peer): (RequestId, SocketAddr)) -> Response {
+    fn handled(
+        &self,
+        mut request: Request,
+        (id, peer): (RequestId, SocketAddr),
+    ) -> impl Future<Output = Response> {
         let inference = routes::inference(request.method(), request.uri().path());
         if let Some((model, version)) = inference {
             let Parts { guard, audit, .. } = &self.services.parts;
             if let Some(guard) = guard
                 && let Err(denied) = gate::inference((guard, audit), (&request, model), (&id, peer))
             {
-                return ApiError::from(denied).into_response();
+                return Either::Right(Either::Right(ready(ApiError::from(denied).into_response())));
             }
             let target = Target::new(model, version);
-            return infer::answer(&self.services, target, (request, Some(id)))
-                .await
-                .into_response();
+            let answer = infer::answer(&self.services, target, request, Some(id));
+            return Either::Left(answer.map(IntoResponse::into_response));
         }
         request.extensions_mut().insert(id);
         request.extensions_mut().insert(peer);
-        self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+        let answer = self.router.clone().oneshot(request);
+        Either::Right(Either::Left(
+            answer.map(|answer| answer.unwrap_or_else(|never| match never {})),
+        ))
     }
 }
 

@@ -111,7 +111,8 @@ impl Serving {
         let wanted = request.outputs().to_vec();
         let (completion, cache) = match &self.responses {
             Some(responses) if manner.may_be_kept() => {
-                self.looked_up(responses, request, (terms, manner)).await?
+                // On the heap, where it is out of the way of versions whose answers are not kept.
+                Box::pin(self.looked_up(responses, request, (terms, manner))).await?
             }
             _ => (self.runner.run(request, (&self.signature, manner), terms).await?, None),
         };

@@ -37,14 +37,15 @@ pub(super) async fn infer(
     request: Request,
 ) -> Result<Response, ApiError> {
     let id = request.extensions().get().cloned();
-    answer(&services, target, (request, id)).await
+    answer(&services, target, request, id).await
 }
 
 /// Reads the request, lets the model answer it, and writes the answer.
 pub(super) async fn answer(
     services: &Services,
     target: Result<Target, ApiError>,
-    (request, request_id): (Request, Option<RequestId>),
+    request: Request,
+    request_id: Option<RequestId>,
 ) -> Result<Response, ApiError> {
     let limits = services.limits();
     let received = Instant::now();
