@@ -2,7 +2,7 @@
 
 use std::future::ready;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use axum::Router;
@@ -77,8 +77,11 @@ impl Answers for Rest {
     async fn answer(&self, request: Request<Incoming>, client: Client) -> Response {
         finish::finish(&self.services, request, |request, id| async {
             // What a handler has shared with others is as safe from its panic as their own locks make it.
-            let handled =
-                AssertUnwindSafe(self.handled(request, (id, client.peer))).catch_unwind().await;
+            let begin = AssertUnwindSafe(|| self.handled(request, (id, client.peer)));
+            let handled = match catch_unwind(begin) {
+                Ok(handling) => AssertUnwindSafe(handling).catch_unwind().await,
+                Err(panic) => Err(panic),
+            };
             handled.unwrap_or_else(|panic| finish::panicked(panic.as_ref()))
         })
         .await

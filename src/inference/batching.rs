@@ -86,6 +86,11 @@ impl Batching {
         }
     }
 
+    /// Whether what is to be known next is how long one entry takes alone.
+    pub(super) fn wants_one(&self) -> bool {
+        self.costs.limit() == 1
+    }
+
     /// Whether an instance waits for more requests than there are.
     pub(super) fn waits(&self) -> bool {
         !self.options.max_delay.is_zero() && self.given_up.get().is_none()

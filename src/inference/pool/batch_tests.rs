@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::super::backend::RunError;
+use super::super::costs::Run;
 use super::super::datatype::DataType;
 use super::super::metadata::{Dim, Signature, TensorSpec};
 use super::super::padding::Padding;
@@ -426,6 +427,34 @@ async fn who_comes_alone_is_not_kept_for_long() {
         }
     }
     assert!(kept <= 1, "now and then one looks whether there are others: {kept}");
+}
+
+#[tokio::test]
+async fn those_that_come_alone_for_long_share_runs_again() {
+    let (pool, _) = sociable().await;
+    let company = &pool.shared.company;
+    (0..20).for_each(|_| company.met(1));
+    assert!(!company.is_usual());
+    // As after a trial that has shown nothing.
+    let batching = pool.shared.batching.as_ref().unwrap();
+    let bytes = 4;
+    for _ in 0..100_000 {
+        if batching.wants_one() {
+            break;
+        }
+        let took = Duration::from_micros(20 * batching.limit() as u64);
+        batching.ran(Run {
+            entries: batching.limit(),
+            bytes: bytes * batching.limit() as u64,
+            took,
+        });
+    }
+    assert!(batching.wants_one());
+    let mut turns = 0..100_000;
+    while batching.wants_one() {
+        turns.next().expect("runs of one are counted as long as nothing else is wanted");
+        assert_eq!(meeting(&pool, [1]).await, each_alone(&[1]));
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::super::backend::RunError;
-use super::super::batching::Batching;
+use super::super::batching::{Batching, LARGEST};
 use super::super::costs::Run;
 use super::super::placement::{Placement, Ran, STALL};
 use super::super::task::{Completion, InferError, Task};
@@ -40,7 +40,7 @@ impl Shared {
     /// What may share an inline run with a request.
     fn gathering(&self, task: &Task, batching: &Batching) -> Option<Gathering> {
         let limit = batching.limit().min(self.pace.short_together());
-        Gathering::of(task, (limit, self.pace.bytes_together(limit)), batching)
+        Gathering::of(task, (limit, self.pace.bytes_together(limit).min(LARGEST)), batching)
     }
 
     /// Runs a request on this thread. It comes back where that is not the place for it, or no instance is
@@ -64,8 +64,9 @@ impl Shared {
         let mut instance = self.queue.claim()?;
         let _watched = self.watch.begin(task.terms.deadline, &task.control)?;
         let answer = self.run(task, instance.as_mut(), None);
-        // Without company it tells nothing of when there is some.
-        let batching = self.batching.as_ref().ok().filter(|_| self.company.is_usual());
+        // Without company it tells nothing of when there is some, but how long one alone takes.
+        let tells = |batching: &&Batching| self.company.is_usual() || batching.wants_one();
+        let batching = self.batching.as_ref().ok().filter(tells);
         if let (Some(batching), Ok(Completion { timings, .. })) = (batching, &answer) {
             let (entries, bytes) = (self.entries(task), task.size);
             batching.ran(Run { entries, bytes, took: timings.compute });

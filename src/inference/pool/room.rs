@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::batching::Batching;
@@ -138,8 +139,9 @@ impl Inside {
         }
         let met = match self.told.try_recv() {
             Ok(met) => met,
+            Err(TryRecvError::Closed) => return None,
             // Another thread runs it.
-            Err(_) => match timeout_at(self.deadline, &mut self.told).await {
+            Err(TryRecvError::Empty) => match timeout_at(self.deadline, &mut self.told).await {
                 Ok(told) => told.ok()?,
                 Err(_) => return Some(Met::Answer(Err(InferError::DeadlineExceeded))),
             },
