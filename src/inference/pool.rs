@@ -15,7 +15,6 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
-use gathering::Gathering;
 use room::{Company, Met};
 use shared::{Job, Shared};
 
@@ -90,7 +89,9 @@ impl InstancePool {
     ///
     /// Cancel safe: dropping the future cancels the run, whether it waits or is under way. A run that the
     /// caller makes itself, which is one that is expected to be short, has ended when the future can be
-    /// dropped. It ends at the deadline; one that takes more than 0.1 s begins again on a thread of the pool.
+    /// dropped. It ends at the deadline; one that takes more than 0.1 s begins again on a thread of the pool. Where
+    /// others are on the caller's thread at the same time, such runs are shared: the caller is polled once more
+    /// before.
     ///
     /// # Errors
     /// Every variant of [`InferError`] except [`InferError::Input`].
@@ -102,9 +103,7 @@ impl InstancePool {
         let met = match self.shared.meet(Task::new(request, terms.into())) {
             Err(task) => Met::Back(task),
             Ok(inside) => {
-                let run = |gathering: Gathering, guests| {
-                    self.shared.run_met(gathering.since, guests);
-                };
+                let run = |since, guests| self.shared.run_met(since, guests);
                 inside.met(run).await.ok_or(InferError::Stopped)?
             }
         };

@@ -136,6 +136,15 @@ impl Task {
         (now >= self.terms.deadline).then_some(InferError::DeadlineExceeded)
     }
 
+    /// The answer, where somebody still wants it now: one that comes late is none, as with a thread.
+    pub(super) fn in_time(
+        &self,
+        answer: Result<Completion, InferError>,
+        now: Instant,
+    ) -> Result<Completion, InferError> {
+        if self.terms.deadline <= now { Err(InferError::DeadlineExceeded) } else { answer }
+    }
+
     /// Blocks until `instance` has answered.
     pub(super) fn run(&self, instance: &mut dyn Instance) -> Result<Completion, InferError> {
         let started = Instant::now();

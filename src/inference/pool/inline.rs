@@ -46,14 +46,10 @@ impl Shared {
     /// Runs a request on this thread. It comes back where that is not the place for it, or no instance is
     /// idle, or where it takes so long that a thread of the pool should begin again with it.
     pub(super) fn run_inline(&self, task: Task) -> Result<Result<Completion, InferError>, Task> {
-        match self.try_inline(&task) {
-            None => Err(task),
-            // As with a thread: an answer that comes late is none.
-            Some(_) if task.terms.deadline <= Instant::now() => {
-                Ok(Err(InferError::DeadlineExceeded))
-            }
-            Some(Err(InferError::Run(RunError::Cancelled))) => Err(task.again()),
-            Some(answer) => Ok(answer),
+        let Some(answer) = self.try_inline(&task) else { return Err(task) };
+        match task.in_time(answer, Instant::now()) {
+            Err(InferError::Run(RunError::Cancelled)) => Err(task.again()),
+            answer => Ok(answer),
         }
     }
 
@@ -91,11 +87,7 @@ impl Shared {
             Some(Ok(completions)) => {
                 let now = Instant::now();
                 for (guest, completion) in alive.into_iter().zip(completions) {
-                    // As with a thread: an answer that comes late is none.
-                    let is_late = guest.task.terms.deadline <= now;
-                    let answer =
-                        if is_late { Err(InferError::DeadlineExceeded) } else { Ok(completion) };
-                    guest.tell(|_| Met::Answer(answer));
+                    guest.tell(|task| Met::Answer(task.in_time(Ok(completion), now)));
                 }
             }
             Some(Err(Failed)) => alive.into_iter().for_each(|guest| guest.tell(Met::Alone)),

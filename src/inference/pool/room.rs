@@ -128,14 +128,14 @@ impl Inside {
     }
 
     /// Lets others in until it is this request's turn, or that of one that had come before. Whoever is first has
-    /// `run` tell all of them. `None` where that has not told this one, which it always does.
+    /// `run` tell all of them, which were looked for since then. `None` where that has not told this one, which it always does.
     ///
     /// Cancel safe: the others go on.
-    pub(super) async fn met(mut self, run: impl FnOnce(Gathering, Vec<Guest>)) -> Option<Met> {
+    pub(super) async fn met(mut self, run: impl FnOnce(Instant, Vec<Guest>)) -> Option<Met> {
         turn().await;
         let inside = lock(&self.room.inside).take();
         if let Some((gathering, guests)) = inside {
-            run(gathering, guests);
+            run(gathering.since, guests);
         }
         let met = match self.told.try_recv() {
             Ok(met) => met,
