@@ -3,11 +3,15 @@
 //! A batch makes some models faster, as weights are read once for all of its entries, and others slower. The
 //! requests in it all wait for the last one. So batches are made no larger than is measured to be worth it.
 //!
-//! Now and then another size is tried beside the one in use, in turns, so that whatever else the machine does
-//! is the same for both. The median of a few runs decides.
+//! Now and then another size is tried beside the one in use. A run of the one is compared with the run of the
+//! other just before it by the same thread, so that whatever else the machine does is the same for both: a core
+//! that shares its execution units with somebody else's work may take nearly twice as long as the one beside it.
+//! Each pair is a vote, so that one which was disturbed counts no more than any other, and there are as many as it
+//! takes for one size to be clearly ahead: Wald's sequential test of which of two is more likely.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 /// Sizes are told apart by their power of two: 1, 2, 3 to 4, 5 to 8, and so on.
@@ -19,10 +23,11 @@ const WORTH: f64 = 0.95;
 /// ... and by how much more at most in one half as large, for that to be preferred.
 const NOT_WORTH: f64 = 1.02;
 
-/// Runs of each of two sizes that decide.
-const ENOUGH: usize = 7;
+/// By how many votes a size has to be ahead of the other.
+const AHEAD: i32 = 5;
 
-/// A trial ends undecided after so many runs: not enough requests wait for the larger size.
+/// A trial ends undecided after so many runs: there is no difference, or not enough requests wait for the larger
+/// size.
 const TOO_LONG: u32 = 200;
 
 /// Runs between two trials, after one that has changed nothing; that doubles, up to the second.
@@ -70,12 +75,15 @@ enum Next {
     Trial(Trial),
 }
 
-/// Another level beside the one in use, and what a byte has cost in the runs of each.
+/// Another level beside the one in use.
 #[derive(Debug)]
 struct Trial {
     level: usize,
-    own: Vec<f64>,
-    other: Vec<f64>,
+    /// Of each thread whose next run is to be of the other level, what a byte has cost in its last run of the one
+    /// in use.
+    own: Vec<(ThreadId, f64)>,
+    /// Votes for the other level less those for the one in use.
+    ahead: i32,
     runs: u32,
 }
 
@@ -89,16 +97,12 @@ impl Costs {
 
     pub(super) fn ran(&self, run: Run) {
         let cost = run.took.as_secs_f64() * 1e9 / precise(size((run.entries, run.bytes)));
-        self.lock().ran((level(run.entries), cost), self.most);
+        self.lock().ran((level(run.entries), cost), self.most, thread::current().id());
     }
 
-    /// How many entries the next batch should have at most.
+    /// How many entries the next batch of the calling thread should have at most.
     pub(super) fn limit(&self) -> usize {
-        let known = self.lock();
-        1 << match &known.next {
-            Next::Trial(trial) if trial.other.len() < trial.own.len() => trial.level,
-            _ => known.level,
-        }
+        1 << self.lock().next_level(|| thread::current().id())
     }
 
     /// How long a batch of so many entries and bytes usually takes; `None` where nothing is known.
@@ -118,14 +122,26 @@ impl Costs {
 }
 
 impl Known {
-    fn ran(&mut self, (level, cost): (usize, f64), most: usize) {
+    fn next_level(&self, thread: impl FnOnce() -> ThreadId) -> usize {
+        match &self.next {
+            Next::Trial(trial) if trial.of(thread()).is_some() => trial.level,
+            _ => self.level,
+        }
+    }
+
+    fn ran(&mut self, (level, cost): (usize, f64), most: usize, thread: ThreadId) {
         self.usual += (cost - self.usual) * if self.usual > 0.0 { 0.1 } else { 1.0 };
         match &mut self.next {
             Next::Pause(0) => self.next = self.begin(most),
             Next::Pause(left) => *left -= 1,
             Next::Trial(trial) => {
-                trial.ran((self.level, level), cost);
-                if trial.is_decided() || trial.runs >= TOO_LONG {
+                trial.runs += 1;
+                if level == self.level {
+                    trial.ran(cost, thread);
+                } else if level == trial.level {
+                    trial.ran_other(cost, (self.level, thread));
+                }
+                if trial.ahead.abs() >= AHEAD || trial.runs >= TOO_LONG {
                     self.end();
                 }
             }
@@ -140,12 +156,12 @@ impl Known {
         if level == self.level {
             return Next::Pause(PAUSES.1);
         }
-        Next::Trial(Trial { level, own: Vec::new(), other: Vec::new(), runs: 0 })
+        Next::Trial(Trial { level, own: Vec::new(), ahead: 0, runs: 0 })
     }
 
     fn end(&mut self) {
         let Next::Trial(trial) = mem::replace(&mut self.next, Next::Pause(0)) else { return };
-        if trial.wins(self.level) {
+        if trial.ahead >= AHEAD {
             self.level = trial.level;
             self.pause = PAUSES.0;
             // As it was better in this direction, it may be even more so further on.
@@ -158,34 +174,29 @@ impl Known {
 }
 
 impl Trial {
-    fn ran(&mut self, (own, level): (usize, usize), cost: f64) {
-        self.runs += 1;
-        let costs = if level == own { &mut self.own } else { &mut self.other };
-        if [own, self.level].contains(&level) && costs.len() < ENOUGH {
-            costs.push(cost);
-        }
+    /// The place of what the thread's last run of the level in use has cost.
+    fn of(&self, thread: ThreadId) -> Option<usize> {
+        self.own.iter().position(|(other, _)| *other == thread)
     }
 
-    fn is_decided(&self) -> bool {
-        self.own.len() == ENOUGH && self.other.len() == ENOUGH
+    /// A run of the level in use.
+    fn ran(&mut self, cost: f64, thread: ThreadId) {
+        self.own.retain(|(other, _)| *other != thread);
+        self.own.push((thread, cost));
     }
 
-    /// Whether what was tried is better than what is in use.
-    fn wins(&self, own: usize) -> bool {
-        let bound = if self.level > own { WORTH } else { NOT_WORTH };
-        self.is_decided() && median(&self.other) < median(&self.own) * bound
+    /// A run of the level that is tried, beside the one in use: a vote, if there is what it can be compared with.
+    fn ran_other(&mut self, cost: f64, (in_use, thread): (usize, ThreadId)) {
+        let Some(place) = self.of(thread) else { return };
+        let (_, own) = self.own.swap_remove(place);
+        let bound = if self.level > in_use { WORTH } else { NOT_WORTH };
+        self.ahead += if cost < own * bound { 1 } else { -1 };
     }
 }
 
 /// As how many bytes a batch counts, of which there are `bytes`. There may be a batch without an entry.
 fn size((entries, bytes): (usize, u64)) -> u64 {
     bytes.max(LEAST.saturating_mul(entries.max(1) as u64))
-}
-
-fn median(costs: &[f64]) -> f64 {
-    let mut sorted = costs.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
 fn level(entries: usize) -> usize {
@@ -278,6 +289,45 @@ mod tests {
         let costs = Costs::new(32);
         assert_eq!(settled(&costs, (3, 3000), |_| 5e-3), 4);
         assert_eq!(settled(&costs, (1, 3000), |_| 5e-3), 4, "nothing tells that it is wrong");
+    }
+
+    /// Between 0 and 1, the same ones every time.
+    fn noise() -> impl FnMut() -> f64 {
+        let mut state = 1_u32;
+        move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f64::from(state >> 8) / f64::from(1 << 24)
+        }
+    }
+
+    /// How often a size other than one is found to be worth it, of many versions whose runs take as long as `of`
+    /// says by turns on each of two threads, one of which is the slower.
+    fn found(of: impl Fn(f64) -> f64) -> usize {
+        let thread = || thread::spawn(|| {}).thread().id();
+        let (threads, mut noise) = ([(thread(), 1.0), (thread(), 1.7)], noise());
+        let grown = (0..200).filter(|_| {
+            let costs = Costs::new(2);
+            for _ in 0..200 {
+                let (thread, slowness) = threads[usize::from(noise() < 0.5)];
+                let level = costs.lock().next_level(|| thread);
+                let disturbed = if noise() < 0.1 { 3.0 } else { 1.0 };
+                let entries = f64::from(1 << level);
+                let cost = of(entries) / entries * slowness * disturbed * (0.9 + 0.2 * noise());
+                costs.lock().ran((level, cost), 1, thread);
+            }
+            costs.worth() > 1
+        });
+        grown.count()
+    }
+
+    #[test]
+    fn neither_noise_nor_a_slow_core_decides() {
+        let (same, worse, better) =
+            (found(|entries| entries), found(|entries| entries * entries), found(|_| 1.0));
+        assert!(same <= 4, "{same} of 200");
+        assert_eq!((worse, better), (0, 200));
+        let a_little = found(|entries| entries.powf(0.8));
+        assert!(a_little >= 190, "{a_little} of 200");
     }
 
     #[test]
