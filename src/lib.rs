@@ -66,6 +66,7 @@ mod json_tensors;
 mod nearest;
 mod oip;
 mod settled;
+mod turns;
 mod units;
 
 #[doc = include_str!("../docs/lifecycle.md")]

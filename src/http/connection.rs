@@ -1,7 +1,7 @@
 //! One connection, and its end.
 
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,7 @@ use super::lingering::{Lingering, Unsent};
 use super::server::{Answers, Around, Protocols, Served};
 use super::watched_stream::{Peer, WatchedStream};
 use crate::admission::Client;
+use crate::turns::Turns;
 
 /// How long an idle connection is kept, and a new one may take to send anything.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
@@ -80,7 +81,7 @@ pub(super) async fn connection<A: Answers>(
     });
     let builder = builder(protocols, tasks);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
+    let (mut connection, mut turns) = (pin!(connection), Turns::default());
     // Polled only when it was woken, and not with each request.
     let mut ending = FuturesUnordered::from_iter([ending(&stop, &asked)]);
     let served = tokio::select! {
@@ -93,11 +94,11 @@ pub(super) async fn connection<A: Answers>(
             // slowly, and the connection ends by itself.
             let is_there = || over_http_2 && peer.heard() > before;
             tokio::select! {
-                served = connection.as_mut() => served,
+                served = poll_fn(|context| turns.poll(connection.as_mut(), context)) => served,
                 () = idle(|| requests.count() == 0 && !peer.is_behind() && !is_there()) => Ok(()),
             }
         }
-        served = connection.as_mut() => served,
+        served = poll_fn(|context| turns.poll(connection.as_mut(), context)) => served,
     };
     if let Err(error) = served {
         debug!(%error, "connection ended with an error");

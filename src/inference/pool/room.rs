@@ -7,11 +7,8 @@
 //! nobody looks after any more is run by those beside it.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::mem;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -22,6 +19,7 @@ use super::super::control::RunControl;
 use super::super::task::{Completion, InferError, Task};
 use super::gathering::Gathering;
 use super::shared::lock;
+use crate::turns::end_of_line;
 
 /// What becomes of a request that was in a room.
 pub(super) enum Met {
@@ -132,7 +130,7 @@ impl Inside {
     ///
     /// Cancel safe: the others go on.
     pub(super) async fn met(mut self, run: impl FnOnce(Instant, Vec<Guest>)) -> Option<Met> {
-        turn().await;
+        end_of_line().await;
         let inside = lock(&self.room.inside).take();
         if let Some((gathering, guests)) = inside {
             run(gathering.since, guests);
@@ -159,20 +157,6 @@ impl Drop for Inside {
             self.room.left();
         }
     }
-}
-
-/// Ends after everything that this thread has to do already.
-async fn turn() {
-    let mut has_waited = false;
-    poll_fn(|context| {
-        if mem::replace(&mut has_waited, true) {
-            return Poll::Ready(());
-        }
-        // Woken by itself, a task goes to the end of the line.
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// How many requests meet, on average: rooms are not opened where nobody comes.

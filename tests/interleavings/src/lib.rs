@@ -8,6 +8,13 @@ mod flight;
 #[expect(dead_code, reason = "not everything of it is checked here")]
 mod gate;
 mod notify;
+#[path = "../../../src/turns.rs"]
+#[expect(dead_code, reason = "not everything of it is checked here")]
+mod turns;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll};
 
 use flight::Flight;
 use gate::{Gate, enter_current};
@@ -15,6 +22,7 @@ use loom::future::block_on;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
+use turns::Turns;
 
 /// Every interleaving in which threads are interrupted at most so often: what goes wrong at all goes
 /// wrong with few interruptions, and without a bound three threads take minutes.
@@ -138,5 +146,38 @@ fn the_wait_for_the_last_always_ends() {
         gate.close();
         block_on(gate.drained());
         request.join().unwrap();
+    });
+}
+
+/// Who is woken sees what was done before, whether it is polled at that moment or not, and by however many it is
+/// woken at once.
+#[test]
+fn no_wake_is_missed() {
+    model(|| {
+        let done: [Arc<AtomicBool>; 2] = [Arc::default(), Arc::default()];
+        let (mut turns, mut threads) = (Turns::default(), Vec::new());
+        let mut all = pin!(poll_fn(|context| {
+            if threads.is_empty() {
+                threads.extend(done.clone().map(|done| {
+                    let waker = context.waker().clone();
+                    thread::spawn(move || {
+                        // What orders this is the wake alone.
+                        done.store(true, Ordering::Relaxed);
+                        waker.wake();
+                    })
+                }));
+            }
+            let is_done = done.iter().all(|done| done.load(Ordering::Relaxed));
+            if is_done { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        let mut task = None;
+        block_on(poll_fn(|context| {
+            // Those of loom do not know each other for the same.
+            let waker = task.get_or_insert_with(|| context.waker().clone());
+            turns.poll(all.as_mut(), &mut Context::from_waker(waker))
+        }));
+        for thread in threads.drain(..) {
+            thread.join().unwrap();
+        }
     });
 }
