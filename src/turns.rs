@@ -18,12 +18,28 @@ use std::task::{Context, Poll, Wake, Waker};
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU8, Ordering};
 
-/// How often a future is polled in one turn of its task, at most.
-const POLLS: usize = 4;
+/// How often a future is polled in one turn of its task, at most: a request with a body is answered in two, and
+/// has woken its connection once more.
+const POLLS: usize = 3;
 
 thread_local! {
     /// Whether what is polled on this thread waits for the end of the line.
     static WAITS: Cell<bool> = const { Cell::new(false) };
+    /// Whether a request was answered in this turn.
+    static ANSWERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tells that the connection that is polled has answered a request.
+pub(crate) fn answered() {
+    ANSWERED.set(true);
+}
+
+/// Tells that the connection that is polled begins a request. Where it has answered one in the same turn, that ends
+/// with this poll, so that who sends many at once does not come before all others.
+pub(crate) fn begin() {
+    if ANSWERED.get() {
+        WAITS.set(true);
+    }
 }
 
 /// Ends after everything that this thread has to do already.
@@ -43,21 +59,22 @@ pub(crate) async fn end_of_line() {
     .await;
 }
 
-/// Polls a future again at once when it was woken while it was polled.
+/// Polls a future again at once when it was woken while it was polled, by itself or by others.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     of_task: Option<(Arc<Wakes>, Waker)>,
 }
 
 impl Turns {
-    /// Polls `future` as if by `context`, several times where it has woken itself, unless by [`end_of_line`]. It
-    /// has to be the same future every time.
+    /// Polls `future` as if by `context`, several times where it is woken meanwhile, unless it waits for the end of
+    /// the line. It has to be the same future every time.
     pub(crate) fn poll<F: Future>(
         &mut self,
         mut future: Pin<&mut F>,
         context: &mut Context<'_>,
     ) -> Poll<F::Output> {
         let (wakes, own) = self.of(context.waker());
+        ANSWERED.set(false);
         for _ in 0..POLLS {
             WAITS.set(false);
             wakes.state.swap(POLLED, Ordering::AcqRel);
@@ -117,7 +134,7 @@ mod tests {
     use std::pin::pin;
     use std::sync::atomic::AtomicUsize;
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use tokio::sync::mpsc::unbounded_channel;
     use tokio::time::timeout;
@@ -191,6 +208,23 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_begins_nothing_after_an_answer() {
+        let ((woken, waker), mut turns) = (task(), Turns::default());
+        let context = &mut Context::from_waker(&waker);
+        let mut future = pin!(async {
+            for _ in 0..2 {
+                begin();
+                restless(1).await;
+                answered();
+            }
+        });
+        assert_eq!(turns.poll(future.as_mut(), context), Poll::Pending);
+        assert_eq!(woken.count(), 1);
+        assert_eq!(turns.poll(future, context), Poll::Ready(()));
+        assert_eq!(woken.count(), 1);
+    }
+
+    #[test]
     fn what_is_woken_between_turns_gets_one() {
         let ((woken, waker), mut turns) = (task(), Turns::default());
         let mut wakers = Vec::new();
@@ -226,7 +260,10 @@ mod tests {
             sum
         });
         let all = poll_fn(|context| turns.poll(all.as_mut(), context));
+        let started = Instant::now();
         let sum = timeout(Duration::from_mins(1), all).await.expect("every wake is noticed");
+        // The end of the time would wake it too.
+        assert!(started.elapsed() < Duration::from_secs(50), "the last wake is noticed");
         for sender in senders {
             sender.join().unwrap();
         }

@@ -29,7 +29,7 @@ use super::lingering::{Lingering, Unsent};
 use super::server::{Answers, Around, Protocols, Served};
 use super::watched_stream::{Peer, WatchedStream};
 use crate::admission::Client;
-use crate::turns::Turns;
+use crate::turns::{self, Turns};
 
 /// How long an idle connection is kept, and a new one may take to send anything.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
@@ -77,6 +77,7 @@ pub(super) async fn connection<A: Answers>(
             first.set(request.version()).ok();
         }
         heads.has_asked();
+        turns::begin();
         answered(Arc::clone(&answers), request, client, (heads.clone(), counted.enter()))
     });
     let builder = builder(protocols, tasks);
@@ -145,6 +146,7 @@ async fn answered(
     let version = request.version();
     let mut answer = answers.answer(request, client).await;
     peer.is_answered();
+    turns::answered();
     if client.is_spare {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -191,5 +193,69 @@ async fn idle(nothing_under_way: impl Fn() -> bool) {
             return;
         }
         was_idle = is_idle;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::SocketAddr;
+    use std::thread;
+
+    use axum::Router;
+    use axum::body::Bytes;
+    use axum::routing::post;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// How many requests are answered, which a client sends one after the other, or all at once, and how often the
+    /// connection is polled for them.
+    async fn polls(requests: usize, at_once: bool) -> usize {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asking = thread::spawn(move || ask(address, (requests, at_once)));
+        let (stream, peer) = listener.accept().await.unwrap();
+        let router = Router::new().route("/", post(|body: Bytes| async { body }));
+        let served = Served::new(Arc::new(router), Protocols::Http1And2);
+        let client = Client { peer, is_spare: false };
+        let (around, stop) = ((served, TaskTracker::new()), CancellationToken::new());
+        let mut connection = pin!(connection((stream, client), around, stop));
+        let mut polls = 0;
+        poll_fn(|context| {
+            polls += 1;
+            connection.as_mut().poll(context)
+        })
+        .await;
+        asking.join().unwrap();
+        polls
+    }
+
+    fn ask(address: SocketAddr, (requests, at_once): (usize, bool)) {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let request = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody";
+        let each = if at_once { requests } else { 1 };
+        for _ in 0..requests / each {
+            stream.write_all(request.repeat(each).as_bytes()).unwrap();
+            let (mut answers, mut some) = (String::new(), [0; 4096]);
+            while answers.matches("\r\n\r\nbody").count() < each {
+                let read = stream.read(&mut some).unwrap();
+                assert!(read > 0, "{answers}");
+                answers.push_str(std::str::from_utf8(&some[..read]).unwrap());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_takes_one_turn() {
+        let polls = polls(100, false).await;
+        assert!(polls < 150, "{polls} for 100 requests");
+    }
+
+    #[tokio::test]
+    async fn requests_that_come_at_once_take_several_turns() {
+        let polls = polls(100, true).await;
+        // hyper goes round sixteen times in one.
+        assert!(polls > 100 / 16, "{polls} for 100 requests");
     }
 }
