@@ -66,6 +66,14 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
+    /// `future`, which is polled as [`Turns::poll`] does.
+    pub(crate) fn run<F: Future>(
+        &mut self,
+        mut future: Pin<&mut F>,
+    ) -> impl Future<Output = F::Output> {
+        poll_fn(move |context| self.poll(future.as_mut(), context))
+    }
+
     /// Polls `future` as if by `context`, several times where it is woken meanwhile, unless it waits for the end of
     /// the line. It has to be the same future every time.
     pub(crate) fn poll<F: Future>(
@@ -174,6 +182,16 @@ mod tests {
         })
     }
 
+    /// Holds a future to taking two turns, and to waking its task between them alone.
+    fn takes_two_turns(mut future: Pin<&mut impl Future<Output = ()>>) {
+        let ((woken, waker), mut turns) = (task(), Turns::default());
+        let context = &mut Context::from_waker(&waker);
+        assert_eq!(turns.poll(future.as_mut(), context), Poll::Pending);
+        assert_eq!(woken.count(), 1, "others are served before it goes on");
+        assert_eq!(turns.poll(future, context), Poll::Ready(()));
+        assert_eq!(woken.count(), 1);
+    }
+
     #[test]
     fn what_wakes_itself_goes_on_in_the_same_turn() {
         let ((woken, waker), mut turns) = (task(), Turns::default());
@@ -184,44 +202,27 @@ mod tests {
 
     #[test]
     fn a_turn_has_an_end() {
-        let ((woken, waker), mut turns) = (task(), Turns::default());
-        let context = &mut Context::from_waker(&waker);
-        let mut future = pin!(restless(POLLS));
-        assert_eq!(turns.poll(future.as_mut(), context), Poll::Pending);
-        assert_eq!(woken.count(), 1, "others are served before it goes on");
-        assert_eq!(turns.poll(future, context), Poll::Ready(()));
+        takes_two_turns(pin!(restless(POLLS)));
     }
 
     #[test]
     fn the_end_of_the_line_is_not_here() {
-        let ((woken, waker), mut turns) = (task(), Turns::default());
-        let context = &mut Context::from_waker(&waker);
-        let mut future = pin!(async {
+        takes_two_turns(pin!(async {
             restless(1).await;
             end_of_line().await;
             restless(1).await;
-        });
-        assert_eq!(turns.poll(future.as_mut(), context), Poll::Pending);
-        assert_eq!(woken.count(), 1);
-        assert_eq!(turns.poll(future, context), Poll::Ready(()));
-        assert_eq!(woken.count(), 1);
+        }));
     }
 
     #[test]
     fn a_turn_begins_nothing_after_an_answer() {
-        let ((woken, waker), mut turns) = (task(), Turns::default());
-        let context = &mut Context::from_waker(&waker);
-        let mut future = pin!(async {
+        takes_two_turns(pin!(async {
             for _ in 0..2 {
                 begin();
                 restless(1).await;
                 answered();
             }
-        });
-        assert_eq!(turns.poll(future.as_mut(), context), Poll::Pending);
-        assert_eq!(woken.count(), 1);
-        assert_eq!(turns.poll(future, context), Poll::Ready(()));
-        assert_eq!(woken.count(), 1);
+        }));
     }
 
     #[test]
@@ -259,9 +260,10 @@ mod tests {
             }
             sum
         });
-        let all = poll_fn(|context| turns.poll(all.as_mut(), context));
         let started = Instant::now();
-        let sum = timeout(Duration::from_mins(1), all).await.expect("every wake is noticed");
+        let sum = timeout(Duration::from_mins(1), turns.run(all.as_mut()))
+            .await
+            .expect("every wake is noticed");
         // The end of the time would wake it too.
         assert!(started.elapsed() < Duration::from_secs(50), "the last wake is noticed");
         for sender in senders {

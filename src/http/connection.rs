@@ -1,7 +1,7 @@
 //! One connection, and its end.
 
 use std::convert::Infallible;
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,11 +95,11 @@ pub(super) async fn connection<A: Answers>(
             // slowly, and the connection ends by itself.
             let is_there = || over_http_2 && peer.heard() > before;
             tokio::select! {
-                served = poll_fn(|context| turns.poll(connection.as_mut(), context)) => served,
+                served = turns.run(connection.as_mut()) => served,
                 () = idle(|| requests.count() == 0 && !peer.is_behind() && !is_there()) => Ok(()),
             }
         }
-        served = poll_fn(|context| turns.poll(connection.as_mut(), context)) => served,
+        served = turns.run(connection.as_mut()) => served,
     };
     if let Err(error) = served {
         debug!(%error, "connection ended with an error");
@@ -198,6 +198,7 @@ async fn idle(nothing_under_way: impl Fn() -> bool) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::io::{Read, Write};
     use std::net::SocketAddr;
     use std::thread;

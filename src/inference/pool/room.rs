@@ -126,7 +126,8 @@ impl Inside {
     }
 
     /// Lets others in until it is this request's turn, or that of one that had come before. Whoever is first has
-    /// `run` tell all of them, which were looked for since then. `None` where that has not told this one, which it always does.
+    /// `run` tell all of them, which were looked for since then. `None` where that has not told this one, which it
+    /// always does.
     ///
     /// Cancel safe: the others go on.
     pub(super) async fn met(mut self, run: impl FnOnce(Instant, Vec<Guest>)) -> Option<Met> {
