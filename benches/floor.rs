@@ -1,4 +1,5 @@
-//! The floor: an HTTP handler that takes the same request and computes nothing.
+//! The floor: an HTTP handler that takes the same request and computes nothing, over the connection loop that the
+//! server has, and over that of axum.
 
 #![allow(dead_code, reason = "each benchmark takes its pick")]
 
@@ -13,6 +14,8 @@ use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::post;
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
 
 /// The argument that makes this program one.
 pub(crate) const ROLE: &str = "--floor";
@@ -35,7 +38,8 @@ const BINARY_HEAD: [(&str, &str); 2] =
 /// The handler in a process of its own, as the server is.
 pub(crate) struct Floor {
     child: Child,
-    address: SocketAddr,
+    /// Over the server's loop, and over axum's.
+    addresses: [SocketAddr; 2],
     said: Option<BufReader<ChildStdout>>,
 }
 
@@ -48,18 +52,25 @@ impl Floor {
             .spawn()
             .context("this program can be started again")?;
         // From here on it is killed whatever fails.
-        let address = SocketAddr::from(([0; 4], 0));
-        let mut floor = Self { child, address, said: None };
+        let addresses = [SocketAddr::from(([0; 4], 0)); 2];
+        let mut floor = Self { child, addresses, said: None };
         let mut said = BufReader::new(floor.child.stdout.take().context("a pipe")?);
-        let mut line = String::new();
-        said.read_line(&mut line)?;
-        floor.address = line.trim().parse()?;
+        for address in &mut floor.addresses {
+            let mut line = String::new();
+            said.read_line(&mut line)?;
+            *address = line.trim().parse()?;
+        }
         floor.said = Some(said);
         Ok(floor)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// Of the same handler as axum serves it.
+    pub(crate) fn address_of_axum(&self) -> SocketAddr {
+        self.addresses[1]
     }
 
     /// The number of its process.
@@ -81,19 +92,28 @@ impl Drop for Floor {
     }
 }
 
-/// Serves, and prints the address.
+/// Serves, and prints the addresses.
 pub(crate) fn serve() -> Result<()> {
     let answer = |_body: Bytes| async { ([(CONTENT_TYPE, "application/json")], ANSWER) };
     let binary = |_body: Bytes| async { (BINARY_HEAD, BINARY) };
     let router = Router::new().route("/", post(answer)).route("/binary", post(binary));
     let router = router.layer(DefaultBodyLimit::disable());
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
+        let listeners =
+            [TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?];
+        for listener in &listeners {
+            writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
+        }
+        let [ours, axums] = listeners;
+        // As the server has it: an answer does not wait for the acknowledgement of an earlier one.
+        let axums = axums.tap_io(|stream| {
+            stream.set_nodelay(true).ok();
+        });
+        tokio::spawn(axum::serve(axums, router.clone()).into_future());
         // The very loop that the server has, so that only what is inside it differs.
         let protocols = onward::http::Protocols::Http1And2;
         let served = onward::http::Served::new(Arc::new(router), protocols);
-        onward::http::serve(listener, served, tokio_util::sync::CancellationToken::new()).await;
+        onward::http::serve(ours, served, tokio_util::sync::CancellationToken::new()).await;
         Ok(())
     })
 }

@@ -29,11 +29,13 @@ pub(crate) fn bucket(duration: Duration) -> usize {
 #[derive(Debug)]
 pub(crate) struct Buckets([AtomicU64; BUCKETS]);
 
-/// Durations by their buckets, and all of them together.
+/// Durations by their buckets, and all of them together, which is beside the first of these: what many threads count
+/// is to be in as few lines of their caches as possible.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Durations {
-    buckets: Buckets,
     nanoseconds: AtomicU64,
+    buckets: Buckets,
 }
 
 /// Durations, read at one moment.
@@ -47,6 +49,7 @@ pub struct DurationsReport {
 
 /// How often something was done, by what came of it, and how long it took.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Calls<const RESULTS: usize> {
     results: [AtomicU64; RESULTS],
     durations: Durations,

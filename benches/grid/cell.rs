@@ -53,12 +53,20 @@ pub(crate) struct Plan {
     pub(crate) batch: usize,
 }
 
+/// What the empty handler is served by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum By {
+    /// The loop that the server has.
+    Us,
+    Axum,
+}
+
 /// What one measurement was of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Row {
     Direct(Model, Plan),
     /// The empty handler, over HTTP, with the tiny model's request.
-    Handler(Protocol, usize),
+    Handler(By, Protocol, usize),
     Server(Cell),
 }
 
@@ -78,8 +86,9 @@ impl fmt::Display for Row {
             Self::Direct(_, Plan { callers, threads, batch }) => {
                 write!(f, "loop: callers {callers}, threads {threads}, batch {batch}")
             }
-            Self::Handler(protocol, connections) => {
-                write!(f, "empty handler: {}, {connections} connections", protocol.name())
+            Self::Handler(by, protocol, connections) => {
+                let by = if *by == By::Axum { " by axum" } else { "" };
+                write!(f, "empty handler{by}: {}, {connections} connections", protocol.name())
             }
             Self::Server(Cell { connections, batching, protocol, .. }) => {
                 let apart = if *batching == Batching::Off { ", batching off" } else { "" };

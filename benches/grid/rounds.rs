@@ -124,7 +124,7 @@ impl Rounds {
 fn neighbours(row: Row) -> (Model, usize, Row) {
     match row {
         Row::Direct(model, _) => (model, 0, row),
-        Row::Handler(_, connections) => (Model::Mlp, connections, row),
+        Row::Handler(_, _, connections) => (Model::Mlp, connections, row),
         Row::Server(Cell { model, connections, .. }) => (model, connections, row),
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::cell::{Batching, Cell, Row};
+use super::cell::{Batching, By, Cell, Row};
 use super::direct::Engine;
 use super::floor::Floor;
 use super::loops::{Loops, agree};
@@ -143,22 +144,20 @@ fn repository(options: &Options) -> Result<tempfile::TempDir> {
 /// The empty handler takes the tiny model's requests.
 fn handlers(floor: &Floor, options: &Options) -> BTreeMap<Row, Client> {
     let inputs = Model::Mlp.inputs(0, 1);
-    let client =
-        |protocol, path| Client::Http(request::http(protocol, (floor.address(), path), &inputs));
-    let clients = [
-        (Protocol::Json, client(Protocol::Json, "/")),
-        (Protocol::Binary, client(Protocol::Binary, "/binary")),
-    ];
-    let of = |(protocol, client): &(Protocol, Client)| {
-        let (protocol, client) = (*protocol, client.clone());
-        let row = move |connections: &usize| (Row::Handler(protocol, *connections), client.clone());
-        options.connections.iter().map(row).collect::<Vec<_>>()
+    let of = |(by, address): (By, SocketAddr)| {
+        [(Protocol::Json, "/"), (Protocol::Binary, "/binary")].map(|(protocol, path)| {
+            let client = Client::Http(request::http(protocol, (address, path), &inputs));
+            (by, protocol, client)
+        })
     };
-    if options.models.contains(&Model::Mlp) {
-        clients.iter().flat_map(of).collect()
-    } else {
-        BTreeMap::new()
-    }
+    let servers = [(By::Us, floor.address()), (By::Axum, floor.address_of_axum())];
+    let rows = |(by, protocol, client): (By, Protocol, Client)| {
+        let connections = options.connections.iter();
+        connections
+            .map(move |connections| (Row::Handler(by, protocol, *connections), client.clone()))
+    };
+    let is_wanted = options.models.contains(&Model::Mlp);
+    servers.into_iter().filter(|_| is_wanted).flat_map(of).flat_map(rows).collect()
 }
 
 /// The server must compute what the loop computes, or there is nothing to compare.

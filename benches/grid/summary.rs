@@ -1,6 +1,6 @@
 //! The report: a table and a plot for each model, targets, and the ratios that later runs are held to.
 
-use super::cell::{Cell, Row};
+use super::cell::{By, Cell, Row};
 use super::options::Options;
 use super::report::{Plot, Report, Table, number};
 use super::request::Protocol;
@@ -8,7 +8,7 @@ use super::rounds::Rounds;
 use super::targets::{cpu, handler, p50, p99, rate, tail_of, targets};
 use super::zoo::Model;
 
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "",
     "items/s",
     "p50 us",
@@ -17,6 +17,7 @@ const COLUMNS: [&str; 9] = [
     "cpu us",
     "of the loop",
     "of the handler",
+    "of that by axum",
     "failed",
 ];
 
@@ -70,7 +71,8 @@ fn table(rounds: &Rounds, model: Model) -> Table {
             number(rounds.median(row, tail_of), 2),
             number(rounds.median(row, cpu), 1),
             number(of(loop_beside(rounds, row)), 4),
-            number(of(handler_beside(row)), 3),
+            number(of(handler_beside(row, By::Us)), 3),
+            number(of(handler_beside(row, By::Axum)), 3),
             rounds.failures_of(row).to_string(),
         ]);
     }
@@ -83,10 +85,10 @@ fn loop_beside(rounds: &Rounds, row: Row) -> Option<Row> {
     rounds.best(cell.model).map(|(_, row)| row)
 }
 
-fn handler_beside(row: Row) -> Option<Row> {
+fn handler_beside(row: Row, by: By) -> Option<Row> {
     match row {
         Row::Server(Cell { model: Model::Mlp, connections, protocol, .. }) => {
-            Some(Row::Handler(handler(protocol), connections))
+            Some(Row::Handler(by, handler(protocol), connections))
         }
         _ => None,
     }
@@ -100,8 +102,8 @@ fn ratios(rounds: &Rounds) -> Vec<(String, f64)> {
         _ => None,
     });
     let of = |(row, name): (Row, String)| {
-        let beside =
-            [(loop_beside(rounds, row), "of the loop"), (handler_beside(row), "of the handler")];
+        let handler = handler_beside(row, By::Us);
+        let beside = [(loop_beside(rounds, row), "of the loop"), (handler, "of the handler")];
         let of = move |(other, what): (Option<Row>, &str)| {
             let other = other?;
             let name = format!("{name}: {what}");
@@ -126,8 +128,9 @@ fn plot(rounds: &Rounds, options: &Options, model: Model) -> Plot {
         series.push((protocol.name().to_owned(), line(&row)));
     }
     if model == Model::Mlp {
-        let row = |connections| Some(Row::Handler(Protocol::Json, connections));
-        series.push(("empty handler, json".to_owned(), line(&row)));
+        let row = |by| move |connections| Some(Row::Handler(by, Protocol::Json, connections));
+        series.push(("empty handler, json".to_owned(), line(&row(By::Us))));
+        series.push(("the same by axum".to_owned(), line(&row(By::Axum))));
     } else {
         let row = |_| rounds.best(model).map(|(_, row)| row);
         series.push(("best loop".to_owned(), line(&row)));

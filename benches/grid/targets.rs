@@ -1,6 +1,6 @@
 //! What the server should reach, as ratios to what was measured beside it.
 
-use super::cell::{Batching, Cell, Row};
+use super::cell::{Batching, By, Cell, Row};
 use super::report::{Target, Wanted};
 use super::request::Protocol;
 use super::rounds::{Figures, Rounds};
@@ -24,7 +24,7 @@ pub(crate) fn targets(rounds: &Rounds) -> Vec<Target> {
 
 /// Beside a handler that computes nothing.
 fn tiny(rounds: &Rounds, cell: Cell, connections: usize) -> Vec<Target> {
-    let handler = Row::Handler(handler(cell.protocol), connections);
+    let handler = Row::Handler(By::Us, handler(cell.protocol), connections);
     let ratio = |figure: fn(&Figures) -> f64| rounds.ratio(Row::Server(cell), handler, figure);
     let of_rate =
         |least| target(cell, "rate of the handler's", ratio(rate), Wanted::AtLeast(least));

@@ -67,7 +67,8 @@ impl Front {
     }
 
     /// None of those who answer is within an async function here: each of these would have room for the request
-    /// twice, beside that of the next. What comes seldom is on the heap, out of the way of all else.
+    /// twice, beside that of the next. What comes seldom is on the heap, out of the way of all else, and so are calls
+    /// of gRPC, which are large.
     fn answered(
         &self,
         request: Request<Incoming>,
@@ -80,7 +81,7 @@ impl Front {
             (None, Some(refusal)) if is_grpc(request.headers()) => {
                 Either::Right(ready(self.grpc.refuse(&request, &refusal)).boxed())
             }
-            (None, _) => Either::Left(Either::Right(self.called(request, client.peer))),
+            (None, _) => Either::Left(Either::Right(Box::pin(self.called(request, client.peer)))),
         }
     }
 

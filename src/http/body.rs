@@ -14,11 +14,12 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::Limits;
 use super::error::ApiError;
 use super::infer::{Coding, DecodeError};
+use super::patience::within;
 use crate::json_tensors::in_words_of_json;
 
 /// The largest body where none has to be large.
@@ -112,13 +113,13 @@ async fn receive(
     if announced(request.headers()).is_some_and(|length| length > limit) {
         return Err(ApiError::PayloadTooLarge { limit });
     }
-    match timeout_at(deadline, whole(request, limit, header)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+    match within(deadline, whole(request, limit, header)).await {
+        Some(Ok(body)) => Ok(body),
+        Some(Err(error)) if error.is::<LengthLimitError>() => {
             Err(ApiError::PayloadTooLarge { limit })
         }
-        Ok(Err(_)) => Err(ApiError::bad_request("the body broke off before its end")),
-        Err(_) => Err(ApiError::BodyTimeout { limit: limits.request_timeout }),
+        Some(Err(_)) => Err(ApiError::bad_request("the body broke off before its end")),
+        None => Err(ApiError::BodyTimeout { limit: limits.request_timeout }),
     }
 }
 

@@ -67,36 +67,33 @@ pub(super) async fn connection<A: Answers>(
     let Served { answers, protocols, bounds, open, .. } = served;
     let _open = open.enter();
     let (stream, peer) = WatchedStream::new(Lingering::new(stream), bounds.header_timeout);
-    let requests = InFlight::default();
-    let (counted, asked) = (requests.clone(), Arc::new(SetOnce::new()));
-    let first = Arc::clone(&asked);
-    let heads = peer.clone();
+    let (requests, asked) = (InFlight::default(), SetOnce::new());
+    let talk = Arc::new(Talk { answers, client, peer: peer.clone(), requests, asked });
+    let of_request = Arc::clone(&talk);
     let service = service_fn(move |request: Request<Incoming>| {
-        // All but the first find it set.
-        if !first.initialized() {
-            first.set(request.version()).ok();
-        }
-        heads.has_asked();
-        turns::begin();
-        answered(Arc::clone(&answers), request, client, (heads.clone(), counted.enter()))
+        let entered = of_request.begin(&request);
+        answered(Arc::clone(&of_request), request, entered)
     });
     let builder = builder(protocols, tasks);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let (mut connection, mut turns) = (pin!(connection), Turns::default());
     // Polled only when it was woken, and not with each request.
-    let mut ending = FuturesUnordered::from_iter([ending(&stop, &asked)]);
+    let mut ending = FuturesUnordered::from_iter([ending(&stop, &talk.asked)]);
     let served = tokio::select! {
         biased;
         // First, so that no peer that keeps the connection busy is before it.
         Some(()) = ending.next() => {
             connection.as_mut().graceful_shutdown();
-            let (over_http_2, before) = (asked.get() == Some(&Version::HTTP_2), peer.heard());
+            let over_http_2 = talk.asked.get() == Some(&Version::HTTP_2);
+            let before = peer.heard();
             // Over HTTP/2 the peer is asked for an answer. Whoever gives it takes what is left, however
             // slowly, and the connection ends by itself.
             let is_there = || over_http_2 && peer.heard() > before;
             tokio::select! {
                 served = turns.run(connection.as_mut()) => served,
-                () = idle(|| requests.count() == 0 && !peer.is_behind() && !is_there()) => Ok(()),
+                () = idle(|| talk.requests.count() == 0 && !peer.is_behind() && !is_there()) => {
+                    Ok(())
+                }
             }
         }
         served = turns.run(connection.as_mut()) => served,
@@ -135,19 +132,42 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
     }
 }
 
+/// What all requests of a connection need. It has one count of its own for them, which no other thread has in its
+/// cache.
+struct Talk<A> {
+    answers: Arc<A>,
+    client: Client,
+    peer: Peer,
+    /// Those under way.
+    requests: InFlight,
+    /// By what the first has asked.
+    asked: SetOnce<Version>,
+}
+
+impl<A> Talk<A> {
+    fn begin(&self, request: &Request<Incoming>) -> Entered {
+        // All but the first find it set.
+        if !self.asked.initialized() {
+            self.asked.set(request.version()).ok();
+        }
+        self.peer.has_asked();
+        turns::begin();
+        self.requests.enter()
+    }
+}
+
 /// Over HTTP/1.1, a request counts until the head of its answer, as what comes after it shows in the
 /// backlog. Over HTTP/2, a peer can stop one answer without stopping the connection.
 async fn answered(
-    answers: Arc<impl Answers>,
+    talk: Arc<Talk<impl Answers>>,
     request: Request<Incoming>,
-    client: Client,
-    (peer, entered): (Peer, Entered),
+    entered: Entered,
 ) -> Result<Response, Infallible> {
     let version = request.version();
-    let mut answer = answers.answer(request, client).await;
-    peer.is_answered();
+    let mut answer = talk.answers.answer(request, talk.client).await;
+    talk.peer.is_answered();
     turns::answered();
-    if client.is_spare {
+    if talk.client.is_spare {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(match version {

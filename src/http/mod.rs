@@ -34,6 +34,7 @@ mod metadata;
 mod model_config;
 mod models;
 mod operations;
+mod patience;
 mod query;
 mod repository;
 mod residence;

@@ -61,7 +61,9 @@ impl Rest {
                 return Either::Right(Either::Right(ready(ApiError::from(denied).into_response())));
             }
             let target = Target::new(model, version);
-            let answer = infer::answer(&self.services, target, request, Some(id));
+            // On the heap: it is some kilobytes, which all around it would move on, and for which each connection
+            // would have room also while it is idle.
+            let answer = Box::pin(infer::answer(&self.services, target, request, Some(id)));
             return Either::Left(answer.map(IntoResponse::into_response));
         }
         request.extensions_mut().insert(id);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::padding::Padding;
-use super::request::PreparedRequest;
+use super::request::{Positions, PreparedRequest};
 use super::tensor::{Tensor, TensorError};
 
 /// How many entries a request brings into a batch: the first dimension of all its inputs. `None` where it
@@ -64,7 +64,7 @@ impl<'a> Batch<'a> {
         }
         let slots = 0..requests[0].inputs().len();
         let inputs = slots.map(|slot| joined(slot, requests, padding)).collect::<Result<_, _>>();
-        let mut outputs: Vec<usize> =
+        let mut outputs: Positions =
             requests.iter().flat_map(|request| request.outputs()).copied().collect();
         outputs.sort_unstable();
         outputs.dedup();

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use half::{bf16, f16};
+use smallvec::SmallVec;
 
 use super::datatype::DataType;
 use super::metadata::{Dim, Signature, TensorSpec};
@@ -20,6 +21,9 @@ pub struct Padding {
     /// Dimensions that are filled up and have one name, two at a time.
     same: Vec<(Source, Source)>,
 }
+
+/// What the inputs of requests that share a run have in common.
+pub(super) type Key = SmallVec<[usize; 8]>;
 
 /// The dimension of an input from which an output has one of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +88,7 @@ impl Padding {
     /// What has to be the same of two requests that can share a run: the shapes of their inputs but for
     /// the first dimension, and where they are filled up, about the same. `None` where dimensions of one
     /// name differ, so that filling them up would hide a mistake.
-    pub(super) fn key(&self, request: &PreparedRequest) -> Option<Vec<usize>> {
+    pub(super) fn key(&self, request: &PreparedRequest) -> Option<Key> {
         self.is_sound(request).then(|| self.sizes(request).collect())
     }
 

@@ -1,8 +1,13 @@
 //! Requests before and after they were checked against a model's signature.
 
+use smallvec::SmallVec;
+
 use super::datatype::DataType;
 use super::metadata::{Signature, TensorSpec};
 use super::tensor::{ShapeText, Tensor, TensorError};
+
+/// Positions in a signature's outputs, which are not on the heap where they are as few as usual.
+pub type Positions = SmallVec<[usize; 4]>;
 
 /// A tensor under the name the caller gave it.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,7 +112,7 @@ impl InputError {
 #[derive(Debug, Clone)]
 pub struct PreparedRequest {
     inputs: Vec<Option<Tensor>>,
-    outputs: Vec<usize>,
+    outputs: Positions,
 }
 
 impl PreparedRequest {
@@ -122,7 +127,7 @@ impl PreparedRequest {
     }
 
     /// Of what was checked before.
-    pub(super) fn of_parts(inputs: Vec<Option<Tensor>>, outputs: Vec<usize>) -> Self {
+    pub(super) fn of_parts(inputs: Vec<Option<Tensor>>, outputs: Positions) -> Self {
         Self { inputs, outputs }
     }
 
@@ -192,11 +197,11 @@ fn check_input(spec: &TensorSpec, tensor: &Tensor) -> Result<(), InputError> {
     Ok(())
 }
 
-fn place_outputs(signature: &Signature, wanted: &[String]) -> Result<Vec<usize>, InputError> {
+fn place_outputs(signature: &Signature, wanted: &[String]) -> Result<Positions, InputError> {
     if wanted.is_empty() {
         return Ok((0..signature.outputs.len()).collect());
     }
-    let mut placed = Vec::with_capacity(wanted.len());
+    let mut placed = Positions::with_capacity(wanted.len());
     for name in wanted {
         let Some(position) = signature.output(name) else {
             let expected = names(&signature.outputs);

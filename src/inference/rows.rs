@@ -58,7 +58,7 @@ impl Tensor {
     /// [`TensorError::ShapeOverflow`].
     pub(super) fn fitted(&self, shape: &[usize], filler: &[u8]) -> Result<Self, TensorError> {
         let TensorData::Fixed(raw) = &self.data else { return Ok(self.clone()) };
-        if self.shape == shape {
+        if self.shape.as_slice() == shape {
             return Ok(self.clone());
         }
         let count = element_count(shape);

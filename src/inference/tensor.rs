@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use half::{bf16, f16};
+use smallvec::SmallVec;
 
 use super::datatype::{DataType, Element};
 
@@ -65,6 +66,9 @@ impl fmt::Display for ShapeText<'_> {
     }
 }
 
+/// The dimensions of a tensor, which are not on the heap where they are as few as usual.
+pub type Shape = SmallVec<[usize; 4]>;
+
 /// An immutable tensor in row-major order. Cloning shares the buffer.
 ///
 /// Invariants: the element count equals the product of the shape; a fixed-size buffer is aligned for
@@ -72,7 +76,7 @@ impl fmt::Display for ShapeText<'_> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
     pub(super) datatype: DataType,
-    pub(super) shape: Vec<usize>,
+    pub(super) shape: Shape,
     pub(super) data: TensorData,
 }
 
@@ -87,7 +91,11 @@ impl Tensor {
     ///
     /// # Errors
     /// [`TensorError::ShapeOverflow`] and [`TensorError::ElementCount`].
-    pub fn from_vec<T: Element>(shape: Vec<usize>, values: Vec<T>) -> Result<Self, TensorError> {
+    pub fn from_vec<T: Element>(
+        shape: impl Into<Shape>,
+        values: Vec<T>,
+    ) -> Result<Self, TensorError> {
+        let shape = shape.into();
         check_count(&shape, values.len())?;
         let data = TensorData::Fixed(Bytes::from_owner(Owned(values)));
         Ok(Self { datatype: T::DATATYPE, shape, data })
@@ -100,15 +108,17 @@ impl Tensor {
     /// Every variant of [`TensorError`] except [`TensorError::ElementCount`].
     pub fn from_bytes(
         datatype: DataType,
-        shape: Vec<usize>,
+        shape: impl Into<Shape>,
         raw: Bytes,
     ) -> Result<Self, TensorError> {
+        let shape = shape.into();
         let size = datatype.size().ok_or(TensorError::NotFixedSize)?;
         let expected = element_count(&shape)
             .and_then(|count| count.checked_mul(size))
-            .ok_or_else(|| TensorError::ShapeOverflow { shape: shape.clone() })?;
+            .ok_or_else(|| TensorError::ShapeOverflow { shape: shape.to_vec() })?;
         if raw.len() != expected {
             let actual = raw.len();
+            let shape = shape.into_vec();
             return Err(TensorError::ByteLength { datatype, shape, expected, actual });
         }
         if datatype == DataType::Bool
@@ -123,7 +133,11 @@ impl Tensor {
     ///
     /// # Errors
     /// [`TensorError::ShapeOverflow`] and [`TensorError::ElementCount`].
-    pub fn from_strings(shape: Vec<usize>, elements: Vec<Bytes>) -> Result<Self, TensorError> {
+    pub fn from_strings(
+        shape: impl Into<Shape>,
+        elements: Vec<Bytes>,
+    ) -> Result<Self, TensorError> {
+        let shape = shape.into();
         check_count(&shape, elements.len())?;
         Ok(Self { datatype: DataType::Bytes, shape, data: TensorData::Strings(elements) })
     }
@@ -132,8 +146,9 @@ impl Tensor {
     ///
     /// # Errors
     /// [`TensorError::ShapeOverflow`].
-    pub fn zeros(datatype: DataType, shape: Vec<usize>) -> Result<Self, TensorError> {
-        let overflow = || TensorError::ShapeOverflow { shape: shape.clone() };
+    pub fn zeros(datatype: DataType, shape: impl Into<Shape>) -> Result<Self, TensorError> {
+        let shape = shape.into();
+        let overflow = || TensorError::ShapeOverflow { shape: shape.to_vec() };
         let count = element_count(&shape).ok_or_else(overflow)?;
         let Some(size) = datatype.size() else {
             return Self::from_strings(shape, vec![Bytes::new(); count]);
@@ -146,8 +161,9 @@ impl Tensor {
     ///
     /// # Errors
     /// [`TensorError::ShapeOverflow`].
-    pub fn ones(datatype: DataType, shape: Vec<usize>) -> Result<Self, TensorError> {
-        let overflow = || TensorError::ShapeOverflow { shape: shape.clone() };
+    pub fn ones(datatype: DataType, shape: impl Into<Shape>) -> Result<Self, TensorError> {
+        let shape = shape.into();
+        let overflow = || TensorError::ShapeOverflow { shape: shape.to_vec() };
         let count = element_count(&shape).ok_or_else(overflow)?;
         let one = one(datatype);
         if datatype == DataType::Bytes {

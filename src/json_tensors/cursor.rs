@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
+use crate::inference::Shape;
+
 /// What `serde` says of values, in the words of JSON.
 const WORDS: [(&str, &str); 5] = [
     ("invalid type: sequence", "invalid type: array"),
@@ -268,6 +270,36 @@ impl<'a> Cursor<'a> {
         Some(text)
     }
 
+    /// Reads an array of sizes, if one comes next that is as plain as most are.
+    pub(crate) fn plain_sizes(&mut self) -> Option<Shape> {
+        let (mut after, mut sizes) = (self.clone(), Shape::new());
+        if !after.take(b'[') {
+            return None;
+        }
+        loop {
+            after.peek();
+            sizes.push(after.plain_size()?);
+            if after.take(b']') {
+                *self = after;
+                return Some(sizes);
+            }
+            if !after.take(b',') {
+                return None;
+            }
+        }
+    }
+
+    /// A whole number of a few digits, if that comes next.
+    fn plain_size(&mut self) -> Option<usize> {
+        let rest = self.rest();
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if !(1..=9).contains(&digits) || (digits > 1 && rest[0] == b'0') {
+            return None;
+        }
+        self.at += digits;
+        Some(rest[..digits].iter().fold(0, |size, digit| size * 10 + usize::from(digit - b'0')))
+    }
+
     /// Reads a value, which should be small.
     ///
     /// # Errors
@@ -368,6 +400,33 @@ mod tests {
         assert_eq!(after("12]").unwrap(), "]");
         for torn in ["", "[1,[2]", r#"["]"#, r#"["\"#] {
             assert!(after(torn).unwrap_err().to_string().contains("EOF"), "{torn}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_where_they_are_plain() {
+        let read = |text: &'static str| {
+            let mut cursor = Cursor::new(text.as_bytes());
+            let sizes = cursor.plain_sizes().map(Shape::into_vec);
+            (sizes, str::from_utf8(cursor.rest()).unwrap())
+        };
+        assert_eq!(read("[1,64],2"), (Some(vec![1, 64]), ",2"));
+        assert_eq!(read(" [ 0 ,123456789\n] "), (Some(vec![0, 123_456_789]), " "));
+        for other in [
+            "",
+            "[",
+            "[]",
+            "[1",
+            "[1,",
+            "[1,]",
+            "[01]",
+            "[-1]",
+            "[1.5]",
+            "[1e2]",
+            "[1234567890]",
+            "1",
+        ] {
+            assert_eq!(read(other), (None, other));
         }
     }
 

@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 
 use super::cursor::{Cursor, JsonError};
 use super::element::{JsonElement, WORDS};
-use crate::inference::{DataType, Tensor, TensorError};
+use crate::inference::{DataType, Shape, Tensor, TensorError};
 
 /// Longer tokens are cut short in messages.
 const TOKEN_SHOWN: usize = 40;
@@ -58,9 +58,10 @@ pub(crate) enum DataError {
 /// [`DataError`].
 pub(crate) fn read(
     datatype: DataType,
-    shape: Vec<usize>,
+    shape: impl Into<Shape>,
     cursor: &mut Cursor<'_>,
 ) -> Result<Tensor, DataError> {
+    let shape = shape.into();
     match datatype {
         DataType::Bool => fixed::<bool>(shape, cursor),
         DataType::Uint8 => fixed::<u8>(shape, cursor),
@@ -82,7 +83,7 @@ pub(crate) fn read(
     }
 }
 
-fn fixed<T: JsonElement>(shape: Vec<usize>, cursor: &mut Cursor<'_>) -> Result<Tensor, DataError> {
+fn fixed<T: JsonElement>(shape: Shape, cursor: &mut Cursor<'_>) -> Result<Tensor, DataError> {
     let values = elements(T::DATATYPE, &shape, cursor, T::read)?;
     Ok(Tensor::from_vec(shape, values)?)
 }
@@ -127,7 +128,7 @@ fn elements<T>(
     let announced = shape.iter().try_fold(1_usize, |count, dim| count.checked_mul(*dim));
     let most = cursor.rest().len() / 2 + 1;
     let mut values = Vec::with_capacity(announced.unwrap_or(most).min(most));
-    let mut nesting = Nesting { shape, open: Vec::with_capacity(shape.len()), nested: false };
+    let mut nesting = Nesting { shape, open: Shape::new(), nested: false };
     loop {
         // A value is to come.
         if cursor.take(b'[') {
@@ -208,7 +209,7 @@ fn bad(index: usize, datatype: DataType, cursor: &Cursor<'_>) -> DataError {
 struct Nesting<'a> {
     shape: &'a [usize],
     /// For each open bracket, how many entries it has so far.
-    open: Vec<usize>,
+    open: Shape,
     /// Whether a bracket was opened inside another.
     nested: bool,
 }

@@ -20,7 +20,8 @@ use super::runner::{Manner, Runner};
 use super::traced::Traced;
 use super::usage::Usage;
 use crate::inference::{
-    Completion, InferError, InferenceRequest, PreparedRequest, RunTerms, Signature, Tensor, Timings,
+    Completion, InferError, InferenceRequest, Positions, PreparedRequest, RunTerms, Signature,
+    Tensor, Timings,
 };
 
 /// Everything a request needs of a version that has been loaded.
@@ -108,7 +109,7 @@ impl Serving {
         (terms, manner): (RunTerms, Manner),
     ) -> Result<Answer, InferError> {
         let request = PreparedRequest::new(&self.signature, request)?;
-        let wanted = request.outputs().to_vec();
+        let wanted = Positions::from_slice(request.outputs());
         let (completion, cache) = match &self.responses {
             Some(responses) if manner.may_be_kept() => {
                 // On the heap, where it is out of the way of versions whose answers are not kept.

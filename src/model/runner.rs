@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::ensemble::Ensemble;
 use crate::inference::{
-    BatchingReport, Completion, InferError, InstancePool, Placement, PreparedRequest, RunCounts,
-    RunTerms, Signature,
+    BatchingReport, Completion, InferError, InstancePool, Placement, Positions, PreparedRequest,
+    RunCounts, RunTerms, Signature,
 };
 
 /// What answers.
@@ -56,7 +56,7 @@ impl Runner {
             }
             Self::Instances(pool) => pool,
         };
-        let wanted = request.outputs().to_vec();
+        let wanted = Positions::from_slice(request.outputs());
         let completion = match manner {
             Manner::Usual | Manner::Anew => pool.run(request, terms).await?,
             Manner::Patient | Manner::Aside => pool.run_when_there_is_room(request, terms).await?,

@@ -28,14 +28,15 @@ pub(super) struct Usage {
     others: Buckets,
     work: Work,
     runs: Arc<RunCounts>,
-    /// Microseconds after `epoch`, plus one; zero for never.
-    last_access: AtomicU64,
 }
 
-/// Where the time of requests went.
+/// Where the time of requests went. What each of them changes is in one line of the cache.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 struct Work {
     inferences: AtomicU64,
+    /// Microseconds after the epoch when the last came to an end, plus one; zero for never.
+    last_access: AtomicU64,
     /// In nanoseconds.
     success: AtomicU64,
     failure: AtomicU64,
@@ -157,7 +158,6 @@ impl Usage {
             others: Buckets::default(),
             work: Work::default(),
             runs: Arc::clone(runs),
-            last_access: AtomicU64::new(0),
         })
     }
 
@@ -210,12 +210,12 @@ impl Usage {
     fn ended(&self, protocol: Protocol, outcome: Outcome) {
         self.outcomes[protocol as usize][outcome as usize].fetch_add(1, Ordering::Relaxed);
         let now = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
-        self.last_access.store(now + 1, Ordering::Relaxed);
+        self.work.last_access.store(now + 1, Ordering::Relaxed);
     }
 
     /// How long no request has come to an end; since the version was made where none ever has.
     pub(super) fn idle(&self) -> Duration {
-        let last = self.last_access.load(Ordering::Relaxed).saturating_sub(1);
+        let last = self.work.last_access.load(Ordering::Relaxed).saturating_sub(1);
         self.epoch.elapsed().saturating_sub(Duration::from_micros(last))
     }
 
@@ -225,7 +225,7 @@ impl Usage {
     }
 
     pub(super) fn report(&self) -> UsageReport {
-        let last = self.last_access.load(Ordering::Relaxed).checked_sub(1);
+        let last = self.work.last_access.load(Ordering::Relaxed).checked_sub(1);
         let counts = self.latencies.counts();
         let at = |share| counts.quantile(share);
         let latency = at(0.5).zip(at(0.9)).zip(at(0.99));

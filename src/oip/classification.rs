@@ -7,7 +7,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 
 use super::refusal::Refusal;
-use crate::inference::{DataType, Element, Tensor};
+use crate::inference::{DataType, Element, Shape, Tensor};
 
 /// The `count` largest elements of each entry of a batch, or of the whole where it is none, the largest
 /// first; BYTES of the shape `[batch, count]` or `[count]`. Without a label, there is none.
@@ -33,7 +33,7 @@ pub(crate) fn classify(
         let best = best(row, count);
         classes.extend(best.into_iter().map(|(index, value)| class(index, value, labels)));
     }
-    let shape = batch.into_iter().chain([count]).collect();
+    let shape: Shape = batch.into_iter().chain([count]).collect();
     let classified = Tensor::from_strings(shape, classes);
     Ok(classified.expect("each row has as many classes as the others"))
 }

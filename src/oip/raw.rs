@@ -3,7 +3,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::inference::{DataType, Tensor, TensorError};
+use crate::inference::{DataType, Shape, Tensor, TensorError};
 
 /// Why bytes are not a tensor of the datatype and shape given with them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +26,11 @@ pub(crate) enum RawError {
 ///
 /// # Errors
 /// [`RawError`].
-pub(crate) fn read(datatype: DataType, shape: Vec<usize>, raw: Bytes) -> Result<Tensor, RawError> {
+pub(crate) fn read(
+    datatype: DataType,
+    shape: impl Into<Shape>,
+    raw: Bytes,
+) -> Result<Tensor, RawError> {
     if datatype != DataType::Bytes {
         return Ok(Tensor::from_bytes(datatype, shape, raw)?);
     }

@@ -13,6 +13,7 @@ use std::slice;
 use ort::memory::{Allocator, MemoryInfo};
 use ort::session::{RunOptions, Session};
 use ort::{AsPointer, Error, sys};
+use smallvec::SmallVec;
 
 /// A value of ONNX Runtime's, released when it is dropped. It may be made of a buffer that is lent to it.
 #[repr(transparent)]
@@ -28,12 +29,15 @@ impl Drop for Value<'_> {
     }
 }
 
+/// Dimensions as ONNX Runtime has them.
+pub(super) type Dims = SmallVec<[i64; 4]>;
+
 /// What a tensor of ONNX Runtime's is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Description {
     /// Its element type as a number: one that this knows of or not.
     pub(super) element: i32,
-    pub(super) dims: Vec<i64>,
+    pub(super) dims: Dims,
 }
 
 type Element = sys::ONNXTensorElementDataType;
@@ -101,7 +105,7 @@ impl<'a> Value<'a> {
         checked(unsafe { (api.GetTensorElementType)(info.0, (&raw mut element).cast()) })?;
         // SAFETY: as above.
         checked(unsafe { (api.GetDimensionsCount)(info.0, &raw mut rank) })?;
-        let mut dims = vec![0; rank];
+        let mut dims = Dims::from_elem(0, rank);
         // SAFETY: as above; there is room for as many dimensions as said.
         checked(unsafe { (api.GetDimensions)(info.0, dims.as_mut_ptr(), rank) })?;
         Ok(Description { element, dims })

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use ort::memory::MemoryInfo;
 use ort::sys::ONNXTensorElementDataType as Element;
 
-use super::raw::{Description, Value};
+use super::raw::{Description, Dims, Value};
 use super::strings;
-use crate::inference::{DataType, RunError, Tensor};
+use crate::inference::{DataType, RunError, Shape, Tensor};
 
 /// Lends a tensor's buffer to ONNX Runtime, without a copy except for BYTES.
 pub(super) fn to_ort<'a>(tensor: &'a Tensor, memory: &MemoryInfo<'_>) -> ort::Result<Value<'a>> {
     let sizes = tensor.shape().iter().map(|size| i64::try_from(*size).unwrap_or(i64::MAX));
-    let dims: Vec<i64> = sizes.collect();
+    let dims: Dims = sizes.collect();
     match tensor.as_bytes() {
         Some(data) => Value::over(data, (element(tensor.datatype()), &dims), memory),
         None => strings::to_ort(&dims, tensor.as_strings().expect("it has bytes or strings")),
@@ -40,7 +40,7 @@ pub(super) fn from_ort(
 }
 
 /// An actual value's dimensions, which are never negative.
-fn shape(dims: &[i64]) -> Result<Vec<usize>, RunError> {
+fn shape(dims: &[i64]) -> Result<Shape, RunError> {
     let sizes: Result<_, _> = dims.iter().map(|size| usize::try_from(*size)).collect();
     sizes.map_err(|_| RunError::Engine(format!("it gave an output of shape {dims:?}")))
 }

@@ -1,7 +1,7 @@
 //! Tensors whose elements are in the fields of their datatypes.
 
 use crate::grpc::proto::InferTensorContents;
-use crate::inference::{DataType, Element, Tensor, TensorError};
+use crate::inference::{DataType, Element, Shape, Tensor, TensorError};
 
 /// Why contents are not a tensor of the datatype and shape given with them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +31,7 @@ pub(super) fn is_empty(contents: &InferTensorContents) -> bool {
 /// [`ContentsError`].
 pub(super) fn read(
     datatype: DataType,
-    shape: Vec<usize>,
+    shape: Shape,
     contents: InferTensorContents,
 ) -> Result<Tensor, ContentsError> {
     let expected = field(datatype).ok_or(ContentsError::RawOnly(datatype))?;
@@ -105,7 +105,7 @@ mod tests {
 
     #[track_caller]
     fn refused(datatype: DataType, contents: InferTensorContents, told: &str) {
-        assert_eq!(read(datatype, vec![2], contents).unwrap_err().to_string(), told);
+        assert_eq!(read(datatype, vec![2].into(), contents).unwrap_err().to_string(), told);
     }
 
     #[test]
@@ -114,7 +114,7 @@ mod tests {
             int_contents: values.to_vec(),
             ..InferTensorContents::default()
         };
-        let tensor = read(DataType::Int8, vec![2], ints([-128, 127])).unwrap();
+        let tensor = read(DataType::Int8, vec![2].into(), ints([-128, 127])).unwrap();
         assert_eq!(tensor.as_slice::<i8>(), Some(&[-128, 127][..]));
         refused(
             DataType::Int8,

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use crate::http::body::is_blank;
 use crate::http::error::ApiError;
 use crate::http::wire::parameter;
-use crate::inference::{DataType, NamedTensor, Tensor, UnknownDataType};
+use crate::inference::{DataType, NamedTensor, Shape, Tensor, UnknownDataType};
 use crate::json_tensors::{self, Cursor, DataError, JsonError};
 use crate::model::ModelName;
 use crate::oip::{Inputs, Parameters, Refusal, RequestOptions, WantedOutput, raw, shape};
@@ -209,7 +209,7 @@ impl fmt::Display for Field<'_> {
 struct Input<'a> {
     path: InputPath,
     name: Option<String>,
-    shape: Option<Vec<usize>>,
+    shape: Option<Shape>,
     datatype: Option<Cow<'a, str>>,
     parameters: Option<Parameters>,
     data: Option<Data<'a>>,
@@ -232,7 +232,10 @@ impl<'a> Input<'a> {
         match key {
             "name" => set(&mut self.name, &path, Some(cursor.text(&path)?.into_owned())),
             "shape" => {
-                let shape = self.dimensions(&cursor.value::<Vec<Dimension>>(&path)?)?;
+                let shape = match cursor.plain_sizes() {
+                    Some(shape) => shape,
+                    None => self.dimensions(&cursor.value::<Vec<Dimension>>(&path)?)?,
+                };
                 set(&mut self.shape, &path, Some(shape))
             }
             "datatype" => set(&mut self.datatype, &path, Some(cursor.text(&path)?)),
@@ -253,7 +256,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    fn dimensions(&self, given: &[Dimension]) -> Result<Vec<usize>, Refusal> {
+    fn dimensions(&self, given: &[Dimension]) -> Result<Shape, Refusal> {
         shape::read(given).map_err(|problem| self.invalid(&problem))
     }
 
@@ -274,26 +277,28 @@ impl<'a> Input<'a> {
 
     /// The tensor, whose bytes are taken from the tail where it has no data in JSON.
     fn finished(mut self, model: &ModelName, tail: &mut Bytes) -> Result<NamedTensor, ApiError> {
+        let data = self.data.take();
         let missing = |field: &str| {
             JsonError::unexpected(self.path.to_string(), format!("missing field `{field}`"))
         };
-        let name = self.name.clone().ok_or_else(|| missing("name"))?;
+        let name = self.name.as_deref().ok_or_else(|| missing("name"))?;
         let shape = self.shape.clone().ok_or_else(|| missing("shape"))?;
         let datatype = self.datatype.as_deref().ok_or_else(|| missing("datatype"))?;
         let unknown = |unknown: UnknownDataType| self.invalid(&unknown.to_string());
         let datatype = datatype.parse::<DataType>().map_err(unknown)?;
-        let parameters = self.parameters.take().unwrap_or_default();
+        let none = Parameters::default();
+        let parameters = self.parameters.as_ref().unwrap_or(&none);
         parameters.is_not_shared(|| format!("input '{name}'"))?;
         let size = parameters.count("binary_data_size", "a number of bytes");
-        let size = size.map_err(|refusal| refusal.of_input(&name))?;
-        let tensor = match (self.data.take(), size) {
+        let size = size.map_err(|refusal| refusal.of_input(name))?;
+        let tensor = match (data, size) {
             (Some(Data::Read(tensor)), None) => tensor,
             (Some(Data::Later(mut cursor)), None) => {
                 let tensor = json_tensors::read(datatype, shape, &mut cursor);
                 tensor.map_err(|error| self.wrong(error))?
             }
             (None, Some(size)) => {
-                let bytes = take(tail, size).map_err(|missing| too_few(&name, missing, model))?;
+                let bytes = take(tail, size).map_err(|missing| too_few(name, missing, model))?;
                 let tensor = raw::read(datatype, shape, bytes);
                 tensor.map_err(|error| self.invalid(&error.to_string()))?
             }
@@ -306,6 +311,7 @@ impl<'a> Input<'a> {
                 return Err(self.invalid(problem).into());
             }
         };
+        let name = self.name.unwrap_or_default();
         Ok(NamedTensor { name, tensor })
     }
 }

@@ -3,12 +3,13 @@
 use tokio::time::Instant;
 
 use super::super::batching::Batching;
+use super::super::padding::Key;
 use super::super::task::Task;
 
 /// What those that were found have together, and what another must have that is to share their run.
 pub(super) struct Gathering {
     /// What all of them have to have.
-    key: Vec<usize>,
+    key: Key,
     entries: usize,
     bytes: u64,
     /// The most entries.

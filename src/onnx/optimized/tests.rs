@@ -13,7 +13,7 @@ use super::*;
 use crate::external_data::onnx;
 use crate::inference::{
     Backend, Dim, InferenceRequest, ModelFiles, NamedTensor, OpenOptions, PreparedRequest,
-    RunControl, Tensor, TensorSpec,
+    RunControl, Shape, Tensor, TensorSpec,
 };
 
 /// A graph in a folder, beside a file of weights.
@@ -42,7 +42,7 @@ fn answer_of(backend: &impl Backend, files: &ModelFiles) -> Vec<Tensor> {
             Dim::Fixed(size) => *size,
             Dim::Dynamic(_) => 2,
         });
-        let tensor = Tensor::ones(spec.datatype, shape.collect()).unwrap();
+        let tensor = Tensor::ones(spec.datatype, shape.collect::<Shape>()).unwrap();
         NamedTensor { name: spec.name.clone(), tensor }
     };
     let required = model.signature().inputs.iter().filter(|spec| !spec.optional);
