@@ -11,8 +11,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static(oip::REQUEST_ID);
 
 /// The id of a call: that of its metadata, else that of its message, else a new one. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct CallId {
-    id: Arc<OnceLock<RequestId>>,
+pub(super) struct CallId(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    id: OnceLock<RequestId>,
     ids: Arc<RequestIds>,
 }
 
@@ -25,20 +28,20 @@ impl CallId {
     /// That of the metadata, where they have one.
     pub(super) fn given(headers: &HeaderMap, ids: &Arc<RequestIds>) -> Self {
         let given = headers.get(&REQUEST_ID).map(HeaderValue::as_bytes).and_then(RequestId::read);
-        let id = Arc::new(given.map_or_else(OnceLock::new, OnceLock::from));
-        Self { id, ids: Arc::clone(ids) }
+        let id = given.map_or_else(OnceLock::new, OnceLock::from);
+        Self(Arc::new(Known { id, ids: Arc::clone(ids) }))
     }
 
     /// Takes over the id of the message, where it can be logged and there is none.
     pub(super) fn or_of_message(&self, id: &str) {
         if let Some(id) = RequestId::read(id.as_bytes()) {
-            self.id.get_or_init(|| id);
+            self.0.id.get_or_init(|| id);
         }
     }
 
     /// What it is from now on.
     pub(super) fn settle(&self) -> &RequestId {
-        self.id.get_or_init(|| self.ids.make())
+        self.0.id.get_or_init(|| self.0.ids.make())
     }
 
     /// Tells the caller.

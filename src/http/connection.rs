@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +32,11 @@ use super::watched_stream::{Peer, WatchedStream};
 use crate::admission::Client;
 use crate::turns::{self, Turns};
 
-/// How long an idle connection is kept, and a new one may take to send anything.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a connection may be idle, and a new one may take to send anything; and how often it is looked at in that
+/// time, so that one that was just in use is kept for up to one look more. That costs a request nothing, unlike a timer
+/// that each of them sets anew.
+const IDLE: Duration = Duration::from_secs(75);
+const LOOKS: u32 = 3;
 
 /// At the end of the server, how long a new connection may take to send its first request, and any
 /// to send the rest of a head.
@@ -78,7 +82,7 @@ pub(super) async fn connection<A: Answers>(
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let (mut connection, mut turns) = (pin!(connection), Turns::default());
     // Polled only when it was woken, and not with each request.
-    let mut ending = FuturesUnordered::from_iter([ending(&stop, &talk.asked)]);
+    let mut ending = FuturesUnordered::from_iter([ending(&stop, &talk)]);
     let served = tokio::select! {
         biased;
         // First, so that no peer that keeps the connection busy is before it.
@@ -105,7 +109,7 @@ pub(super) async fn connection<A: Answers>(
 
 fn builder(protocols: Protocols, tasks: TaskTracker) -> auto::Builder<Tasks> {
     let mut builder = auto::Builder::new(Tasks(tasks));
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder.http1().header_read_timeout(None);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -177,17 +181,26 @@ async fn answered(
 }
 
 /// Waits until the connection has to end.
-async fn ending(stop: &CancellationToken, asked: &SetOnce<Version>) {
+async fn ending<A>(stop: &CancellationToken, talk: &Talk<A>) {
     tokio::select! {
-        () = lingering(stop, asked) => {}
-        () = silence(asked) => {}
+        () = lingering(stop, &talk.asked) => {}
+        () = silence(talk) => {}
     }
 }
 
-/// Waits for as long as a head may take, where no request has come by then.
-async fn silence(asked: &SetOnce<Version>) {
-    if timeout(HEAD_TIMEOUT, asked.wait()).await.is_ok() {
-        pending::<()>().await;
+/// Waits until the connection was idle for as long as it may be. Over HTTP/2 the peer is asked whether it is there,
+/// once there was a request.
+async fn silence<A>(talk: &Talk<A>) {
+    let (mut last, mut quiet) = ((0, false), 0);
+    while quiet < LOOKS {
+        sleep(IDLE / LOOKS).await;
+        if talk.asked.get() == Some(&Version::HTTP_2) {
+            pending::<()>().await;
+        }
+        let is_busy = talk.requests.count() > 0 || talk.peer.is_behind();
+        let now = (talk.peer.heard(), is_busy);
+        let before = mem::replace(&mut last, now);
+        quiet = if now == before && !is_busy { quiet + 1 } else { 0 };
     }
 }
 
@@ -225,8 +238,11 @@ mod tests {
 
     use axum::Router;
     use axum::body::Bytes;
-    use axum::routing::post;
+    use axum::extract::Path;
+    use axum::routing::{get, post};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::net::TcpListener;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -264,6 +280,49 @@ mod tests {
                 assert!(read > 0, "{answers}");
                 answers.push_str(std::str::from_utf8(&some[..read]).unwrap());
             }
+        }
+    }
+
+    impl Unsent for DuplexStream {
+        fn unsent(&self) -> usize {
+            0
+        }
+    }
+
+    /// Asks for an answer that takes so many seconds, and reads it.
+    async fn ask_slowly(stream: &mut DuplexStream, seconds: u64) {
+        let request = format!("GET /{seconds} HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with("slow") {
+            let mut some = [0; 1024];
+            let read = stream.read(&mut some).await.unwrap();
+            assert!(read > 0, "{answer}");
+            answer.push_str(std::str::from_utf8(&some[..read]).unwrap());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_kept_while_it_is_in_use_and_not_for_ever() {
+        let slow = |Path(seconds): Path<u64>| async move {
+            sleep(Duration::from_secs(seconds)).await;
+            "slow"
+        };
+        let router = Router::new().route("/{seconds}", get(slow));
+        for requests in [vec![], vec![1], vec![1, 200, 30]] {
+            let (mut stream, other) = duplex(4096);
+            let served = Served::new(Arc::new(router.clone()), Protocols::Http1And2);
+            let client = Client { peer: ([127, 0, 0, 1], 1).into(), is_spare: false };
+            let (around, stop) = ((served, TaskTracker::new()), CancellationToken::new());
+            tokio::spawn(connection((other, client), around, stop));
+            for (place, seconds) in requests.iter().enumerate() {
+                sleep(if place > 0 { Duration::from_secs(70) } else { Duration::ZERO }).await;
+                ask_slowly(&mut stream, *seconds).await;
+            }
+            let since = Instant::now();
+            assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+            let idle = since.elapsed();
+            assert!((IDLE..=IDLE + IDLE / LOOKS).contains(&idle), "{idle:?} {requests:?}");
         }
     }
 
