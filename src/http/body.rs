@@ -3,18 +3,19 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::pin::pin;
 
 use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::http::{HeaderMap, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::Limits;
 use super::error::ApiError;
@@ -113,7 +114,14 @@ async fn receive(
     if announced(request.headers()).is_some_and(|length| length > limit) {
         return Err(ApiError::PayloadTooLarge { limit });
     }
-    match within(deadline, whole(request, limit, header)).await {
+    let is_asked_once = request.version() == Version::HTTP_11;
+    let body = pin!(whole(request, limit, header));
+    let received = if is_asked_once {
+        within(deadline, body).await
+    } else {
+        timeout_at(deadline, body).await.ok()
+    };
+    match received {
         Some(Ok(body)) => Ok(body),
         Some(Err(error)) if error.is::<LengthLimitError>() => {
             Err(ApiError::PayloadTooLarge { limit })

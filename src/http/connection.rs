@@ -12,13 +12,14 @@ use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request, Version};
 use axum::response::Response;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::SetOnce;
+use tokio::task::yield_now;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -71,8 +72,14 @@ pub(super) async fn connection<A: Answers>(
     let Served { answers, protocols, bounds, open, .. } = served;
     let _open = open.enter();
     let (stream, peer) = WatchedStream::new(Lingering::new(stream), bounds.header_timeout);
-    let (requests, asked) = (InFlight::default(), SetOnce::new());
-    let talk = Arc::new(Talk { answers, client, peer: peer.clone(), requests, asked });
+    let talk = Arc::new(Talk {
+        answers,
+        client,
+        peer: peer.clone(),
+        requests: InFlight::default(),
+        streams: InFlight::default(),
+        asked: SetOnce::new(),
+    });
     let of_request = Arc::clone(&talk);
     let service = service_fn(move |request: Request<Incoming>| {
         let entered = of_request.begin(&request);
@@ -136,14 +143,16 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
     }
 }
 
-/// What all requests of a connection need. It has one count of its own for them, which no other thread has in its
-/// cache.
+/// What all requests of a connection need. It is counted by itself who has it: over HTTP/1.1, that is in the cache of one
+/// thread, unlike the count of what all connections have.
 struct Talk<A> {
     answers: Arc<A>,
     client: Client,
     peer: Peer,
-    /// Those under way.
+    /// Those under way: over HTTP/1.1 until the head of their answer, as what comes after it shows in the backlog.
     requests: InFlight,
+    /// Over HTTP/1.1, answers that come to their end when they like.
+    streams: InFlight,
     /// By what the first has asked.
     asked: SetOnce<Version>,
 }
@@ -158,10 +167,21 @@ impl<A> Talk<A> {
         turns::begin();
         self.requests.enter()
     }
+
+    /// Whether it is not the peer's turn to ask. One that has begun with a head has a time of its own for it.
+    fn is_busy(&self) -> bool {
+        let is_answering = self.requests.count() > 0 || self.streams.count() > 0;
+        is_answering || self.peer.is_behind() || self.peer.is_asking()
+    }
+
+    /// What is another whenever something was read or written.
+    fn progress(&self) -> (usize, usize) {
+        (self.peer.heard(), self.peer.sent())
+    }
 }
 
-/// Over HTTP/1.1, a request counts until the head of its answer, as what comes after it shows in the
-/// backlog. Over HTTP/2, a peer can stop one answer without stopping the connection.
+/// Answers a request. Over HTTP/2 it counts until the end of the answer, which a peer can stop without stopping the
+/// connection.
 async fn answered(
     talk: Arc<Talk<impl Answers>>,
     request: Request<Incoming>,
@@ -176,6 +196,10 @@ async fn answered(
     }
     Ok(match version {
         Version::HTTP_2 => answer.map(|body| Body::new(Held::new(body, entered))),
+        _ if answer.body().size_hint().exact().is_none() => {
+            let entered = talk.streams.enter();
+            answer.map(|body| Body::new(Held::new(body, entered)))
+        }
         _ => answer,
     })
 }
@@ -188,19 +212,29 @@ async fn ending<A>(stop: &CancellationToken, talk: &Talk<A>) {
     }
 }
 
-/// Waits until the connection was idle for as long as it may be. Over HTTP/2 the peer is asked whether it is there,
-/// once there was a request.
+/// Waits until nothing was asked for as long as a connection may be idle. Over HTTP/2, that is only until the first
+/// request: from then on the peer is asked whether it is there.
 async fn silence<A>(talk: &Talk<A>) {
-    let (mut last, mut quiet) = ((0, false), 0);
-    while quiet < LOOKS {
+    if timeout(IDLE, talk.asked.wait()).await.is_err() {
+        return;
+    }
+    if talk.asked.get() == Some(&Version::HTTP_2) {
+        pending::<()>().await;
+    }
+    let (mut last, mut quiet) = (talk.progress(), 0);
+    loop {
         sleep(IDLE / LOOKS).await;
-        if talk.asked.get() == Some(&Version::HTTP_2) {
-            pending::<()>().await;
+        let before = mem::replace(&mut last, talk.progress());
+        quiet = if last == before && !talk.is_busy() { quiet + 1 } else { 0 };
+        if quiet < LOOKS {
+            continue;
         }
-        let is_busy = talk.requests.count() > 0 || talk.peer.is_behind();
-        let now = (talk.peer.heard(), is_busy);
-        let before = mem::replace(&mut last, now);
-        quiet = if now == before && !is_busy { quiet + 1 } else { 0 };
+        // The connection reads what may have come by now.
+        yield_now().await;
+        if last == talk.progress() {
+            return;
+        }
+        quiet = 0;
     }
 }
 
@@ -214,8 +248,8 @@ async fn lingering(stop: &CancellationToken, asked: &SetOnce<Version>) {
     }
 }
 
-/// Waits until nothing has been under way for a while: then what keeps the connection is the head of
-/// a request that does not come to its end.
+/// Waits until nothing has been under way for a while: then what keeps a connection that is to end is the head of
+/// a request that does not come to its end, or an answer that waits for something to tell.
 async fn idle(nothing_under_way: impl Fn() -> bool) {
     let mut looks = interval(HEAD_GRACE);
     let mut was_idle = false;
@@ -240,6 +274,7 @@ mod tests {
     use axum::body::Bytes;
     use axum::extract::Path;
     use axum::routing::{get, post};
+    use futures_util::FutureExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::net::TcpListener;
     use tokio::time::Instant;
@@ -289,12 +324,13 @@ mod tests {
         }
     }
 
-    /// Asks for an answer that takes so many seconds, and reads it.
-    async fn ask_slowly(stream: &mut DuplexStream, seconds: u64) {
-        let request = format!("GET /{seconds} HTTP/1.1\r\nhost: x\r\n\r\n");
+    /// Asks for an answer that takes so many seconds until its head and after it, and reads it.
+    async fn ask_slowly(stream: &mut DuplexStream, (before, after): (u64, u64)) {
+        let request = format!("GET /{before}/{after} HTTP/1.1\r\nhost: x\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        while !answer.ends_with("slow") {
+        let (mut answer, end) =
+            (String::new(), if after > 0 { "slow\r\n0\r\n\r\n" } else { "slow" });
+        while !answer.ends_with(end) {
             let mut some = [0; 1024];
             let read = stream.read(&mut some).await.unwrap();
             assert!(read > 0, "{answer}");
@@ -302,28 +338,58 @@ mod tests {
         }
     }
 
+    /// The other end of a connection, where each answer takes some seconds until its head and after it.
+    fn connected() -> DuplexStream {
+        let slow = |Path((before, after)): Path<(u64, u64)>| async move {
+            sleep(Duration::from_secs(before)).await;
+            let rest = async move {
+                sleep(Duration::from_secs(after)).await;
+                Ok::<_, Infallible>("slow")
+            };
+            if after > 0 { Body::from_stream(rest.into_stream()) } else { Body::from("slow") }
+        };
+        let router = Router::new().route("/{before}/{after}", get(slow));
+        let (stream, other) = duplex(4096);
+        let served = Served::new(Arc::new(router), Protocols::Http1And2);
+        let client = Client { peer: ([127, 0, 0, 1], 1).into(), is_spare: false };
+        let (around, stop) = ((served, TaskTracker::new()), CancellationToken::new());
+        tokio::spawn(connection((other, client), around, stop));
+        stream
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_kept_while_it_is_in_use_and_not_for_ever() {
-        let slow = |Path(seconds): Path<u64>| async move {
-            sleep(Duration::from_secs(seconds)).await;
-            "slow"
-        };
-        let router = Router::new().route("/{seconds}", get(slow));
-        for requests in [vec![], vec![1], vec![1, 200, 30]] {
-            let (mut stream, other) = duplex(4096);
-            let served = Served::new(Arc::new(router.clone()), Protocols::Http1And2);
-            let client = Client { peer: ([127, 0, 0, 1], 1).into(), is_spare: false };
-            let (around, stop) = ((served, TaskTracker::new()), CancellationToken::new());
-            tokio::spawn(connection((other, client), around, stop));
-            for (place, seconds) in requests.iter().enumerate() {
+        for requests in [vec![], vec![(1, 0)], vec![(1, 0), (200, 0), (0, 300), (30, 0)]] {
+            let mut stream = connected();
+            for (place, times) in requests.iter().enumerate() {
                 sleep(if place > 0 { Duration::from_secs(70) } else { Duration::ZERO }).await;
-                ask_slowly(&mut stream, *seconds).await;
+                ask_slowly(&mut stream, *times).await;
             }
             let since = Instant::now();
             assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
             let idle = since.elapsed();
             assert!((IDLE..=IDLE + IDLE / LOOKS).contains(&idle), "{idle:?} {requests:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_http_2_and_asks_nothing_is_not_kept() {
+        let (mut stream, since) = (connected(), Instant::now());
+        let frame = |kind, flags| [0, 0, 0, kind, flags, 0, 0, 0, 0];
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        stream.write_all(&frame(4, 0)).await.unwrap();
+        let (mut head, mut pings) = ([0; 9], 0);
+        while stream.read_exact(&mut head).await.is_ok() {
+            let mut payload = vec![0; usize::from(head[2])];
+            stream.read_exact(&mut payload).await.unwrap();
+            if head[3] == 6 && head[4] == 0 {
+                pings += 1;
+                stream.write_all(&[&[0, 0, 8, 6, 1, 0, 0, 0, 0], &payload[..]].concat()).await.ok();
+            }
+        }
+        assert!(pings > 0, "it was asked whether it is there");
+        let kept = since.elapsed();
+        assert!((IDLE..IDLE + 3 * HEAD_GRACE).contains(&kept), "{kept:?}");
     }
 
     #[tokio::test]

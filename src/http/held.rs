@@ -1,4 +1,5 @@
-//! Answers over HTTP/2, which are under way until the peer has taken all of them.
+//! Answers that are under way until the peer has taken all of them: all over HTTP/2, and over HTTP/1.1 those without a
+//! length.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

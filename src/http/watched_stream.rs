@@ -21,7 +21,7 @@ const HEAD: u8 = 1;
 const ASKED: u8 = 2;
 const HTTP_2: u8 = 3;
 
-/// Passes everything through, and remembers whether the last write had to wait and how much was read. A head
+/// Passes everything through, and remembers whether the last write had to wait and how much was read and written. A head
 /// that has begun and does not come to its end is an error.
 #[derive(Debug)]
 pub(super) struct WatchedStream<S> {
@@ -41,7 +41,9 @@ pub(super) struct Peer(Arc<Told>);
 #[derive(Debug, Default)]
 struct Told {
     behind: AtomicBool,
+    /// Bytes, which only the connection counts.
     heard: AtomicUsize,
+    sent: AtomicUsize,
     reading: AtomicU8,
 }
 
@@ -54,6 +56,13 @@ impl<S> WatchedStream<S> {
     fn watch<T>(&self, result: Poll<T>) -> Poll<T> {
         self.peer.0.behind.store(result.is_pending(), Ordering::Relaxed);
         result
+    }
+
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = result {
+            add(&self.peer.0.sent, count);
+        }
+        self.watch(result)
     }
 
     /// What was read while nothing was asked yet.
@@ -99,6 +108,16 @@ impl Peer {
         }
     }
 
+    /// How many bytes were sent to it so far.
+    pub(super) fn sent(&self) -> usize {
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has begun with the head of a request.
+    pub(super) fn is_asking(&self) -> bool {
+        self.reading() == HEAD
+    }
+
     fn reading(&self) -> u8 {
         self.0.reading.load(Ordering::Relaxed)
     }
@@ -117,7 +136,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
         let count = buffer.filled().len() - before;
-        let heard = self.peer.0.heard.fetch_add(count, Ordering::Relaxed);
+        let heard = add(&self.peer.0.heard, count);
         match reading {
             HEAD if read.is_pending() => self.poll_late(context),
             IDLE | HEAD if count > 0 => {
@@ -136,7 +155,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.inner).poll_write(context, bytes);
-        self.watch(result)
+        self.wrote(result)
     }
 
     fn poll_write_vectored(
@@ -145,7 +164,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
-        self.watch(result)
+        self.wrote(result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -163,6 +182,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         let result = Pin::new(&mut self.inner).poll_shutdown(context);
         self.watch(result)
     }
+}
+
+/// Adds to what nobody else adds to; what it was before.
+fn add(sum: &AtomicUsize, count: usize) -> usize {
+    let before = sum.load(Ordering::Relaxed);
+    sum.store(before.wrapping_add(count), Ordering::Relaxed);
+    before
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::metadata::{Signature, TensorSpec};
 use super::tensor::{ShapeText, Tensor, TensorError};
 
 /// Positions in a signature's outputs, which are not on the heap where they are as few as usual.
-pub type Positions = SmallVec<[usize; 4]>;
+pub(crate) type Positions = SmallVec<[usize; 4]>;
 
 /// A tensor under the name the caller gave it.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use smallvec::SmallVec;
 
 use super::cursor::{Cursor, JsonError};
 use super::element::{JsonElement, WORDS};
@@ -128,7 +129,7 @@ fn elements<T>(
     let announced = shape.iter().try_fold(1_usize, |count, dim| count.checked_mul(*dim));
     let most = cursor.rest().len() / 2 + 1;
     let mut values = Vec::with_capacity(announced.unwrap_or(most).min(most));
-    let mut nesting = Nesting { shape, open: Shape::new(), nested: false };
+    let mut nesting = Nesting { shape, open: SmallVec::new(), nested: false };
     loop {
         // A value is to come.
         if cursor.take(b'[') {
@@ -209,7 +210,7 @@ fn bad(index: usize, datatype: DataType, cursor: &Cursor<'_>) -> DataError {
 struct Nesting<'a> {
     shape: &'a [usize],
     /// For each open bracket, how many entries it has so far.
-    open: Shape,
+    open: SmallVec<[usize; 4]>,
     /// Whether a bracket was opened inside another.
     nested: bool,
 }

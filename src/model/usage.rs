@@ -30,7 +30,8 @@ pub(super) struct Usage {
     runs: Arc<RunCounts>,
 }
 
-/// Where the time of requests went. What each of them changes is in one line of the cache.
+/// Where the time of requests went. What each of them changes here is in one line of the cache, unless it has waited for
+/// long.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 struct Work {

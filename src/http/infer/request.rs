@@ -277,12 +277,12 @@ impl<'a> Input<'a> {
 
     /// The tensor, whose bytes are taken from the tail where it has no data in JSON.
     fn finished(mut self, model: &ModelName, tail: &mut Bytes) -> Result<NamedTensor, ApiError> {
-        let data = self.data.take();
+        let (shape, data) = (self.shape.take(), self.data.take());
         let missing = |field: &str| {
             JsonError::unexpected(self.path.to_string(), format!("missing field `{field}`"))
         };
         let name = self.name.as_deref().ok_or_else(|| missing("name"))?;
-        let shape = self.shape.clone().ok_or_else(|| missing("shape"))?;
+        let shape = shape.ok_or_else(|| missing("shape"))?;
         let datatype = self.datatype.as_deref().ok_or_else(|| missing("datatype"))?;
         let unknown = |unknown: UnknownDataType| self.invalid(&unknown.to_string());
         let datatype = datatype.parse::<DataType>().map_err(unknown)?;
