@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
@@ -38,8 +38,8 @@ const BINARY_HEAD: [(&str, &str); 2] =
 /// The handler in a process of its own, as the server is.
 pub(crate) struct Floor {
     child: Child,
-    /// Over the server's loop, and over axum's.
-    addresses: [SocketAddr; 2],
+    /// Over the server's loop, and where it is served so too, over axum's.
+    addresses: Vec<SocketAddr>,
     said: Option<BufReader<ChildStdout>>,
 }
 
@@ -52,14 +52,12 @@ impl Floor {
             .spawn()
             .context("this program can be started again")?;
         // From here on it is killed whatever fails.
-        let addresses = [SocketAddr::from(([0; 4], 0)); 2];
-        let mut floor = Self { child, addresses, said: None };
+        let mut floor = Self { child, addresses: Vec::new(), said: None };
         let mut said = BufReader::new(floor.child.stdout.take().context("a pipe")?);
-        for address in &mut floor.addresses {
-            let mut line = String::new();
-            said.read_line(&mut line)?;
-            *address = line.trim().parse()?;
-        }
+        let mut line = String::new();
+        said.read_line(&mut line)?;
+        floor.addresses = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        ensure!(!floor.addresses.is_empty(), "it does not say where it is");
         floor.said = Some(said);
         Ok(floor)
     }
@@ -69,8 +67,8 @@ impl Floor {
     }
 
     /// Of the same handler as axum serves it.
-    pub(crate) fn address_of_axum(&self) -> SocketAddr {
-        self.addresses[1]
+    pub(crate) fn address_of_axum(&self) -> Option<SocketAddr> {
+        self.addresses.get(1).copied()
     }
 
     /// The number of its process.
@@ -101,10 +99,8 @@ pub(crate) fn serve() -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let listeners =
             [TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?];
-        for listener in &listeners {
-            writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
-        }
         let [ours, axums] = listeners;
+        writeln!(std::io::stdout(), "{} {}", ours.local_addr()?, axums.local_addr()?)?;
         // As the server has it: an answer does not wait for the acknowledgement of an earlier one.
         let axums = axums.tap_io(|stream| {
             stream.set_nodelay(true).ok();

@@ -150,14 +150,15 @@ fn handlers(floor: &Floor, options: &Options) -> BTreeMap<Row, Client> {
             (by, protocol, client)
         })
     };
-    let servers = [(By::Us, floor.address()), (By::Axum, floor.address_of_axum())];
+    let servers = [(By::Us, Some(floor.address())), (By::Axum, floor.address_of_axum())];
+    let servers = servers.into_iter().filter_map(|(by, address)| Some((by, address?)));
     let rows = |(by, protocol, client): (By, Protocol, Client)| {
         let connections = options.connections.iter();
         connections
             .map(move |connections| (Row::Handler(by, protocol, *connections), client.clone()))
     };
     let is_wanted = options.models.contains(&Model::Mlp);
-    servers.into_iter().filter(|_| is_wanted).flat_map(of).flat_map(rows).collect()
+    servers.filter(|_| is_wanted).flat_map(of).flat_map(rows).collect()
 }
 
 /// The server must compute what the loop computes, or there is nothing to compare.

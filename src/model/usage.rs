@@ -17,7 +17,10 @@ pub type Outcomes = [[u64; Outcome::ALL.len()]; Protocol::ALL.len()];
 
 /// Counters that requests bump without a lock.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Usage {
+    /// First, beside the counts of who shares it.
+    work: Work,
     epoch: Instant,
     epoch_at: SystemTime,
     outcomes: [[AtomicU64; Outcome::ALL.len()]; Protocol::ALL.len()],
@@ -26,14 +29,12 @@ pub(super) struct Usage {
     latencies: Latencies,
     /// Of all others.
     others: Buckets,
-    work: Work,
     runs: Arc<RunCounts>,
 }
 
-/// Where the time of requests went. What each of them changes here is in one line of the cache, unless it has waited for
-/// long.
+/// Where the time of requests went. What each of them changes here is side by side, unless it has waited for long.
 #[derive(Debug, Default)]
-#[repr(C, align(64))]
+#[repr(C)]
 struct Work {
     inferences: AtomicU64,
     /// Microseconds after the epoch when the last came to an end, plus one; zero for never.
