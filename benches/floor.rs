@@ -97,9 +97,8 @@ pub(crate) fn serve() -> Result<()> {
     let router = Router::new().route("/", post(answer)).route("/binary", post(binary));
     let router = router.layer(DefaultBodyLimit::disable());
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        let listeners =
-            [TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?];
-        let [ours, axums] = listeners;
+        let listener = || TcpListener::bind("127.0.0.1:0");
+        let (ours, axums) = (listener().await?, listener().await?);
         writeln!(std::io::stdout(), "{} {}", ours.local_addr()?, axums.local_addr()?)?;
         // As the server has it: an answer does not wait for the acknowledgement of an earlier one.
         let axums = axums.tap_io(|stream| {

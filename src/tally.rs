@@ -47,7 +47,8 @@ pub struct DurationsReport {
     pub total: Duration,
 }
 
-/// How often something was done, by what came of it, and how long it took.
+/// How often something was done, by what came of it, and how long it took. Of few results, what is counted is in one line
+/// of the cache, where that is quick.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Calls<const RESULTS: usize> {

@@ -75,7 +75,7 @@ pub(super) async fn connection<A: Answers>(
     let talk = Arc::new(Talk {
         answers,
         client,
-        peer: peer.clone(),
+        peer,
         requests: InFlight::default(),
         streams: InFlight::default(),
         asked: SetOnce::new(),
@@ -95,7 +95,7 @@ pub(super) async fn connection<A: Answers>(
         // First, so that no peer that keeps the connection busy is before it.
         Some(()) = ending.next() => {
             connection.as_mut().graceful_shutdown();
-            let over_http_2 = talk.asked.get() == Some(&Version::HTTP_2);
+            let (peer, over_http_2) = (&talk.peer, talk.is_over_http_2());
             let before = peer.heard();
             // Over HTTP/2 the peer is asked for an answer. Whoever gives it takes what is left, however
             // slowly, and the connection ends by itself.
@@ -168,6 +168,11 @@ impl<A> Talk<A> {
         self.requests.enter()
     }
 
+    /// As far as it is known.
+    fn is_over_http_2(&self) -> bool {
+        self.asked.get() == Some(&Version::HTTP_2)
+    }
+
     /// Whether it is not the peer's turn to ask. One that has begun with a head has a time of its own for it.
     fn is_busy(&self) -> bool {
         let is_answering = self.requests.count() > 0 || self.streams.count() > 0;
@@ -194,13 +199,13 @@ async fn answered(
     if talk.client.is_spare {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(match version {
-        Version::HTTP_2 => answer.map(|body| Body::new(Held::new(body, entered))),
-        _ if answer.body().size_hint().exact().is_none() => {
-            let entered = talk.streams.enter();
-            answer.map(|body| Body::new(Held::new(body, entered)))
-        }
-        _ => answer,
+    let held = match version {
+        Version::HTTP_2 => Some(entered),
+        _ => answer.body().size_hint().exact().is_none().then(|| talk.streams.enter()),
+    };
+    Ok(match held {
+        Some(entered) => answer.map(|body| Body::new(Held::new(body, entered))),
+        None => answer,
     })
 }
 
@@ -218,7 +223,7 @@ async fn silence<A>(talk: &Talk<A>) {
     if timeout(IDLE, talk.asked.wait()).await.is_err() {
         return;
     }
-    if talk.asked.get() == Some(&Version::HTTP_2) {
+    if talk.is_over_http_2() {
         pending::<()>().await;
     }
     let (mut last, mut quiet) = (talk.progress(), 0);

@@ -3,6 +3,7 @@
 mod compression;
 #[cfg(any(test, fuzzing))]
 pub(in crate::http) mod fuzzing;
+mod input;
 mod parts;
 mod request;
 mod response;
