@@ -44,8 +44,8 @@ const LOOKS: u32 = 3;
 pub(super) const HEAD_GRACE: Duration = Duration::from_secs(1);
 
 /// At the end of the server, how long a connection that was open already may take to send another
-/// request: one that is on its way shall not find it closed.
-const NEXT_GRACE: Duration = Duration::from_millis(20);
+/// request, and whoever is connecting to be there: what is on its way shall not find it closed.
+pub(super) const NEXT_GRACE: Duration = Duration::from_millis(20);
 
 /// How often a peer that speaks HTTP/2 and says nothing is asked whether it is still there, and how long
 /// it may take to answer.

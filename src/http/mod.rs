@@ -33,6 +33,7 @@ mod logging;
 mod metadata;
 mod model_config;
 mod models;
+mod newcomers;
 mod operations;
 mod patience;
 mod query;

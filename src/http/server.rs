@@ -11,15 +11,16 @@ use axum::http::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::task::{unconstrained, yield_now};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use super::connection::{HEAD_GRACE, connection};
+use super::connection::{HEAD_GRACE, NEXT_GRACE, connection};
 use super::in_flight::InFlight;
+use super::newcomers::turn_away;
 use super::room::{Place, Room};
 use crate::admission::Client;
 use crate::tls::Tls;
@@ -109,9 +110,9 @@ impl<A> Clone for Served<A> {
     }
 }
 
-/// Serves connections from `listener` until `stop` is cancelled; then takes those that the system has
-/// connected already and no new one, lets all finish the request they are in or are about to send,
-/// and returns when all are closed.
+/// Serves connections from `listener` until `stop` is cancelled; then takes those that the system has connected already,
+/// or is connecting, and no new one, lets all finish the request they are in or are about to send, and returns when all
+/// are closed.
 ///
 /// Cancel safe: dropping the future closes the listener; connections that are open go on until the
 /// runtime ends.
@@ -121,10 +122,7 @@ pub async fn serve<A: Answers>(listener: TcpListener, served: Served<A>, stop: C
     if let Some(never) = stop.run_until_cancelled(accepting).await {
         match never {}
     }
-    for arrived in connected(listener) {
-        let around = (served.clone(), connections.clone());
-        connections.spawn(accepted(Arrived::new(arrived, None), around, stop.child_token()));
-    }
+    accept_last(listener, &served, (&connections, &stop)).await;
     connections.close();
     connections.wait().await;
 }
@@ -162,22 +160,30 @@ async fn accept<A: Answers>(
     }
 }
 
-/// What the system has connected and nobody has accepted; the listener is closed.
-fn connected(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
-    let mut streams = Vec::new();
-    let Ok(listener) = listener.into_std() else { return streams };
-    loop {
-        match listener.accept() {
-            Ok((stream, address)) => streams.extend(adopt(stream).ok().zip(Some(address))),
+/// Takes whom the system has connected or is connecting, and closes the listener.
+async fn accept_last<A: Answers>(
+    listener: TcpListener,
+    served: &Served<A>,
+    (connections, stop): (&TaskTracker, &CancellationToken),
+) {
+    if let Err(error) = turn_away(&listener) {
+        debug!(%error, "who connects at the last moment may be reset");
+    }
+    let take = |arrived| {
+        let around = (served.clone(), connections.clone());
+        drop(connections.spawn(accepted(Arrived::new(arrived, None), around, stop.child_token())));
+    };
+    let begin = Instant::now();
+    // Without tokio's bound on what a task does at once, which would end it before all are taken.
+    while let Ok(next) = unconstrained(timeout_at(begin + NEXT_GRACE, listener.accept())).await {
+        match next {
+            Ok(arrived) => take(arrived),
             Err(error) if of_one_connection(&error) => {}
-            Err(_) => return streams,
+            // Connections that end make room.
+            Err(_) if begin.elapsed() < HEAD_GRACE => sleep(ACCEPT_PAUSE / 10).await,
+            Err(error) => return warn!(%error, "who connected at the last moment is left"),
         }
     }
-}
-
-fn adopt(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-    stream.set_nonblocking(true)?;
-    TcpStream::from_std(stream)
 }
 
 /// Whether the error concerns only the connection that was to be accepted.
@@ -235,5 +241,53 @@ async fn secured<A: Answers>(
     match secured {
         Ok(stream) => connection((stream, client), around, stop).await,
         Err(error) => debug!(%error, "no connection by TLS"),
+    }
+}
+
+// Elsewhere nobody is turned away.
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::thread;
+
+    use axum::routing::get;
+
+    use super::*;
+
+    /// Connects and asks again and again until nobody takes its connection. Returns how many answers it got; whoever
+    /// was connected has to get one.
+    fn ask_until_refused(address: SocketAddr) -> Result<usize, String> {
+        for answers in 0.. {
+            let connected =
+                std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100));
+            let Ok(mut stream) = connected else { return Ok(answers) };
+            let (request, mut answer) =
+                (b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", String::new());
+            let asked = stream.write_all(request).and_then(|()| stream.read_to_string(&mut answer));
+            if !answer.ends_with("here") {
+                return Err(format!("{answers} answers, then {asked:?}: {answer:?}"));
+            }
+        }
+        unreachable!("it is refused at last")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_connects_while_the_listener_is_closed_is_answered_or_refused() {
+        let router = Arc::new(Router::new().route("/", get(|| async { "here" })));
+        for _ in 0..30 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let asking: Vec<_> =
+                (0..4).map(|_| thread::spawn(move || ask_until_refused(address))).collect();
+            let stop = CancellationToken::new();
+            let served = Served::new(Arc::clone(&router), Protocols::Http1And2);
+            let serving = tokio::spawn(serve(listener, served, stop.clone()));
+            sleep(Duration::from_millis(10)).await;
+            stop.cancel();
+            serving.await.unwrap();
+            for asked in asking {
+                assert!(asked.join().unwrap().unwrap() > 0);
+            }
+        }
     }
 }
