@@ -4,8 +4,8 @@ use std::io;
 
 use tokio::net::TcpListener;
 
-/// Lets the system connect nobody to `listener` whose wish to it has not seen yet; whoever it is connecting already goes
-/// on. Who is turned away asks again after a second, and is refused if the listener is closed by then.
+/// Has the system begin to connect nobody else to `listener`; whoever it is connecting already goes on. Who is turned
+/// away asks again after a second, and is refused if the listener is closed by then.
 ///
 /// A listener that is closed without this resets whom the system has connected between the last look at who is there and
 /// its end, and who is not yet there in whole: they have sent their request by then, and cannot tell whether it was
