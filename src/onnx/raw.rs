@@ -11,7 +11,7 @@ use std::ptr::{self, NonNull};
 use std::slice;
 
 use ort::memory::{Allocator, MemoryInfo};
-use ort::session::{RunOptions, Session};
+use ort::session::{RunOptions, SharedSessionInner};
 use ort::{AsPointer, Error, sys};
 use smallvec::SmallVec;
 
@@ -96,19 +96,26 @@ impl<'a> Value<'a> {
     /// # Errors
     /// When it is no tensor.
     pub(super) fn describe(&self) -> ort::Result<Description> {
-        let (api, mut info) = (ort::api(), ptr::null_mut());
-        // SAFETY: the value is alive, and the out pointer valid for a write.
-        checked(unsafe { (api.GetTensorTypeAndShape)(self.ptr(), &raw mut info) })?;
-        let info = TypeAndShape(info);
-        let (mut element, mut rank) = (0_i32, 0);
-        // SAFETY: as above. The type is an `i32` to C, and here one too, so that it may be any.
-        checked(unsafe { (api.GetTensorElementType)(info.0, (&raw mut element).cast()) })?;
-        // SAFETY: as above.
-        checked(unsafe { (api.GetDimensionsCount)(info.0, &raw mut rank) })?;
-        let mut dims = Dims::from_elem(0, rank);
-        // SAFETY: as above; there is room for as many dimensions as said.
-        checked(unsafe { (api.GetDimensions)(info.0, dims.as_mut_ptr(), rank) })?;
-        Ok(Description { element, dims })
+        let (mut element, mut dims, mut rank) = (0_i32, ptr::null(), 0);
+        // SAFETY: the value is alive, and the out pointers valid for a write. The type is an `i32` to C, and here one
+        // too, so that it may be any.
+        checked(unsafe {
+            (ort::api().GetTensorElementTypeAndShapeDataReference)(
+                self.ptr(),
+                (&raw mut element).cast(),
+                &raw mut dims,
+                &raw mut rank,
+            )
+        })?;
+        if rank == 0 {
+            return Ok(Description { element, dims: Dims::new() });
+        }
+        if dims.is_null() {
+            return Err(Error::new("it does not tell its dimensions"));
+        }
+        // SAFETY: the value has so many dimensions there, and nobody changes them.
+        let dims = unsafe { slice::from_raw_parts(dims, rank) };
+        Ok(Description { element, dims: dims.into() })
     }
 
     /// The bytes of a tensor of fixed-size elements.
@@ -142,15 +149,6 @@ impl<'a> Value<'a> {
     }
 }
 
-struct TypeAndShape(*mut sys::OrtTensorTypeAndShapeInfo);
-
-impl Drop for TypeAndShape {
-    fn drop(&mut self) {
-        // SAFETY: it is owned here and not used after this.
-        unsafe { (ort::api().ReleaseTensorTypeAndShapeInfo)(self.0) };
-    }
-}
-
 /// Names as C has them.
 #[derive(Default)]
 pub(super) struct Names<'a>(Vec<*const c_char>, PhantomData<&'a CStr>);
@@ -179,7 +177,7 @@ impl<'a> Inputs<'a> {
 ///
 /// A session with another execution provider than the CPU's must not be run by two threads at once.
 pub(super) fn run(
-    session: &Session,
+    session: &SharedSessionInner,
     options: &RunOptions,
     inputs: &Inputs<'_>,
     outputs: &Names<'_>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ort::memory::MemoryInfo;
-use ort::session::{RunOptions, Session};
+use ort::session::{RunOptions, Session, SharedSessionInner};
 
 use super::arena::Sizes;
 use super::raw::{self, Inputs, Value};
@@ -14,7 +14,8 @@ use crate::inference::{BackendError, PreparedRequest, RunError, Signature, Tenso
 
 /// A session, its signature, and the names in that as C has them.
 pub(super) struct OnnxSession {
-    session: Session,
+    /// Without what `ort` has noted of its inputs and outputs: a signature tells that, in less.
+    session: Arc<SharedSessionInner>,
     signature: Signature,
     inputs: Vec<CString>,
     outputs: Vec<CString>,
@@ -34,8 +35,9 @@ pub(super) enum Outputs {
 }
 
 impl OnnxSession {
+    #[expect(clippy::needless_pass_by_value, reason = "only what is kept of it is left")]
     pub(super) fn new(session: Session, outputs_are: Outputs) -> Result<Self, BackendError> {
-        let signature = signature::of(&session)?;
+        let (signature, session) = (signature::of(&session)?, session.inner());
         let (inputs, outputs) = (names(&signature.inputs), names(&signature.outputs));
         let (memory, sizes) = (MemoryInfo::default(), Sizes::default());
         Ok(Self { session, signature, inputs, outputs, memory, sizes, outputs_are })
