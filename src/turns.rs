@@ -3,13 +3,13 @@
 //! A task that is woken while it is polled goes to the end of its thread's line, and the runtime wakes another
 //! thread to help with that line. For what is woken in order to share a run, that is what is wanted. A connection
 //! over HTTP/1.1 however wakes itself twice for each request that has a body: when it is asked for the body, and
-//! when it has handed that on. So it goes on at once, which spares a request two ways to the end of the line, and
-//! an idle server two wakes of a thread that finds nothing to do.
+//! when it has handed that on; over HTTP/2 it is woken by the answer to a request that it runs itself. So it goes on at
+//! once, which spares a request two ways to the end of the line, and an idle server two wakes of a thread that finds
+//! nothing to do.
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::mem;
-use std::pin::Pin;
 use std::sync::Arc;
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -59,34 +59,30 @@ pub(crate) async fn end_of_line() {
     .await;
 }
 
-/// Polls a future again at once when it was woken while it was polled, by itself or by others.
+/// Polls what a task has to do again at once when that was woken while it was polled, by itself or by others.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     of_task: Option<(Arc<Wakes>, Waker)>,
 }
 
 impl Turns {
-    /// `future`, which is polled as [`Turns::poll`] does.
-    pub(crate) fn run<F: Future>(
+    /// Calls `step` to poll as if by `context`: several times where that is woken meanwhile, unless it waits for the end
+    /// of the line. The other function that it is given forgets that it was woken, for a step that polls all there is
+    /// only after that.
+    pub(crate) fn poll<T>(
         &mut self,
-        mut future: Pin<&mut F>,
-    ) -> impl Future<Output = F::Output> {
-        poll_fn(move |context| self.poll(future.as_mut(), context))
-    }
-
-    /// Polls `future` as if by `context`, several times where it is woken meanwhile, unless it waits for the end of
-    /// the line. It has to be the same future every time.
-    pub(crate) fn poll<F: Future>(
-        &mut self,
-        mut future: Pin<&mut F>,
+        mut step: impl FnMut(&mut Context<'_>, &dyn Fn()) -> Poll<T>,
         context: &mut Context<'_>,
-    ) -> Poll<F::Output> {
+    ) -> Poll<T> {
         let (wakes, own) = self.of(context.waker());
+        let forget_wakes = || {
+            wakes.state.swap(POLLED, Ordering::AcqRel);
+        };
         ANSWERED.set(false);
         for _ in 0..POLLS {
             WAITS.set(false);
-            wakes.state.swap(POLLED, Ordering::AcqRel);
-            let polled = future.as_mut().poll(&mut Context::from_waker(own));
+            forget_wakes();
+            let polled = step(&mut Context::from_waker(own), &forget_wakes);
             let woken = wakes.state.swap(IDLE, Ordering::AcqRel) == WOKEN;
             if polled.is_ready() || !woken {
                 return polled;
@@ -139,7 +135,7 @@ impl Wake for Wakes {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::pin::pin;
+    use std::pin::{Pin, pin};
     use std::sync::atomic::AtomicUsize;
     use std::thread;
     use std::time::{Duration, Instant};
@@ -182,13 +178,22 @@ mod tests {
         })
     }
 
+    /// Polls a future in one turn.
+    fn poll<F: Future>(
+        turns: &mut Turns,
+        mut future: Pin<&mut F>,
+        context: &mut Context<'_>,
+    ) -> Poll<F::Output> {
+        turns.poll(|context, _| future.as_mut().poll(context), context)
+    }
+
     /// Holds a future to taking two turns, and to waking its task between them alone.
     fn takes_two_turns(mut future: Pin<&mut impl Future<Output = ()>>) {
         let ((woken, waker), mut turns) = (task(), Turns::default());
         let context = &mut Context::from_waker(&waker);
-        assert_eq!(turns.poll(future.as_mut(), context), Poll::Pending);
+        assert_eq!(poll(&mut turns, future.as_mut(), context), Poll::Pending);
         assert_eq!(woken.count(), 1, "others are served before it goes on");
-        assert_eq!(turns.poll(future, context), Poll::Ready(()));
+        assert_eq!(poll(&mut turns, future, context), Poll::Ready(()));
         assert_eq!(woken.count(), 1);
     }
 
@@ -196,7 +201,7 @@ mod tests {
     fn what_wakes_itself_goes_on_in_the_same_turn() {
         let ((woken, waker), mut turns) = (task(), Turns::default());
         let context = &mut Context::from_waker(&waker);
-        assert_eq!(turns.poll(pin!(restless(2)), context), Poll::Ready(()));
+        assert_eq!(poll(&mut turns, pin!(restless(2)), context), Poll::Ready(()));
         assert_eq!(woken.count(), 0);
     }
 
@@ -226,6 +231,31 @@ mod tests {
     }
 
     #[test]
+    fn a_wake_that_is_forgotten_gives_no_further_poll() {
+        let ((woken, waker), mut turns) = (task(), Turns::default());
+        let context = &mut Context::from_waker(&waker);
+        let mut polls = 0;
+        let mut step = |wakes_again: bool| {
+            let polled = turns.poll(
+                |context, forget_wakes| {
+                    polls += 1;
+                    context.waker().wake_by_ref();
+                    forget_wakes();
+                    if wakes_again && polls == 1 {
+                        context.waker().wake_by_ref();
+                    }
+                    Poll::<()>::Pending
+                },
+                context,
+            );
+            (polled, mem::take(&mut polls))
+        };
+        assert_eq!(step(false), (Poll::Pending, 1));
+        assert_eq!(step(true), (Poll::Pending, 2), "what comes after it counts");
+        assert_eq!(woken.count(), 0);
+    }
+
+    #[test]
     fn what_is_woken_between_turns_gets_one() {
         let ((woken, waker), mut turns) = (task(), Turns::default());
         let mut wakers = Vec::new();
@@ -233,10 +263,10 @@ mod tests {
             wakers.push(context.waker().clone());
             if wakers.len() == 2 { Poll::Ready(wakers.clone()) } else { Poll::Pending }
         }));
-        assert!(turns.poll(future.as_mut(), &mut Context::from_waker(&waker)).is_pending());
+        assert!(poll(&mut turns, future.as_mut(), &mut Context::from_waker(&waker)).is_pending());
         assert_eq!(woken.count(), 0);
         let (other_woken, other) = task();
-        let Poll::Ready(wakers) = turns.poll(future, &mut Context::from_waker(&other)) else {
+        let Poll::Ready(wakers) = poll(&mut turns, future, &mut Context::from_waker(&other)) else {
             panic!("it was polled twice")
         };
         wakers.iter().for_each(Waker::wake_by_ref);
@@ -261,9 +291,12 @@ mod tests {
             sum
         });
         let started = Instant::now();
-        let sum = timeout(Duration::from_mins(1), turns.run(all.as_mut()))
-            .await
-            .expect("every wake is noticed");
+        let sum = timeout(
+            Duration::from_mins(1),
+            poll_fn(|context| poll(&mut turns, all.as_mut(), context)),
+        )
+        .await
+        .expect("every wake is noticed");
         // The end of the time would wake it too.
         assert!(started.elapsed() < Duration::from_secs(50), "the last wake is noticed");
         for sender in senders {

@@ -13,7 +13,6 @@ use axum::http::{HeaderValue, Request, Version};
 use axum::response::Response;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::body::{Body as _, Incoming};
-use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -22,16 +21,16 @@ use tokio::sync::SetOnce;
 use tokio::task::yield_now;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::held::Held;
 use super::in_flight::{Entered, InFlight};
 use super::lingering::{Lingering, Unsent};
 use super::server::{Answers, Around, Protocols, Served};
+use super::streams::{Streams, Tasks};
 use super::watched_stream::{Peer, WatchedStream};
 use crate::admission::Client;
-use crate::turns::{self, Turns};
+use crate::turns;
 
 /// How long a connection may be idle, and a new one may take to send anything; and how often it is looked at in that
 /// time, so that one that was just in use is kept for up to one look more. That costs a request nothing, unlike a timer
@@ -85,37 +84,38 @@ pub(super) async fn connection<A: Answers>(
         let entered = of_request.begin(&request);
         answered(Arc::clone(&of_request), request, entered)
     });
-    let builder = builder(protocols, tasks);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let (mut connection, mut turns) = (pin!(connection), Turns::default());
+    let tasks = Tasks::new(tasks, talk.requests.clone());
+    let builder = builder(protocols, tasks.clone());
+    let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut streams = Streams::new(connection, tasks);
     // Polled only when it was woken, and not with each request.
     let mut ending = FuturesUnordered::from_iter([ending(&stop, &talk)]);
     let served = tokio::select! {
         biased;
         // First, so that no peer that keeps the connection busy is before it.
         Some(()) = ending.next() => {
-            connection.as_mut().graceful_shutdown();
+            streams.connection().graceful_shutdown();
             let (peer, over_http_2) = (&talk.peer, talk.is_over_http_2());
             let before = peer.heard();
             // Over HTTP/2 the peer is asked for an answer. Whoever gives it takes what is left, however
             // slowly, and the connection ends by itself.
             let is_there = || over_http_2 && peer.heard() > before;
             tokio::select! {
-                served = turns.run(connection.as_mut()) => served,
+                served = &mut streams => served,
                 () = idle(|| talk.requests.count() == 0 && !peer.is_behind() && !is_there()) => {
                     Ok(())
                 }
             }
         }
-        served = turns.run(connection.as_mut()) => served,
+        served = &mut streams => served,
     };
     if let Err(error) = served {
         debug!(%error, "connection ended with an error");
     }
 }
 
-fn builder(protocols: Protocols, tasks: TaskTracker) -> auto::Builder<Tasks> {
-    let mut builder = auto::Builder::new(Tasks(tasks));
+fn builder(protocols: Protocols, tasks: Tasks) -> auto::Builder<Tasks> {
+    let mut builder = auto::Builder::new(tasks);
     builder.http1().header_read_timeout(None);
     builder
         .http2()
@@ -129,17 +129,6 @@ fn builder(protocols: Protocols, tasks: TaskTracker) -> auto::Builder<Tasks> {
     match protocols {
         Protocols::Http1And2 => builder,
         Protocols::Http2 => builder.http2_only(),
-    }
-}
-
-/// Where the requests of a connection that speaks HTTP/2 run, each on its own.
-#[derive(Debug, Clone)]
-struct Tasks(TaskTracker);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
-    fn execute(&self, request: F) {
-        // Boxed first: it is large, and would be moved several times on its way to where tasks are.
-        self.0.spawn(Box::pin(request));
     }
 }
 
@@ -283,6 +272,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::net::TcpListener;
     use tokio::time::Instant;
+    use tokio_util::task::TaskTracker;
 
     use super::*;
 

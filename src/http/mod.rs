@@ -45,6 +45,7 @@ mod room;
 mod routes;
 mod server;
 mod statistics;
+mod streams;
 mod target;
 mod tfs;
 mod trace;

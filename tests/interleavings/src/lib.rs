@@ -13,7 +13,6 @@ mod notify;
 mod turns;
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::task::{Context, Poll};
 
 use flight::Flight;
@@ -150,34 +149,45 @@ fn the_wait_for_the_last_always_ends() {
 }
 
 /// Who is woken sees what was done before, whether it is polled at that moment or not, and by however many it is
-/// woken at once.
+/// woken at once; also where it forgets the wakes until one thing was done, and only then looks for the other.
 #[test]
 fn no_wake_is_missed() {
-    model(|| {
-        let done: [Arc<AtomicBool>; 2] = [Arc::default(), Arc::default()];
-        let (mut turns, mut threads) = (Turns::default(), Vec::new());
-        let mut all = pin!(poll_fn(|context| {
-            if threads.is_empty() {
-                threads.extend(done.clone().map(|done| {
-                    let waker = context.waker().clone();
-                    thread::spawn(move || {
-                        // What orders this is the wake alone.
-                        done.store(true, Ordering::Relaxed);
-                        waker.wake();
-                    })
-                }));
-            }
-            let is_done = done.iter().all(|done| done.load(Ordering::Relaxed));
-            if is_done { Poll::Ready(()) } else { Poll::Pending }
-        }));
-        let mut task = None;
-        block_on(poll_fn(|context| {
-            // Those of loom do not know each other for the same.
-            let waker = task.get_or_insert_with(|| context.waker().clone());
-            turns.poll(all.as_mut(), &mut Context::from_waker(waker))
-        }));
-        for thread in threads.drain(..) {
-            thread.join().unwrap();
+    for forgets in [false, true] {
+        model(move || wake_by_two_threads(forgets));
+    }
+}
+
+fn wake_by_two_threads(forgets: bool) {
+    let done: [Arc<AtomicBool>; 2] = [Arc::default(), Arc::default()];
+    let (mut turns, mut threads) = (Turns::default(), Vec::new());
+    let mut is_first_done = false;
+    let mut step = |context: &mut Context<'_>, forget_wakes: &dyn Fn()| {
+        if threads.is_empty() {
+            threads.extend(done.clone().map(|done| {
+                let waker = context.waker().clone();
+                thread::spawn(move || {
+                    // What orders this is the wake alone.
+                    done.store(true, Ordering::Relaxed);
+                    waker.wake();
+                })
+            }));
         }
-    });
+        if !is_first_done && done[0].load(Ordering::Relaxed) {
+            is_first_done = true;
+            if forgets {
+                forget_wakes();
+            }
+        }
+        let is_done = done[1].load(Ordering::Relaxed) && is_first_done;
+        if is_done { Poll::Ready(()) } else { Poll::Pending }
+    };
+    let mut task = None;
+    block_on(poll_fn(|context| {
+        // Those of loom do not know each other for the same.
+        let waker = task.get_or_insert_with(|| context.waker().clone());
+        turns.poll(&mut step, &mut Context::from_waker(waker))
+    }));
+    for thread in threads.drain(..) {
+        thread.join().unwrap();
+    }
 }
