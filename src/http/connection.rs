@@ -276,26 +276,60 @@ mod tests {
 
     use super::*;
 
-    /// How many requests are answered, which a client sends one after the other, or all at once, and how often the
-    /// connection is polled for them.
+    /// How often a connection is polled for requests that a client sends one after the other, or all at once.
     async fn polls(requests: usize, at_once: bool) -> usize {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asking = thread::spawn(move || ask(address, (requests, at_once)));
+        let (polls, _) = polls_of(&listener).await;
+        asking.join().unwrap();
+        polls
+    }
+
+    /// How often the next connection is polled until its end, and how many of its requests had tasks at most at once.
+    async fn polls_of(listener: &TcpListener) -> (usize, usize) {
         let (stream, peer) = listener.accept().await.unwrap();
         let router = Router::new().route("/", post(|body: Bytes| async { body }));
         let served = Served::new(Arc::new(router), Protocols::Http1And2);
-        let client = Client { peer, is_spare: false };
-        let (around, stop) = ((served, TaskTracker::new()), CancellationToken::new());
+        let (tasks, client) = (TaskTracker::new(), Client { peer, is_spare: false });
+        let (around, stop) = ((served, tasks.clone()), CancellationToken::new());
         let mut connection = pin!(connection((stream, client), around, stop));
-        let mut polls = 0;
+        let (mut polls, mut with_tasks) = (0, 0);
         poll_fn(|context| {
             polls += 1;
-            connection.as_mut().poll(context)
+            let polled = connection.as_mut().poll(context);
+            with_tasks = with_tasks.max(tasks.len());
+            polled
         })
         .await;
-        asking.join().unwrap();
-        polls
+        (polls, with_tasks)
+    }
+
+    /// Asks so often over HTTP/2, for so many answers at once.
+    fn ask_over_http_2(address: SocketAddr, (times, at_once): (usize, usize)) {
+        let frame = |[kind, flags]: [u8; 2], id: u32, payload: &[u8]| {
+            let length = u8::try_from(payload.len()).unwrap();
+            [&[0, 0, length, kind, flags], &id.to_be_bytes()[..], payload].concat()
+        };
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        stream.write_all(&frame([4, 0], 0, b"")).unwrap();
+        // POST, http, /, and an authority of one letter.
+        let request =
+            |id| [frame([1, 4], id, b"\x83\x86\x84\x41\x01x"), frame([0, 1], id, b"body")];
+        let mut ids = (1..).step_by(2);
+        for _ in 0..times {
+            let requests: Vec<u8> =
+                ids.by_ref().take(at_once).flat_map(request).flatten().collect();
+            stream.write_all(&requests).unwrap();
+            let (mut bodies, mut head) = (0, [0; 9]);
+            while bodies < at_once * "body".len() {
+                stream.read_exact(&mut head).unwrap();
+                let mut payload = vec![0; usize::from(head[2])];
+                stream.read_exact(&mut payload).unwrap();
+                bodies += if head[3] == 0 { payload.len() } else { 0 };
+            }
+        }
     }
 
     fn ask(address: SocketAddr, (requests, at_once): (usize, bool)) {
@@ -391,6 +425,20 @@ mod tests {
     async fn a_request_takes_one_turn() {
         let polls = polls(100, false).await;
         assert!(polls < 150, "{polls} for 100 requests");
+    }
+
+    #[tokio::test]
+    async fn a_request_over_http_2_has_a_task_where_it_is_not_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for (at_once, with_tasks) in [(1, 0), (8, 8)] {
+            let asking = thread::spawn(move || ask_over_http_2(address, (100, at_once)));
+            let polled = timeout(Duration::from_secs(30), polls_of(&listener)).await;
+            let (polls, most) = polled.expect("it ends with its client");
+            asking.join().unwrap();
+            assert_eq!(most, with_tasks);
+            assert!(polls < 300, "{polls} for {at_once} times 100 requests");
+        }
     }
 
     #[tokio::test]

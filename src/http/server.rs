@@ -28,6 +28,9 @@ use crate::tls::Tls;
 /// How long to wait after the system had no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How many connections are taken at most once the listener is about to be closed: as many as may wait in its backlog.
+const LAST: usize = 4096;
+
 /// How long a connection may last that was left for a probe.
 const SPARE_TIME: Duration = Duration::from_secs(5);
 
@@ -179,27 +182,37 @@ async fn accept_last<A: Answers>(
         match next {
             Ok(arrived) => take(arrived),
             Err(error) if of_one_connection(&error) => {}
-            Err(_) => {
+            Err(error) => {
                 // Too many open files, most likely. Connections that end make room.
+                debug!(%error, "cannot accept a connection");
                 end = begin + HEAD_GRACE;
                 sleep(ACCEPT_PAUSE / 10).await;
+                if Instant::now() >= end {
+                    break;
+                }
             }
         }
     }
-    connected(listener).into_iter().for_each(take);
+    if let Err(error) = accept_connected(listener, take) {
+        warn!(%error, "whoever has connected last is not answered");
+    }
 }
 
-/// What the system has connected and nobody has accepted; the listener is closed.
-fn connected(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
-    let mut streams = Vec::new();
-    let Ok(listener) = listener.into_std() else { return streams };
-    loop {
+/// Takes whom the system has connected and nobody has accepted, and closes the listener.
+fn accept_connected(
+    listener: TcpListener,
+    take: impl Fn((TcpStream, SocketAddr)),
+) -> io::Result<()> {
+    let listener = listener.into_std()?;
+    for _ in 0..LAST {
         match listener.accept() {
-            Ok((stream, address)) => streams.extend(adopt(stream).ok().zip(Some(address))),
+            Ok((stream, address)) => take((adopt(stream)?, address)),
             Err(error) if of_one_connection(&error) => {}
-            Err(_) => return streams,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 fn adopt(stream: std::net::TcpStream) -> io::Result<TcpStream> {
@@ -212,7 +225,12 @@ fn of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
         error.kind(),
-        Kind::ConnectionRefused | Kind::ConnectionAborted | Kind::ConnectionReset
+        Kind::ConnectionRefused
+            | Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::NetworkDown
+            | Kind::NetworkUnreachable
+            | Kind::HostUnreachable
     )
 }
 

@@ -1,11 +1,11 @@
-//! Requests of a connection over HTTP/2: one that is alone runs in the task of the connection, and others in tasks of
-//! their own.
+//! Requests of a connection over HTTP/2: one that is alone and soon answered runs in the task of the connection, and others
+//! in tasks of their own.
 //!
 //! A request costs its task, and two changes between tasks: to that, and back to the connection with the answer. That is
-//! worth while where a connection has several requests under way, which can then be answered by several threads, and do
-//! not hold each other up.
+//! worth while where a connection has several requests under way, which can then be answered by several threads, and
+//! where one goes on for long, so that it and the connection do not hold each other up.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -15,30 +15,33 @@ use hyper::rt::Executor;
 use tokio_util::task::TaskTracker;
 
 use super::in_flight::InFlight;
-use crate::turns::Turns;
+use crate::turns::{self, Turns};
 
 type Request = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What becomes of a request that the connection begins which is polled on this thread.
-enum Place {
-    /// Nobody asks: it has a task.
+/// How often a request is polled until it has a task, at most: one is answered in three whose body comes after its head,
+/// and which shares its run.
+const POLLS: usize = 4;
+
+/// The offer of the connection that is polled on this thread to take a request into its task.
+enum Offer {
+    /// There is none.
     None,
-    /// It is handed over, if it is alone.
-    Free,
+    Open,
     Taken(Request),
-    /// It has a task, and so is to have who was first, as there are several.
-    Crowded,
+    /// It takes none, as there are several, who came in this order.
+    Declined(Vec<Request>),
 }
 
 thread_local! {
-    static PLACE: RefCell<Place> = const { RefCell::new(Place::None) };
+    static OFFER: Cell<Offer> = const { Cell::new(Offer::None) };
 }
 
 /// Where the requests of a connection run.
 #[derive(Debug, Clone)]
 pub(super) struct Tasks {
     tasks: TaskTracker,
-    /// Those under way, with each from before it is run.
+    /// Those under way, each from before it is run.
     requests: InFlight,
 }
 
@@ -54,27 +57,53 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
         // Boxed first: it is large, and would be moved several times on its way to where tasks are.
         let request: Request = Box::pin(request);
         let is_alone = self.requests.count() <= 1;
-        let before = PLACE.replace(Place::None);
-        let (place, with_task) = match before {
-            Place::None => (Place::None, [Some(request), None]),
-            Place::Free if is_alone => (Place::Taken(request), [None, None]),
-            Place::Free | Place::Crowded => (Place::Crowded, [Some(request), None]),
-            // The last one waits until this thread is free; who came first shall not.
-            Place::Taken(first) => (Place::Crowded, [Some(first), Some(request)]),
-        };
-        PLACE.set(place);
-        for request in with_task.into_iter().flatten() {
-            self.tasks.spawn(request);
-        }
+        OFFER.set(match OFFER.replace(Offer::None) {
+            Offer::None => {
+                self.tasks.spawn(request);
+                Offer::None
+            }
+            Offer::Open if is_alone => Offer::Taken(request),
+            Offer::Open => Offer::Declined(vec![request]),
+            Offer::Taken(first) => Offer::Declined(vec![first, request]),
+            Offer::Declined(mut requests) => {
+                requests.push(request);
+                Offer::Declined(requests)
+            }
+        });
+    }
+}
+
+/// Offers to take a request while a connection is polled, and tells what has come of it.
+fn offer<T>(poll: impl FnOnce() -> T) -> (T, Offer) {
+    // Also where it panics.
+    let _withdrawn = Withdrawn;
+    OFFER.set(Offer::Open);
+    (poll(), OFFER.replace(Offer::None))
+}
+
+/// Ends the offer when it is dropped.
+struct Withdrawn;
+
+impl Drop for Withdrawn {
+    fn drop(&mut self) {
+        drop(OFFER.replace(Offer::None));
     }
 }
 
 /// A connection, with its request while that is alone. Over HTTP/1.1 there is none.
 pub(super) struct Streams<'a, C> {
     connection: Pin<&'a mut C>,
-    alone: Option<Request>,
+    alone: Option<Alone>,
     tasks: Tasks,
     turns: Turns,
+}
+
+/// A request that is alone.
+struct Alone {
+    request: Request,
+    polls: usize,
+    /// Whether it waits for nothing but the next turn.
+    is_in_line: bool,
 }
 
 impl<'a, C: Future> Streams<'a, C> {
@@ -88,42 +117,56 @@ impl<'a, C: Future> Streams<'a, C> {
     }
 
     fn step(&mut self, context: &mut Context<'_>, forget_wakes: &dyn Fn()) -> Poll<C::Output> {
-        if self.has_ended(context) {
-            // It has woken its connection, which is polled next.
-            forget_wakes();
-        }
-        let (polled, place) = offer(|| self.connection.as_mut().poll(context));
-        match place {
-            Place::Taken(request) => {
-                // Whoever was there before has ended, or this one would not be alone.
-                self.have_task();
-                self.alone = Some(request);
-                self.has_ended(context);
+        let mut is_polled = self.alone.as_ref().is_some_and(|alone| alone.is_in_line);
+        if is_polled {
+            self.poll_alone(context);
+            if self.alone.is_none() {
+                // It has woken its connection, which is polled next.
+                forget_wakes();
             }
-            Place::Crowded => self.have_task(),
-            Place::None | Place::Free => {}
         }
-        if polled.is_ready() {
-            // It finds out by itself what has become of its connection.
-            self.have_task();
+        let (polled, offer) = offer(|| self.connection.as_mut().poll(context));
+        match offer {
+            Offer::Taken(request) => {
+                // Whoever was there before is answered, or this one would not be alone.
+                self.leave();
+                self.alone = Some(Alone { request, polls: 0, is_in_line: false });
+                is_polled = false;
+            }
+            Offer::Declined(requests) => {
+                // What is spawned last waits until this thread is free; who came first shall not.
+                self.leave();
+                for request in requests {
+                    self.tasks.tasks.spawn(request);
+                }
+            }
+            Offer::None | Offer::Open => {}
+        }
+        if !is_polled {
+            self.poll_alone(context);
+        }
+        let is_long = self.alone.as_ref().is_some_and(|alone| alone.polls >= POLLS);
+        if is_long || polled.is_ready() {
+            // It finds out by itself what becomes of its connection.
+            self.leave();
         }
         polled
     }
 
-    /// Polls the request that is alone, if there is one, and tells whether it has ended by that. A panic ends it, as it
-    /// would a task.
-    fn has_ended(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(mut alone) = self.alone.take() else { return false };
+    /// Polls the request that is alone, if there is one. A panic ends it, as it would a task.
+    fn poll_alone(&mut self, context: &mut Context<'_>) {
+        let Some(Alone { mut request, polls, .. }) = self.alone.take() else { return };
         // Where it has ended, it is dropped in there.
-        let poll = || alone.as_mut().poll(context).is_pending().then_some(alone);
-        self.alone = catch_unwind(AssertUnwindSafe(poll)).ok().flatten();
-        self.alone.is_none()
+        let poll = || request.as_mut().poll(context).is_pending().then_some(request);
+        let pending = catch_unwind(AssertUnwindSafe(poll)).ok().flatten();
+        let is_in_line = turns::is_in_line();
+        self.alone = pending.map(|request| Alone { request, polls: polls + 1, is_in_line });
     }
 
     /// From now on the request has a task, if there is one.
-    fn have_task(&mut self) {
-        if let Some(alone) = self.alone.take() {
-            self.tasks.tasks.spawn(alone);
+    fn leave(&mut self) {
+        if let Some(Alone { request, .. }) = self.alone.take() {
+            self.tasks.tasks.spawn(request);
         }
     }
 }
@@ -138,23 +181,6 @@ impl<C: Future> Future for Streams<'_, C> {
         let polled = turns.poll(step, context);
         self.turns = turns;
         polled
-    }
-}
-
-/// Offers a place for a request while a connection is polled, and tells what has become of it.
-fn offer<T>(poll: impl FnOnce() -> T) -> (T, Place) {
-    // Also where it panics.
-    let _withdrawn = Withdrawn;
-    PLACE.set(Place::Free);
-    (poll(), PLACE.replace(Place::None))
-}
-
-/// Ends the offer when it is dropped.
-struct Withdrawn;
-
-impl Drop for Withdrawn {
-    fn drop(&mut self) {
-        PLACE.set(Place::None);
     }
 }
 
@@ -226,8 +252,10 @@ mod tests {
         answers.push(client.wait());
         assert!(poll!(&mut streams).is_pending());
         assert_eq!((streams.alone.is_some(), tasks.len()), (false, 2), "both have one");
+        yield_now().await;
         answers.remove(0);
         yield_now().await;
+        assert_eq!(tasks.len(), 1, "its task is woken as the connection was");
         answers.push(client.wait());
         assert!(poll!(&mut streams).is_pending());
         assert_eq!((streams.alone.is_some(), tasks.len()), (false, 2), "so has who comes later");
@@ -244,9 +272,38 @@ mod tests {
         drop(client);
         streams.await;
         assert_eq!(tasks.len(), 1, "it outlives its connection");
+        yield_now().await;
         drop(last);
         tasks.close();
         tasks.wait().await;
+    }
+
+    #[tokio::test]
+    async fn a_request_that_goes_on_has_a_task() {
+        let (client, requests) = Client::new();
+        let connection = pin!(connection(requests, client.tasks.clone()));
+        let mut streams = Streams::new(connection, client.tasks.clone());
+        let _answer = client.wait();
+        for polls in 1..=POLLS {
+            assert!(poll!(&mut streams).is_pending());
+            let is_long = polls == POLLS;
+            assert_eq!(
+                (streams.alone.is_some(), client.tasks.tasks.len()),
+                (!is_long, usize::from(is_long))
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_end_of_the_line_goes_on_in_the_next_turn() {
+        let (client, requests) = Client::new();
+        let connection = pin!(connection(requests, client.tasks.clone()));
+        let mut streams = Streams::new(connection, client.tasks.clone());
+        client.ask(turns::end_of_line());
+        assert!(poll!(&mut streams).is_pending());
+        assert!(streams.alone.is_some());
+        assert!(poll!(&mut streams).is_pending());
+        assert_eq!((streams.alone.is_some(), client.tasks.requests.count()), (false, 0));
     }
 
     #[tokio::test]
@@ -278,6 +335,6 @@ mod tests {
             || Pin::new(&mut streams).poll(&mut Context::from_waker(std::task::Waker::noop()));
         let polled: Result<Poll<()>, _> = catch_unwind(AssertUnwindSafe(poll));
         assert!(polled.is_err());
-        assert!(matches!(PLACE.replace(Place::None), Place::None));
+        assert!(matches!(OFFER.replace(Offer::None), Offer::None));
     }
 }
