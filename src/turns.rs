@@ -3,8 +3,9 @@
 //! A task that is woken while it is polled goes to the end of its thread's line, and the runtime wakes another
 //! thread to help with that line. For what is woken in order to share a run, that is what is wanted. A connection
 //! over HTTP/1.1 however wakes itself twice for each request that has a body: when it is asked for the body, and
-//! when it has handed that on; and over HTTP/2 by the answer of a request that it runs itself. So it goes on at once, which
-//! spares a request two ways to the end of the line, and an idle server two wakes of a thread that finds nothing to do.
+//! when it has handed that on; and over HTTP/2 by the answer of a request that it runs itself. So it goes on at
+//! once, which spares a request two ways to the end of the line, and an idle server two wakes of a thread that finds
+//! nothing to do.
 
 use std::cell::Cell;
 use std::future::poll_fn;

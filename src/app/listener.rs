@@ -14,9 +14,6 @@ use super::front::Front;
 use crate::http::{self, InFlight, Served};
 use crate::lifecycle::{Deadline, Drained};
 
-/// Connections that the system may hold for us; it has a limit of its own.
-const BACKLOG: u32 = 4096;
-
 /// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -124,7 +121,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(http::BACKLOG)
 }
 
 /// Writes the address to a file that is there only once it is complete.

@@ -305,15 +305,21 @@ mod tests {
         (polls, with_tasks)
     }
 
+    /// How a client begins with HTTP/2: the preface, and settings of which none is unusual.
+    fn preface() -> Vec<u8> {
+        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame([4, 0], 0, b"")[..]].concat()
+    }
+
+    /// A frame of a kind with its flags, of a stream.
+    fn frame([kind, flags]: [u8; 2], stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags], &stream.to_be_bytes()[..], payload].concat()
+    }
+
     /// Asks so often over HTTP/2, for so many answers at once.
     fn ask_over_http_2(address: SocketAddr, (times, at_once): (usize, usize)) {
-        let frame = |[kind, flags]: [u8; 2], id: u32, payload: &[u8]| {
-            let length = u8::try_from(payload.len()).unwrap();
-            [&[0, 0, length, kind, flags], &id.to_be_bytes()[..], payload].concat()
-        };
         let mut stream = std::net::TcpStream::connect(address).unwrap();
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-        stream.write_all(&frame([4, 0], 0, b"")).unwrap();
+        stream.write_all(&preface()).unwrap();
         // POST, http, /, and an authority of one letter.
         let request =
             |id| [frame([1, 4], id, b"\x83\x86\x84\x41\x01x"), frame([0, 1], id, b"body")];
@@ -404,16 +410,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_speaks_http_2_and_asks_nothing_is_not_kept() {
         let (mut stream, since) = (connected(), Instant::now());
-        let frame = |kind, flags| [0, 0, 0, kind, flags, 0, 0, 0, 0];
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-        stream.write_all(&frame(4, 0)).await.unwrap();
+        stream.write_all(&preface()).await.unwrap();
         let (mut head, mut pings) = ([0; 9], 0);
         while stream.read_exact(&mut head).await.is_ok() {
             let mut payload = vec![0; usize::from(head[2])];
             stream.read_exact(&mut payload).await.unwrap();
             if head[3] == 6 && head[4] == 0 {
                 pings += 1;
-                stream.write_all(&[&[0, 0, 8, 6, 1, 0, 0, 0, 0], &payload[..]].concat()).await.ok();
+                stream.write_all(&frame([6, 1], 0, &payload)).await.ok();
             }
         }
         assert!(pings > 0, "it was asked whether it is there");

@@ -66,7 +66,7 @@ pub use counts::{RouteCounts, RouteReport};
 pub use in_flight::{Entered, InFlight};
 pub use rest::Rest;
 pub use routes::{routes, rules};
-pub use server::{Answers, Bounds, Protocols, Served, serve};
+pub use server::{Answers, BACKLOG, Bounds, Protocols, Served, serve};
 
 use crate::auth::{Audit, Guard};
 use crate::cloudevents::CloudEvents;

@@ -28,8 +28,8 @@ use crate::tls::Tls;
 /// How long to wait after the system had no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections are taken at most once the listener is about to be closed: as many as may wait in its backlog.
-const LAST: usize = 4096;
+/// Connections that the system may hold for a listener until they are taken; it has a limit of its own.
+pub const BACKLOG: u32 = 4096;
 
 /// How long a connection may last that was left for a probe.
 const SPARE_TIME: Duration = Duration::from_secs(5);
@@ -204,7 +204,8 @@ fn accept_connected(
     take: impl Fn((TcpStream, SocketAddr)),
 ) -> io::Result<()> {
     let listener = listener.into_std()?;
-    for _ in 0..LAST {
+    // No more can be left; where nobody is turned away, others would come for ever.
+    for _ in 0..BACKLOG {
         match listener.accept() {
             Ok((stream, address)) => take((adopt(stream)?, address)),
             Err(error) if of_one_connection(&error) => {}

@@ -1,5 +1,5 @@
-//! Requests of a connection over HTTP/2: one that is alone and soon answered runs in the task of the connection, and others
-//! in tasks of their own.
+//! Requests of a connection over HTTP/2: one that is alone and soon answered runs in the task of the connection, and
+//! others in tasks of their own.
 //!
 //! A request costs its task, and two changes between tasks: to that, and back to the connection with the answer. That is
 //! worth while where a connection has several requests under way, which can then be answered by several threads, and
@@ -50,6 +50,10 @@ impl Tasks {
     pub(super) fn new(tasks: TaskTracker, requests: InFlight) -> Self {
         Self { tasks, requests }
     }
+
+    fn spawn(&self, request: Request) {
+        self.tasks.spawn(request);
+    }
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
@@ -59,7 +63,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
         let is_alone = self.requests.count() <= 1;
         OFFER.set(match OFFER.replace(Offer::None) {
             Offer::None => {
-                self.tasks.spawn(request);
+                self.spawn(request);
                 Offer::None
             }
             Offer::Open if is_alone => Offer::Taken(request),
@@ -137,7 +141,7 @@ impl<'a, C: Future> Streams<'a, C> {
                 // What is spawned last waits until this thread is free; who came first shall not.
                 self.leave();
                 for request in requests {
-                    self.tasks.tasks.spawn(request);
+                    self.tasks.spawn(request);
                 }
             }
             Offer::None | Offer::Open => {}
@@ -166,7 +170,7 @@ impl<'a, C: Future> Streams<'a, C> {
     /// From now on the request has a task, if there is one.
     fn leave(&mut self) {
         if let Some(Alone { request, .. }) = self.alone.take() {
-            self.tasks.tasks.spawn(request);
+            self.tasks.spawn(request);
         }
     }
 }
